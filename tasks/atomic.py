@@ -1,0 +1,87 @@
+"""Nothing half-written is ever visible: stage, fsync, rename, fsync the folder.
+
+`rename(2)` replaces its target atomically within one file system, so a reader sees the old file or the new one. The
+staged file lies beside its target, its name starts with a dot and ends with the writer's process id, and it is
+removed whatever goes wrong; what a SIGKILL leaves is removed by the next writer of the same target.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)\.staged$")
+
+
+def staged_path(target: Path) -> Path:
+    """The path beside `target` under which this process stages it."""
+    return target.with_name(f".{target.name}.{os.getpid()}.staged")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames within `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Put the finished file `staged` in the place of `target`, durably."""
+    descriptor = os.open(staged, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    staged.replace(target)
+    sync_directory(target.parent)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yield a path to write; publish it as `target` when the block ends, remove it when the block raises."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target)
+    path = staged_path(target)
+    try:
+        yield path
+        publish(path, target)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write `content` to `target` as a whole or not at all."""
+    with staged(target) as path:
+        path.write_bytes(content)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target`, UTF-8, as a whole or not at all."""
+    write_bytes(target, text.encode())
+
+
+def remove_abandoned(target: Path) -> list[Path]:
+    """Remove what writers of `target` that no longer run on this machine left staged, and return those paths."""
+    removed = []
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.staged"):
+        match = _STAGED.match(path.name)
+        if match and match["target"] == target.name and not _is_running(int(match["pid"])):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()

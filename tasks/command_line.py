@@ -1,0 +1,71 @@
+"""The command line that all tasks share.
+
+    python -m tasks.NAME [--run-directory DIR]
+
+Without `--run-directory`, the run directory follows from the environment, as the DAG sets it: SHARDLINE_HOME,
+SHARDLINE_DAG_ID and SHARDLINE_RUN_ID. The last line on stdout is a JSON object of paths and digests: the task's XCom.
+A `ShardlineError` ends the task with its message on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import ConfigError, ShardlineError
+from tasks.run_directory import Home, RunDirectory
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home_from(environment: Mapping[str, str]) -> Home:
+    """The shared folder: SHARDLINE_HOME, or `var` in the checkout."""
+    return Home(Path(environment.get("SHARDLINE_HOME") or PROJECT / "var").absolute())
+
+
+def run_directory_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunDirectory:
+    """The run directory that `--run-directory` names, or else the environment."""
+    if arguments.run_directory is not None:
+        return RunDirectory(arguments.run_directory.absolute())
+    try:
+        return RunDirectory(
+            home_from(environment).run(environment["SHARDLINE_DAG_ID"], environment["SHARDLINE_RUN_ID"])
+        )
+    except KeyError as error:
+        raise ConfigError(f"which run? Give --run-directory DIR, or set {error.args[0]}") from error
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser that knows `--run-directory`."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--run-directory", type=Path, metavar="DIR", help="the run's folder")
+    return arguments
+
+
+def main(run: Callable[[], Mapping[str, Any]]) -> int:
+    """Run a task, print its result as the last line, and return the exit code."""
+    try:
+        result = run()
+    except ShardlineError as error:
+        sys.stdout.flush()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def run_task(description: str, task: Callable[[RunDirectory], Mapping[str, Any]]) -> int:
+    """The whole command line of a task that needs nothing but its run directory, which it holds while it runs."""
+    arguments = parser(description).parse_args()
+
+    def locked() -> Mapping[str, Any]:
+        directory = run_directory_from(arguments, os.environ)
+        with directory.lock():
+            return task(directory)
+
+    return main(locked)

@@ -1,0 +1,145 @@
+"""The run directory: everything that one DAG run leaves on disk, and where.
+
+    config.json                  the validated parameters
+    dataset.json                 where the data is, its digest and counts
+    src_strategy.ckpt            the parallel strategy
+    src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt
+    src_checkpoints/shard_set-STEP.json
+    log_output/1/rank.N/stdout
+    metrics.jsonl                every step's loss, every epoch's throughput
+    reference_logits.npz         what the sharded ranks computed at the end of training
+    merged/                      the integrated checkpoint and merge.json, its proof
+    validation/                  report.json, report.md and plots
+    promotion.json               which version the model became
+
+Run directories lie under `HOME/runs/DAG/RUN`, prepared data under `HOME/data`, the model store under `HOME/models`.
+HOME is one folder that all workers share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import atomic
+from tasks.config import RunConfig
+from tasks.errors import RunDirectoryError
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that all workers share."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
+
+    def run(self, dag_id: str, run_id: str) -> Path:
+        """The run directory of one DAG run; different runs never share one."""
+        return self.path / "runs" / _folder_name(dag_id) / _folder_name(run_id)
+
+
+def _folder_name(identifier: str) -> str:
+    """`identifier` as a file name: unsafe characters become `_`, and a digest keeps what they stood for apart."""
+    safe = _UNSAFE.sub("_", identifier)[:120]
+    if safe == identifier and not safe.startswith("."):
+        return safe
+    return f"{safe.lstrip('.')}-{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's files, by name."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.path / "dataset.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "src_checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "log_output" / "1"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def reference_logits_file(self) -> Path:
+        return self.path / "reference_logits.npz"
+
+    @property
+    def merged(self) -> Path:
+        return self.path / "merged"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation"
+
+    @property
+    def promotion_file(self) -> Path:
+        return self.path / "promotion.json"
+
+    def strategy_file(self, config: RunConfig) -> Path:
+        return self.path / config.strategy_save_file
+
+    def merged_file(self, config: RunConfig) -> Path:
+        return self.merged / f"model.{config.merged_format}"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.logs / f"rank.{rank}" / "stdout"
+
+    def write_config(self, config: RunConfig) -> None:
+        atomic.write_text(self.config_file, config.to_json())
+
+    def read_config(self) -> RunConfig:
+        """The run's parameters, as the first task validated them."""
+        return RunConfig.from_json(self.read(self.config_file, "prepare_dataset"))
+
+    def read(self, file: Path, task: str) -> bytes:
+        """The content of `file`, which the named earlier task should have left."""
+        try:
+            return file.read_bytes()
+        except FileNotFoundError as error:
+            raise RunDirectoryError(f"{file} is missing: the task {task} writes it; run that first") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run directory for one task; `RunDirectoryError` where another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise RunDirectoryError(
+                    f"{self.path} is in use by process {lock.read().strip() or '?'}; "
+                    "wait until it ends, or end it, then try again"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
