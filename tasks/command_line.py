@@ -4,7 +4,8 @@
 
 Without `--run-directory`, the run directory follows from the environment, as the DAG sets it: SHARDLINE_HOME,
 SHARDLINE_DAG_ID and SHARDLINE_RUN_ID. The last line on stdout is a JSON object of paths and digests: the task's XCom.
-A `ShardlineError` ends the task with its message on stderr and exit code 1.
+A `ShardlineError` ends the task with its message on stderr and exit code 1, or 2 where a parameter is wrong and trying
+again is no use.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any
 
 from tasks.errors import ConfigError, ShardlineError
 from tasks.run_directory import Home, RunDirectory
+
+FAILED = 1
+BAD_PARAMETERS = 2  # argparse's own code for a wrong command line
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -54,7 +58,7 @@ def main(run: Callable[[], Mapping[str, Any]]) -> int:
     except ShardlineError as error:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 1
+        return BAD_PARAMETERS if isinstance(error, ConfigError) else FAILED
     print(json.dumps(result), flush=True)
     return 0
 

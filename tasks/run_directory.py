@@ -54,11 +54,11 @@ class Home:
 
 
 def _folder_name(identifier: str) -> str:
-    """`identifier` as a file name: unsafe characters become `_`, and a digest keeps what they stood for apart."""
+    """`identifier` as a file name: unsafe characters become `_`, and a digest behind `~` keeps what they were apart."""
     safe = _UNSAFE.sub("_", identifier)[:120]
     if safe == identifier and not safe.startswith("."):
         return safe
-    return f"{safe.lstrip('.')}-{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
+    return f"{safe.lstrip('.')}~{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,50 @@
+"""What all tasks' command lines share: which run, the last line, the exit code."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from tasks import command_line
+from tasks.errors import ConfigError, DatasetError
+
+
+def test_the_result_is_the_last_line(capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        print("working")
+        return {"digest": "ü"}
+
+    assert command_line.main(task) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"digest": "ü"}
+
+
+@pytest.mark.parametrize(("error", "code"), [(DatasetError("too short"), 1), (ConfigError("too short"), 2)])
+def test_a_users_mistake_ends_with_one_message(error: Exception, code: int, capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        raise error
+
+    assert command_line.main(task) == code
+    captured = capsys.readouterr()
+    assert captured.err == f"{type(error).__name__}: too short\n"
+    assert captured.out == ""
+
+
+def test_a_defect_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(lambda: {"result": 1 / 0})
+
+
+def test_the_run_follows_from_the_environment():
+    environment = {"SHARDLINE_HOME": "/shared", "SHARDLINE_DAG_ID": "dag", "SHARDLINE_RUN_ID": "run"}
+    directory = command_line.run_directory_from(Namespace(run_directory=None), environment)
+    assert directory.path == Path("/shared/runs/dag/run")
+    with pytest.raises(ConfigError, match="Give --run-directory DIR, or set SHARDLINE_RUN_ID"):
+        command_line.run_directory_from(
+            Namespace(run_directory=None), {"SHARDLINE_HOME": "/shared", "SHARDLINE_DAG_ID": "dag"}
+        )
+
+
+def test_the_argument_goes_before_the_environment(tmp_path: Path):
+    directory = command_line.run_directory_from(Namespace(run_directory=tmp_path), {"SHARDLINE_HOME": "/shared"})
+    assert directory.path == tmp_path

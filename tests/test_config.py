@@ -1,0 +1,71 @@
+"""The parameters of a run: what is taken, what is refused and how it is said."""
+
+import json
+
+import pytest
+
+from tasks.config import RunConfig, form_schema
+from tasks.errors import ConfigError
+
+
+def test_the_defaults_are_the_tutorial_on_the_cpu():
+    config = RunConfig.from_json("{}")
+    assert (config.world_size, config.device_target, config.data_source) == (8, "CPU", "embedded")
+
+
+def test_a_document_survives_being_written_and_read():
+    config = RunConfig.from_json('{"epochs": 2, "mirrors": ["http://localhost:1/"], "learning_rate": 1}')
+    assert RunConfig.from_json(config.to_json()) == config
+    assert list(json.loads(config.to_json())) == sorted(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "valid dictionary"),
+        ('{"epohcs": 3}', "epohcs: unknown parameter; known are network"),
+        ('{"epochs": "3"}', r"epochs: .* integer .*found '3'"),
+        ('{"epochs": true}', "epochs: "),
+        ('{"epochs": 2.5}', "epochs: "),
+        ('{"epochs": 0}', "epochs: .* greater than or equal to 1"),
+        ('{"learning_rate": NaN}', "learning_rate: .* finite"),
+        ('{"learning_rate": 1e999}', "learning_rate: "),
+        ('{"optimizer": "adam"}', "optimizer: .*'SGD', 'Momentum' or 'Adam'"),
+        ('{"network": "resnet"}', "network: "),
+        ('{"data_source": "directory"}', "needs data_directory"),
+        ('{"data_source": "mnist", "mirrors": []}', "at least one of mirrors"),
+        ('{"mirrors": ["file:///etc/passwd"]}', "not an http or https address"),
+        ('{"model_name": "../../x"}', "model_name: .*letters, digits"),
+        ('{"strategy_save_file": "/etc/x"}', "strategy_save_file: "),
+        ('{"master_port": 80}', "master_port: "),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_was_expected(document: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_json(document)
+
+
+def test_every_wrong_parameter_is_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        RunConfig.from_json('{"epochs": 0, "seed": -1, "nonsense": null}')
+    assert all(name in str(error.value) for name in ("epochs", "seed", "nonsense"))
+
+
+def test_the_form_knows_every_parameter_with_a_title_and_no_reference():
+    schema = form_schema()
+    assert list(schema) == list(RunConfig.model_fields)
+    assert all(entry["title"] and "type" in entry and "default" in entry for entry in schema.values())
+    assert "$ref" not in json.dumps(schema)
+
+
+def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
+    assert form_schema()["master_port"] == {
+        "default": None,
+        "description": "Where rank 0 listens for the others. Empty: any free port.",
+        "section": "Training",
+        "title": "Master port",
+        "maximum": 65535,
+        "minimum": 1024,
+        "type": ["integer", "null"],
+    }
