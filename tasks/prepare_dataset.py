@@ -1,0 +1,79 @@
+"""The first task: validate the run's parameters, and bring its data set into HOME/data.
+
+    python -m tasks.prepare_dataset [--run-directory DIR] [--parameters JSON] [--set NAME=VALUE]...
+
+The parameters are one JSON document: `--parameters`, or else the environment's SHARDLINE_PARAMETERS, or else all the
+defaults; `--set` then changes single ones. Leaves `config.json` and `dataset.json` in the run directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks import atomic
+from tasks.command_line import home_from, main, parser, run_directory_from
+from tasks.config import RunConfig
+from tasks.datasets.preparation import prepare
+from tasks.datasets.sources import source_of
+from tasks.errors import ConfigError
+from tasks.run_directory import Home, RunDirectory
+
+
+def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[str, Any]:
+    """Write the run's `config.json` and, once its data is prepared, `dataset.json`."""
+    run.write_config(config)
+    description = prepare(config.data_source, source_of(config, home.data / "downloads"), home.data)
+    atomic.write_text(run.dataset_file, description.to_json())
+    return {
+        "run_directory": str(run.path),
+        "dataset": str(run.dataset_file),
+        "digest": description.digest,
+        "train": description.train.count,
+        "test": description.test.count,
+    }
+
+
+def configuration_from(document: str, changes: Sequence[str]) -> RunConfig:
+    """The parameters of a JSON document with `NAME=VALUE` changes; a value that is not JSON is taken as text."""
+    if not changes:
+        return RunConfig.from_json(document)
+    parameters = json.loads(RunConfig.from_json(document).to_json())
+    for change in changes:
+        name, separator, text = change.partition("=")
+        if not separator:
+            raise ConfigError(f"--set expects NAME=VALUE, found {change!r}")
+        parameters[name] = _value(text)
+    return RunConfig.from_json(json.dumps(parameters))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _command_line() -> int:
+    arguments = parser(__doc__ or "")
+    arguments.formatter_class = argparse.RawDescriptionHelpFormatter
+    arguments.add_argument("--parameters", metavar="JSON", help="all parameters, as one JSON object")
+    arguments.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="one parameter")
+    given = arguments.parse_args()
+
+    def task() -> Mapping[str, Any]:
+        document = given.parameters if given.parameters is not None else os.environ.get("SHARDLINE_PARAMETERS", "{}")
+        config = configuration_from(document, given.set)
+        run = run_directory_from(given, os.environ)
+        with run.lock():
+            return prepare_dataset(run, home_from(os.environ), config)
+
+    return main(task)
+
+
+if __name__ == "__main__":
+    sys.exit(_command_line())
