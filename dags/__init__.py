@@ -1,0 +1,1 @@
+"""The DAGs: parameters, order, nothing else."""

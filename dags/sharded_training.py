@@ -1,0 +1,31 @@
+"""Trains a network sharded over several ranks, merges the slices, validates the merged model and promotes it.
+
+| task | does | leaves in the run directory |
+|---|---|---|
+| `prepare_dataset` | validates the parameters, fetches and checks the data | `config.json`, `dataset.json` |
+| `train` | `mpirun -n N`: every rank its own slices | `src_strategy.ckpt`, `src_checkpoints/`, `log_output/` |
+| `merge` | the slices become one checkpoint; may be cleared alone | `merged/` |
+| `validate` | accuracy of the merged model, unsharded | `validation/` |
+| `promote` | a new version in the model store, asset `shardline` | `promotion.json` |
+
+Trigger it with the form, or with a JSON document of the same parameters.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+
+from dags.pipeline import TASK_DEFAULTS, parameters, pipeline
+
+with DAG(
+    dag_id="sharded_training",
+    description="Sharded training → merge → validation → promotion",
+    doc_md=__doc__,
+    schedule=None,
+    params=parameters(),
+    default_args=TASK_DEFAULTS,
+    max_active_runs=4,
+    is_paused_upon_creation=False,
+    tags=["shardline", "training"],
+) as dag:
+    pipeline()

@@ -1,0 +1,69 @@
+"""The one operator of the pipeline: it runs a module of `tasks` as a process of its own.
+
+The shell text is a constant: everything a user chose reaches the task through the environment, so that no parameter
+can become part of a command. The task's working directory is the checkout, its last line of output the XCom.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from tasks.command_line import BAD_PARAMETERS
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+RUN_ENVIRONMENT = {
+    "SHARDLINE_DAG_ID": "{{ dag.dag_id }}",
+    "SHARDLINE_RUN_ID": "{{ run_id }}",
+}
+PARAMETERS_ENVIRONMENT = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
+
+
+class TaskOperator(BashOperator):
+    """Runs `python -m MODULE ARGUMENTS` in the checkout and returns the JSON object of its last line.
+
+    The interpreter is the worker's own, or SHARDLINE_PYTHON where the tasks live in another virtual environment;
+    SHARDLINE_HOME, like everything else, comes from the worker's environment. `reads_parameters` passes the run's
+    parameters as one JSON document, SHARDLINE_PARAMETERS.
+
+    The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
+    the task SIGTERM (`setpriv --pdeathsig`). A task that ends with `tasks.command_line.BAD_PARAMETERS` fails at once,
+    whatever its retries: nothing changes by trying again.
+    """
+
+    def __init__(
+        self, *, module: str, arguments: tuple[str, ...] = (), reads_parameters: bool = False, **kwargs: Any
+    ) -> None:
+        command = shlex.join([module, *arguments])
+        super().__init__(
+            # Standard input is the worker's own socket to Airflow: a task must not read it.
+            bash_command=f'exec setpriv --pdeathsig TERM "$SHARDLINE_PYTHON" -m {command} </dev/null',
+            env=RUN_ENVIRONMENT | (PARAMETERS_ENVIRONMENT if reads_parameters else {}),
+            append_env=True,
+            cwd=str(PROJECT),
+            skip_on_exit_code=None,
+            output_processor=json.loads,
+            **kwargs,
+        )
+
+    def get_env(self, context: Context) -> dict[str, str]:
+        """The worker's environment, the run's identity and the interpreter."""
+        return {"SHARDLINE_PYTHON": sys.executable} | super().get_env(context)
+
+    def execute(self, context: Context) -> Any:
+        """Run the task; `AirflowFailException`, which is never retried, where a parameter is wrong."""
+        try:
+            return super().execute(context)
+        except AirflowException as error:
+            process = self.subprocess_hook.sub_process
+            if process is not None and process.returncode == BAD_PARAMETERS:
+                raise AirflowFailException("a parameter is wrong: see the message above; not tried again") from error
+            raise
