@@ -41,7 +41,7 @@ def _timezone(environment: Mapping[str, str]) -> str:
     name = environment.get(TIMEZONE) or "UTC"
     try:
         return ZoneInfo(name).key
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError):
         raise ConfigError(f"{TIMEZONE}: expected a time zone like 'Europe/Berlin', found {name!r}") from None
 
 
