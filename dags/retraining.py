@@ -7,7 +7,8 @@
 | `SHARDLINE_RETRAINING_PARAMETERS` | JSON object: the parameters that differ from their defaults | `{}` |
 
 `SHARDLINE_RETRAINING_PARAMETERS='{"start_from": "current"}'` starts each training from the model promoted last.
-The DAG is created paused; a tick that was missed while it was paused, or Airflow stopped, is not made up for.
+The DAG is created paused, and first runs at the next tick after it is unpaused. Of the ticks missed later, while it is
+paused or Airflow stopped, Airflow makes up for the last one at most.
 """
 
 from __future__ import annotations

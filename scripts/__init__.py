@@ -1,0 +1,1 @@
+"""What the Makefile runs: installing, the demo, the user interface, Airflow on this machine."""
