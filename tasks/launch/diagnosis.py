@@ -1,0 +1,197 @@
+"""Which rank failed first, and how to say it.
+
+The rank to name is the first that ended badly, not the last to complain: when one rank is gone, the others lose
+their connections and end in errors of their own, or are killed by mpirun. Three witnesses, the best first:
+
+1. mpirun names the first process that it saw end badly. Such a rank, when it left no record, was killed from
+   outside or crashed, and whatever others recorded is a consequence.
+2. `failure.json` of the ranks whose module raised or returned an exit code: the earliest.
+3. A rank that started and is gone without any record, as the supervisor saw it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import errors
+from tasks.launch import logs
+from tasks.launch.records import Failure, RankFolder, rank_folder
+
+_LOG_LINES = 20
+# Open MPI 4.1 and 5 word these alike; 5 breaks the lines elsewhere.
+_SIGNALLED = re.compile(
+    r"noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited on signal (?P<signal>\d+)"
+)
+_EXITED = re.compile(r"Process name: \[\S+?,(?P<rank>\d+)\] Exit code: (?P<code>\d+)")
+_ERROR_LINE = re.compile(r"(?P<name>[A-Z]\w+): ")
+_HINTS = {
+    signal.SIGKILL: "SIGKILL comes from a person, or from the kernel when memory runs out: look into `dmesg`.",
+    signal.SIGSEGV: "A crash in native code: the log holds the Python stack where it happened.",
+    signal.SIGBUS: "SIGBUS often means that /dev/shm or the drive is full.",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How mpirun saw its first failing rank end: by `signal_number`, or else with `exit_code`."""
+
+    rank: int
+    host: str = ""
+    exit_code: int = 0
+    signal_number: int = 0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is known when the ranks are gone: mpirun's exit code, and ranks that were seen to vanish, in that order."""
+
+    folder: Path
+    world_size: int
+    mpirun_log: Path
+    mpirun_exit: int
+    vanished: Sequence[int] = ()
+    out_of_memory: bool = False
+
+    def rank(self, number: int) -> RankFolder:
+        return rank_folder(self.folder, number)
+
+    def unfinished(self) -> list[int]:
+        return [rank for rank in range(self.world_size) if not self.rank(rank).has_finished()]
+
+
+def explain(launch: Launch) -> str:
+    """The message of the `LaunchError`: the rank, its host, how it ended, its last lines, and what to do."""
+    failures = _failures(launch)
+    ended = ended_first(_text(launch.mpirun_log))
+    if ended is not None and ended.rank not in failures:
+        return _killed(launch, ended)
+    if failures:
+        return _failed(launch, min(failures.values(), key=lambda failure: failure.time), failures)
+    if launch.vanished:
+        return _killed(launch, Ended(launch.vanished[0]))
+    return _mpirun_failed(launch)
+
+
+def ended_first(mpirun_output: str) -> Ended | None:
+    """The first failing rank by mpirun's own message, of Open MPI 4.1 or 5; None if it names none."""
+    text = " ".join(mpirun_output.split())
+    if match := _SIGNALLED.search(text):
+        return Ended(int(match["rank"]), match["host"], signal_number=int(match["signal"]))
+    if match := _EXITED.search(text):
+        return Ended(int(match["rank"]), exit_code=int(match["code"]))
+    return None
+
+
+def _failures(launch: Launch) -> dict[int, Failure]:
+    found = {rank: launch.rank(rank).read_failure() for rank in range(launch.world_size)}
+    return {rank: failure for rank, failure in found.items() if failure is not None}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8", "backslashreplace")
+    except FileNotFoundError:
+        return ""
+
+
+def _killed(launch: Launch, ended: Ended) -> str:
+    started = launch.rank(ended.rank).read_started()
+    host = ended.host or (started.host if started else "")
+    how, hint = "ended without finishing", ""
+    if ended.signal_number:
+        how = f"was ended by {signal_name(ended.signal_number)}"
+        hint = _HINTS.get(signal.Signals(ended.signal_number), "") if ended.signal_number < 32 else ""
+        if ended.signal_number == signal.SIGKILL and launch.out_of_memory:
+            hint = "The kernel killed a process for want of memory meanwhile: use fewer ranks or a host with more."
+    elif ended.exit_code:
+        how = f"left with exit code {ended.exit_code}"
+    return _message(launch, ended.rank, f"rank {ended.rank}{_on(host)} {how}", hint)
+
+
+def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str:
+    said = _shardline_error(launch, first)
+    if said is not None:
+        alike = [rank for rank, failure in failures.items() if _shardline_error(launch, failure) == said]
+        return f"{_named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}"
+    how = f"left with exit code {first.exit_code}"
+    if first.error:
+        how = f"raised {first.error}: {first.message}" if first.message else f"raised {first.error}"
+    return _message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", "")
+
+
+def _shardline_error(launch: Launch, failure: Failure) -> str | None:
+    """`Name: message` of an error of our tree, which a task prints last before it returns 1; None if it isn't one."""
+    known = {errors.ShardlineError.__name__, *_names_below(errors.ShardlineError)}
+    if failure.error:
+        return f"{failure.error}: {failure.message}" if failure.error in known else None
+    lines = logs.last_lines(launch.rank(failure.rank).log, 200)
+    for number in reversed(range(len(lines))):
+        match = _ERROR_LINE.match(lines[number])
+        if match and match["name"] in known:
+            return "\n".join(lines[number:])
+    return None
+
+
+def _names_below(error: type[Exception]) -> set[str]:
+    return {name for child in error.__subclasses__() for name in (child.__name__, *_names_below(child))}
+
+
+def _mpirun_failed(launch: Launch) -> str:
+    how = f"left with exit code {launch.mpirun_exit}"
+    if launch.mpirun_exit < 0:
+        how = f"was ended by {signal_name(-launch.mpirun_exit)}"
+    unfinished = launch.unfinished()
+    lines = logs.last_lines(launch.mpirun_log, _LOG_LINES)
+    if not lines and len(unfinished) < launch.world_size:
+        return _message(launch, unfinished[0], f"{_named(unfinished)} ended without finishing; mpirun {how}", "")
+    return "\n".join(
+        [f"mpirun {how}, and {_named(unfinished)} didn't finish.", *_quoted(lines, launch.mpirun_log, "mpirun's")]
+    )
+
+
+def _message(launch: Launch, rank: int, what: str, hint: str) -> str:
+    log = launch.rank(rank).log
+    others = launch.world_size - 1
+    stopped = "" if others == 0 else f"; the other {others} were stopped" if others > 1 else "; the other was stopped"
+    return "\n".join(
+        [
+            f"{what}{stopped}.",
+            *([hint] if hint else []),
+            *_quoted(logs.last_lines(log, _LOG_LINES), log, f"rank {rank}'s"),
+            "Mend the cause and try again: training goes on from the newest complete shard set.",
+        ]
+    )
+
+
+def _quoted(lines: list[str], log: Path, whose: str) -> list[str]:
+    if not lines:
+        return [f"({whose} log is empty: {log})"]
+    return [f"The last lines of {whose} log, {log}:", *(f"  | {line}" for line in lines)]
+
+
+def signal_name(number: int) -> str:
+    """`signal 9 (SIGKILL)`."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _on(host: str) -> str:
+    return f" on {host}" if host else ""
+
+
+def _named(ranks: Sequence[int]) -> str:
+    """`rank 3`, or `ranks 0-3, 7`."""
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and spans[-1][1] == rank - 1:
+            spans[-1][1] = rank
+        else:
+            spans.append([rank, rank])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    return f"rank {text}" if len(ranks) == 1 else f"ranks {text}"

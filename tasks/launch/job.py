@@ -1,0 +1,140 @@
+"""An mpirun and its ranks: started, watched, ended. One thread does it, by looking several times a second."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.launch import logs, parent_death
+from tasks.launch.diagnosis import Launch
+from tasks.launch.interruption import Interruption
+from tasks.launch.processes import LaunchProcesses
+from tasks.launch.records import RankFolder, rank_folder
+
+_POLL_S = 0.1
+_RANKS_POLL_S = 0.5
+# What ranks get to save and leave after SIGTERM. Airflow waits 60 s before it kills (killed_task_cleanup_time).
+_STOP_GRACE_S = 10.0
+# What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
+_FAILURE_GRACE_S = 3.0
+# What mpirun gets to leave after its last rank has.
+_LEAVE_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job ended, and the result that rank 0 printed, if it did."""
+
+    launch: Launch
+    result: dict[str, Any] | None
+
+
+@dataclass
+class Job:
+    """What is started, where it logs, and how all of its processes are found."""
+
+    command: list[str]
+    environment: dict[str, str]
+    world_size: int
+    folder: Path
+    processes: LaunchProcesses
+    _vanished: list[int] = field(default_factory=list)
+    _next_look: float = 0
+
+    def run(self, interruption: Interruption) -> Outcome:
+        """Start the job and follow it to its end, or until it is interrupted; then none of its processes is left."""
+        kills_before = _out_of_memory_kills()
+        mpirun_log = self.folder / "mpirun"
+        messages = logs.Follower(mpirun_log, sys.stderr.buffer)
+        rank_zero = logs.Follower(rank_folder(self.folder, 0).log, sys.stdout.buffer)
+        process = self._start(mpirun_log)
+        try:
+            self._watch(process, (messages, rank_zero), interruption)
+        finally:
+            self.processes.end(_STOP_GRACE_S if interruption.reason else 1.0, process)
+        messages.finish()
+        rank_zero.finish()
+        launch = Launch(
+            self.folder,
+            self.world_size,
+            mpirun_log,
+            process.wait(),
+            self._vanished,
+            out_of_memory=_out_of_memory_kills() > kills_before,
+        )
+        return Outcome(launch, rank_zero.result)
+
+    def _start(self, mpirun_log: Path) -> subprocess.Popen[bytes]:
+        """mpirun in a session of its own, with nothing to read, tied to this process."""
+        tie = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        with mpirun_log.open("wb") as log:
+            return subprocess.Popen(
+                [*tie, *self.command],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _watch(
+        self, process: subprocess.Popen[bytes], followers: tuple[logs.Follower, ...], interruption: Interruption
+    ) -> None:
+        """Return when mpirun has ended, or should be ended."""
+        give_up_at = None
+        while process.poll() is None and not interruption.reason:
+            for follower in followers:
+                follower.follow()
+            if give_up_at is None:
+                give_up_at = self._give_up_at(process)
+            elif time.monotonic() > give_up_at:
+                return
+            time.sleep(_POLL_S)
+
+    def _give_up_at(self, process: subprocess.Popen[bytes]) -> float | None:
+        """When mpirun should be gone, once all ranks have finished or one has failed; None while all is well."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + _RANKS_POLL_S
+        ranks = [rank_folder(self.folder, rank) for rank in range(self.world_size)]
+        if all(rank.has_finished() for rank in ranks):
+            return now + _LEAVE_GRACE_S
+        vanished = [number for number, rank in enumerate(ranks) if _has_vanished(rank)]
+        if process.poll() is not None:  # then they ended because mpirun did
+            return None
+        self._vanished = vanished
+        failed = vanished or any(rank.read_failure() for rank in ranks)
+        return now + _FAILURE_GRACE_S if failed else None
+
+
+def _has_vanished(rank: RankFolder) -> bool:
+    """Whether a rank of this host is gone without having recorded how it ended."""
+    started = rank.read_started()
+    if started is None or started.host != platform.node() or _is_running(started.pid):
+        return False
+    return not rank.has_finished() and rank.read_failure() is None
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel of this host has killed for want of memory since it was started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,111 @@
+"""What every rank starts with, before anything heavy is imported.
+
+    mpirun -n N python -m tasks.launch.rank --logs DIR MODULE [ARGUMENT...]
+
+The rank dies with its mpirun, writes everything it prints to its own log, runs MODULE as `python -m MODULE` would,
+records how that ended (`tasks.launch.records`), and leaves by `os._exit`: MindSpore's exit handlers wait for
+ranks that have left already, a minute in 2.10. The same MODULE runs under a plain `mpirun -n N python -m MODULE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import os
+import platform
+import runpy
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tasks.errors import ShardlineError
+from tasks.launch.parent_death import send_on_parent_death
+from tasks.launch.records import Failure, RankFolder, Started, rank_folder
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Run the module as this rank, from the first line to the last."""
+    send_on_parent_death(signal.SIGKILL)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", type=Path, required=True, help="the folder of the ranks' folders")
+    parser.add_argument("module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args(argv)
+    rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
+    folder = rank_folder(arguments.logs, rank)
+    _redirect(folder)
+    folder.write_started(Started(rank, os.getpid(), platform.node(), time.time()))
+    failure = _run(rank, arguments.module, arguments.arguments)
+    _flush()
+    _record(folder, failure)
+    os._exit(failure.exit_code if failure else 0)
+
+
+def _redirect(folder: RankFolder) -> None:
+    """Standard output and error, also of C++ code and of children, go to the log line by line; input is empty."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, empty), (1, log), (2, log)):
+        os.dup2(source, target)
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+
+
+def _run(rank: int, module: str, arguments: Sequence[str]) -> Failure | None:
+    """Run `module` as the main program; what it raises goes to the log and into the returned failure."""
+    sys.argv[1:] = arguments
+
+    def failure(exit_code: int, error: BaseException | None = None) -> Failure:
+        name, message = (type(error).__name__, str(error)) if error else ("", "")
+        return Failure(rank, platform.node(), time.time(), exit_code, name, message)
+
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        return _left(leaving.code, failure)
+    except ShardlineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return failure(1, error)
+    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded before the rank ends
+        traceback.print_exc()
+        return failure(1, error)
+    return None
+
+
+def _left(code: object, failure: Callable[[int], Failure]) -> Failure | None:
+    """`sys.exit(code)` as Python takes it: None is 0, what isn't a number is printed and is 1."""
+    if code is None or code == 0:
+        return None
+    if isinstance(code, int):
+        return failure(code & 0xFF or 1)
+    print(code, file=sys.stderr)
+    return failure(1)
+
+
+def _flush() -> None:
+    """What Python and C++ still hold reaches the log; `os._exit` flushes neither."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+def _record(folder: RankFolder, failure: Failure | None) -> None:
+    """Leave the record; on a full disk the exit code and the log have to do."""
+    try:
+        if failure is None:
+            folder.write_finished()
+        else:
+            folder.write_failure(failure)
+    except OSError as error:
+        print(f"cannot record the end of this rank: {error}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,89 @@
+"""What each rank leaves beside its log: that it started, and how it ended.
+
+    log_output/1/rank.N/stdout          everything it printed
+    log_output/1/rank.N/started.json    process id, host, time
+    log_output/1/rank.N/finished.json   the module returned 0
+    log_output/1/rank.N/failure.json    the module raised, or returned something else
+
+A rank that is killed leaves `started.json` alone. Only the standard library is imported here: ranks load this first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import atomic
+
+
+@dataclass(frozen=True)
+class Started:
+    """A rank's process. `time` is in seconds since 1970, as in the other records."""
+
+    rank: int
+    pid: int
+    host: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How the module of a rank failed. `error` and `message` are empty where it only returned an exit code."""
+
+    rank: int
+    host: str
+    time: float
+    exit_code: int
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RankFolder:
+    """Where one rank's log and records lie."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        return self.path / "stdout"
+
+    @property
+    def stacks(self) -> Path:
+        """Where the rank's threads stood when it was asked."""
+        return self.path / "stacks"
+
+    def write_started(self, started: Started) -> None:
+        atomic.write_text(self.path / "started.json", json.dumps(asdict(started)))
+
+    def write_failure(self, failure: Failure) -> None:
+        atomic.write_text(self.path / "failure.json", json.dumps(asdict(failure)))
+
+    def write_finished(self) -> None:
+        atomic.write_text(self.path / "finished.json", json.dumps({"time": time.time()}))
+
+    def read_started(self) -> Started | None:
+        document = self._read("started.json")
+        return None if document is None else Started(**document)
+
+    def read_failure(self) -> Failure | None:
+        document = self._read("failure.json")
+        return None if document is None else Failure(**document)
+
+    def has_finished(self) -> bool:
+        return (self.path / "finished.json").exists()
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            document: dict[str, Any] = json.loads((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        return document
+
+
+def rank_folder(logs: Path, rank: int) -> RankFolder:
+    """The folder of `rank` under the launch's log folder."""
+    return RankFolder(logs / f"rank.{rank}")

@@ -1,0 +1,92 @@
+"""One launch, from the first check to the last process.
+
+The supervisor holds the run directory's lock, ends what an earlier try left, checks what can be checked, starts mpirun
+in a session of its own, follows rank 0's log, and at the end leaves no process behind, however the end came:
+
+| what ends                | who notices                         | what then                                      |
+|--------------------------|-------------------------------------|------------------------------------------------|
+| all ranks, well          | `finished.json` of every rank       | rank 0's result is returned                    |
+| a rank, badly            | mpirun, its records, its process id | the others get a few seconds, then SIGKILL     |
+| mpirun                   | the kernel (ranks get SIGKILL)      | `LaunchError`                                  |
+| the supervisor           | the kernel (mpirun gets SIGTERM)    | mpirun ends its ranks; the next try reaps      |
+| the supervisor's parent  | the kernel                          | as for SIGTERM                                 |
+| SIGTERM, SIGINT, SIGHUP  | the supervisor                      | SIGTERM to the ranks, a grace period, SIGKILL  |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.config import RunConfig
+from tasks.errors import LaunchError
+from tasks.launch import diagnosis, logs, mpirun, preflight
+from tasks.launch.interruption import Interruption
+from tasks.launch.job import Job, Outcome
+from tasks.launch.processes import LaunchProcesses
+from tasks.run_directory import RunDirectory
+
+# Tasks of one process on one device, by their log folder. The others run on `world_size` ranks and log under
+# 1, as Open MPI 4's `mpirun --output-filename log_output` has it.
+_SINGLE_DEVICE = {"tasks.validate": "validate"}
+
+
+def launch(module: str, directory: RunDirectory, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Run `module` on its ranks to the end; return the JSON object that rank 0 printed last.
+
+    Raises `ConfigError`, `RunDirectoryError` (the run directory is in use) or `LaunchError`; no process of the launch
+    is left in any case.
+    """
+    config = directory.read_config()
+    with directory.lock(), Interruption() as interruption:
+        job = _prepare(module, config, directory, environment)
+        try:
+            outcome = job.run(interruption)
+        except BrokenPipeError as error:
+            raise LaunchError("nobody reads the output of this launch any more: its ranks were stopped") from error
+        return _result(outcome, interruption)
+
+
+def _prepare(module: str, config: RunConfig, directory: RunDirectory, environment: Mapping[str, str]) -> Job:
+    """Clear what an earlier try left, check, and put the command together."""
+    processes = LaunchProcesses(directory.path)
+    if left := processes.end(grace_s=1):
+        _say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
+    world_size = 1 if module in _SINGLE_DEVICE else config.world_size
+    preflight.check(module, config, directory, world_size, environment)
+    launcher = mpirun.find(environment)
+    master = {
+        "SHARDLINE_MASTER_ADDRESS": preflight.MASTER_ADDRESS,
+        "SHARDLINE_MASTER_PORT": str(preflight.master_port(config)),
+    }
+    folder = directory.path / "log_output" / _SINGLE_DEVICE.get(module, "1")
+    if earlier := logs.set_aside(folder):
+        _say(f"the logs of the try before are in {earlier}")
+    folder.mkdir(parents=True)
+    rank = [sys.executable, "-m", "tasks.launch.rank", "--logs", str(folder), module]
+    return Job(
+        launcher.command(world_size, [*rank, "--run-directory", str(directory.path)], as_root=os.geteuid() == 0),
+        mpirun.without_outer_run(environment) | processes.environment | master,
+        world_size,
+        folder,
+        processes,
+    )
+
+
+def _result(outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
+    launch = outcome.launch
+    if interruption.reason:
+        raise LaunchError(f"{interruption.reason}: the ranks were stopped; their logs are in {launch.folder}")
+    if launch.unfinished():
+        raise LaunchError(diagnosis.explain(launch))
+    if launch.mpirun_exit != 0:
+        _say(f"all ranks finished, although mpirun ended with exit code {launch.mpirun_exit}")
+    if outcome.result is None:
+        raise LaunchError(f"rank 0 finished without a result: no JSON object among the lines of {launch.rank(0).log}")
+    return outcome.result
+
+
+def _say(message: str) -> None:
+    print(f"launch: {message}", file=sys.stderr, flush=True)
