@@ -123,4 +123,4 @@ def _describe_split(directory: Path, split: Split) -> SplitDescription:
 
 def content_digest(items: idx.Bytes) -> str:
     """BLAKE3, in hexadecimal, of the pixels or labels themselves, without their file's header."""
-    return blake3(items.tobytes()).hexdigest()
+    return blake3(np.ascontiguousarray(items).data).hexdigest()

@@ -33,10 +33,10 @@ class Embedded:
 def stratified(images: Bytes, labels: Bytes) -> dict[Split, LabelledImages]:
     """Hold out the same number of samples of each class; both splits come in random, reproducible order."""
     generator = np.random.default_rng(_SPLIT_SEED)
-    order = generator.permutation(len(labels))
-    held_out = np.concatenate([order[labels[order] == digit][:TEST_SAMPLES_PER_CLASS] for digit in range(CLASSES)])
-    in_test = np.isin(order, held_out)
+    of_class = [generator.permutation(np.flatnonzero(labels == digit)) for digit in range(CLASSES)]
+    test = generator.permutation(np.concatenate([members[:TEST_SAMPLES_PER_CLASS] for members in of_class]))
+    train = generator.permutation(np.concatenate([members[TEST_SAMPLES_PER_CLASS:] for members in of_class]))
     return {
-        "train": LabelledImages(images[order[~in_test]], labels[order[~in_test]]),
-        "test": LabelledImages(images[order[in_test]], labels[order[in_test]]),
+        "train": LabelledImages(images[train], labels[train]),
+        "test": LabelledImages(images[test], labels[test]),
     }

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from tasks.config import RunConfig
 from tasks.datasets.description import LabelledImages, Split
+from tasks.datasets.directory import Directory
 from tasks.datasets.embedded import Embedded
+from tasks.datasets.mnist import Mnist
 
 
 class Source(Protocol):
@@ -25,4 +27,8 @@ class Source(Protocol):
 
 def source_of(config: RunConfig, downloads: Path) -> Source:
     """The source that `config` names; `downloads` is where one that downloads keeps its files."""
+    if config.data_source == "directory":
+        return Directory(Path(config.data_directory or ""))
+    if config.data_source == "mnist":
+        return Mnist(config.mirrors, downloads)
     return Embedded()

@@ -43,4 +43,4 @@ def test_the_split_is_the_same_every_time(splits: dict[Split, LabelledImages]):
 
 def test_classes_are_mixed(splits: dict[Split, LabelledImages]):
     for samples in splits.values():
-        assert len(set(samples.labels[:50].tolist())) == 10
+        assert len(set(samples.labels[:100].tolist())) == 10
