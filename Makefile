@@ -1,0 +1,66 @@
+# Shardline. `make help` lists what can be typed.
+#
+# Everything happens inside the checkout: .venv (Python), .airflow (Airflow's home), var (runs, data, models).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The caller's own Python and Airflow stay out of it.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONINSPECT VIRTUAL_ENV AIRFLOW_HOME AIRFLOW_CONFIG
+
+PYTHON_IN_VENV := .venv/bin/python
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+
+export PYTHON
+export CONF ?= {}
+export PORT ?= 8080
+ARGS ?=
+
+.PHONY: help demo ui test lint format airflow lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## Train, merge, validate and promote a model, without a server; CONF='{"epochs": 2}' sets parameters
+	@$(PYTHON_IN_VENV) -m scripts.demo --conf "$$CONF"
+
+ui: $(INSTALLED) ## Airflow's user interface on 127.0.0.1, until Ctrl-C; PORT=8080
+	@$(PYTHON_IN_VENV) -m scripts.ui --port "$$PORT"
+
+test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest
+	$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+lint: $(INSTALLED_DEV) ## Check style, types, the direction of imports and the container files
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+	.venv/bin/lint-imports
+	.venv/bin/hadolint docker/Dockerfile
+	scripts/check_compose.sh
+
+format: $(INSTALLED_DEV) ## Format the code and put its imports in order
+	$(PYTHON_IN_VENV) -m ruff check --fix .
+	$(PYTHON_IN_VENV) -m ruff format .
+
+airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARGS='dags list'
+	@$(PYTHON_IN_VENV) -m scripts.local_airflow $(ARGS)
+
+lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
+	for name in requirements requirements-uv requirements-dev; do \
+	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
+	        $$name.in -o $$name.txt || exit; \
+	done
+
+clean: ## Remove .venv, Airflow's home and caches; runs, data and models (var) stay
+	rm -rf .venv .airflow .mypy_cache .ruff_cache .import_linter_cache .hypothesis kernel_meta
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt requirements-uv.txt
+	@scripts/install.sh requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED) requirements-dev.txt
+	@scripts/install.sh requirements-dev.txt
+	@touch $@
