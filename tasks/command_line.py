@@ -11,6 +11,7 @@ again is no use.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -23,6 +24,8 @@ from tasks.run_directory import Home, RunDirectory
 
 FAILED = 1
 BAD_PARAMETERS = 2  # argparse's own code for a wrong command line
+# Failures to write or read that no task can foresee: they are the machine's, not a defect of ours.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +62,13 @@ def main(run: Callable[[], Mapping[str, Any]]) -> int:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return BAD_PARAMETERS if isinstance(error, ConfigError) else FAILED
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        sys.stdout.flush()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
+        return FAILED
     print(json.dumps(result), flush=True)
     return 0
 

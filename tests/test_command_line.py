@@ -1,6 +1,8 @@
 """What all tasks' command lines share: which run, the last line, the exit code."""
 
+import errno
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def test_a_users_mistake_ends_with_one_message(error: Exception, code: int, caps
 def test_a_defect_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         command_line.main(lambda: {"result": 1 / 0})
+
+
+def test_a_full_disk_ends_with_one_message(capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/config.json")
+
+    assert command_line.main(task) == 1
+    assert capsys.readouterr().err == "OSError: /run/config.json: No space left on device\n"
 
 
 def test_the_run_follows_from_the_environment():
