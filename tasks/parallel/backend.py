@@ -1,0 +1,94 @@
+"""The one interface between training and the ways of sharding: what differs between a CPU and cards, and no more.
+
+Three implementations: `tasks.parallel.cpu` shards by itself, `tasks.parallel.semi_auto` has MindSpore's compiler shard
+for GPU and Ascend, and `SingleDevice` here, which both start from, trains unsharded on one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.checkpoint.strategy import Strategy, write_strategy
+from tasks.config import RunConfig
+from tasks.errors import ConfigError
+from tasks.networks.declaration import Network
+from tasks.networks.operators import Operator
+from tasks.parallel.layouts import strategy_of
+from tasks.parallel.placement import Placement, whole
+
+Tensors = Mapping[str, Any]
+"""MindSpore tensors by parameter name."""
+
+
+class SingleDevice:
+    """One rank, no sharding; also what the sharding backends have in common."""
+
+    def __init__(self, config: RunConfig, rank: int = 0) -> None:
+        self.config = config
+        self.rank = rank
+        self.world_size = config.world_size
+
+    def start(self) -> None:
+        """Set MindSpore's context and join the other ranks. Once, before anything else of MindSpore is used."""
+        import mindspore
+
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        mindspore.set_device(self.config.device_target)
+
+    def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
+        """What computes `operator`, called with the activation and the parameter, and where its output lies."""
+        from mindspore import ops
+
+        return getattr(ops, operator.primitive)(), whole(operator.output_shape, self.world_size)
+
+    def gathered(self, source: Placement) -> Callable[[Any], Any] | None:
+        """What makes an activation whole on every rank; `None` where it is."""
+        return None
+
+    def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
+        """The part of `parameter`, of whole shape `shape`, that this rank creates."""
+        return tuple(slice(0, size) for size in shape)
+
+    def compile(self, cell: Any, *inputs: Any) -> None:
+        """Compile `cell` for `inputs`; afterwards each parameter is this rank's slice."""
+        cell.compile(*inputs)
+
+    def integrated(self, parameters: Tensors) -> Tensors:
+        """The whole of every parameter, assembled from all ranks."""
+        return parameters
+
+    def save_strategy(self, network: Network, file: Path) -> Strategy:
+        """Leave the strategy file at `file`, and return what it says. After `compile`; rank 0 alone writes."""
+        strategy = strategy_of(network, self.config)
+        if self.rank == 0:
+            write_strategy(strategy, file)
+        return strategy
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+
+def backend_of(config: RunConfig, network: Network, rank: int) -> SingleDevice:
+    """The backend that `config` asks for."""
+    if config.world_size == 1:
+        return SingleDevice(config, rank)
+    if config.device_target == "CPU":
+        from tasks.parallel.cpu.backend import CpuBackend
+
+        return CpuBackend(config, network, rank)
+    from tasks.parallel.semi_auto import SemiAutoBackend
+
+    return SemiAutoBackend(config, rank)
+
+
+def rank_of(environment: Mapping[str, str], world_size: int) -> int:
+    """This process's rank as mpirun numbers it; `ConfigError` unless mpirun started `world_size` ranks."""
+    found = int(environment.get("OMPI_COMM_WORLD_SIZE", "1"))
+    if found != world_size:
+        raise ConfigError(
+            f"world_size is {world_size}, but {found} {'rank runs' if found == 1 else 'ranks run'}; start with "
+            f"`python -m tasks.launch tasks.train --run-directory DIR`, or `mpirun -n {world_size} python …`"
+        )
+    return int(environment.get("OMPI_COMM_WORLD_RANK", "0"))

@@ -1,0 +1,73 @@
+"""What the compiler of MindSpore 2.10 makes of strategies: every parameter's layout, and the strategy file.
+
+Written after the rules that its own files show (tests/parallel/strategies), for the backend that shards by itself and
+for checking the one that doesn't. No MindSpore here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from tasks.checkpoint.layout import Layout
+from tasks.checkpoint.strategy import OperatorStrategy, Strategy
+from tasks.config import RunConfig
+from tasks.networks.declaration import Network
+from tasks.networks.operators import Operator
+
+OPTIMIZER_STATES = {"SGD": ("accum", "stat"), "Momentum": ("moments",), "Adam": ("moment1", "moment2")}
+"""The prefixes of each optimizer's state parameters; every parameter has one of each, of its own shape and layout."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The ranks as one operator sees them: a device matrix, and the axis, from the right, that cuts each dimension."""
+
+    device_matrix: tuple[int, ...]
+    axes: Mapping[str, int]
+
+    def layout(self, letters: str) -> Layout:
+        """The layout of a tensor whose dimensions have these letters."""
+        return Layout(
+            self.device_matrix, tuple((self.axes[letter],) if letter in self.axes else () for letter in letters)
+        )
+
+    def axes_without(self, letters: str) -> tuple[int, ...]:
+        """The axes that cut the operator's other dimensions."""
+        return tuple(axis for letter, axis in self.axes.items() if letter not in letters)
+
+
+def arrangement(operator: Operator, world_size: int) -> Arrangement:
+    """One axis for every dimension that is cut, in the notation's order; repeated calculation goes on the right."""
+    cut = {letter: parts for letter, parts in operator.parts().items() if parts > 1}
+    repeated = world_size // prod(cut.values())
+    device_matrix = (*cut.values(), repeated) if repeated > 1 or not cut else tuple(cut.values())
+    last = len(device_matrix) - 1
+    return Arrangement(device_matrix, {letter: last - index for index, letter in enumerate(cut)})
+
+
+def parameter_layouts(network: Network, world_size: int) -> dict[str, Layout]:
+    """The layout of every trainable parameter; whole on all ranks where its operator has no strategy."""
+    return {
+        operator.parameter: arrangement(operator, world_size).layout(operator.notation.inputs[1])
+        for operator in network.operators(1)
+    }
+
+
+def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict[str, Layout]:
+    """`layouts` and those of the optimizer's states, which follow their parameters."""
+    states = {f"{state}.{name}": layout for state in OPTIMIZER_STATES[optimizer] for name, layout in layouts.items()}
+    return {**layouts, **states}
+
+
+def strategy_of(network: Network, config: RunConfig) -> Strategy:
+    """The content of the strategy file: item for item what the compiler writes for this network and optimizer."""
+    layouts = parameter_layouts(network, config.world_size)
+    if not config.strategy_only_trainable_params:
+        layouts = with_optimizer_states(layouts, config.optimizer)
+    operators = {
+        operator.name: OperatorStrategy(0, operator.splits or operator.batch_splits(config.world_size))
+        for operator in network.operators(config.batch_size)
+    }
+    return Strategy(stage=0, operators=operators, layouts=layouts)
