@@ -1,0 +1,60 @@
+"""Prints docs/parameters.md, the table of a run's parameters, from their schema: `make docs` keeps it true."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tasks.config import form_schema
+
+HEAD = """# Parameters
+
+A run's parameters, as the trigger form shows them and as keys of the JSON document that the command line and REST take.
+Every one has a default; an unknown key is refused. This page is made from the schema in `tasks/config.py`.
+"""
+
+
+def page() -> str:
+    """The page in Markdown: one table for each section of the form."""
+    sections: dict[str, list[str]] = {}
+    for name, schema in form_schema().items():
+        sections.setdefault(schema.get("section", "Main"), []).append(_row(name, schema))
+    tables = [
+        "\n".join(
+            (
+                f"## {section}\n",
+                "| parameter | in the form | values | default | meaning |",
+                "|---|---|---|---|---|",
+                *rows,
+            )
+        )
+        for section, rows in sections.items()
+    ]
+    return "\n\n".join((HEAD.strip(), *tables)) + "\n"
+
+
+def _row(name: str, schema: dict[str, Any]) -> str:
+    default = f"`{json.dumps(schema['default'])}`"
+    return f"| `{name}` | {schema['title']} | {_values(schema)} | {default} | {schema.get('description', '')} |"
+
+
+def _values(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    return " or ".join(" ".join((_name(kind), *_limits(schema, kind))) for kind in types)
+
+
+def _name(kind: str) -> str:
+    return {"null": "nothing", "array": "list of addresses", "string": "text", "boolean": "`true`, `false`"}.get(
+        kind, kind
+    )
+
+
+def _limits(schema: dict[str, Any], kind: str) -> list[str]:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema and kind in ("integer", "number")]
+
+
+if __name__ == "__main__":
+    print(page(), end="")
