@@ -1,12 +1,13 @@
 """Which rank failed first, and how to say it.
 
 The rank to name is the first that ended badly, not the last to complain: when one rank is gone, the others lose
-their connections and end in errors of their own, or are killed by mpirun. Three witnesses, the best first:
+their connections and end in errors of their own, or are killed by mpirun. The witnesses, the best first:
 
 1. mpirun names the first process that it saw end badly. Such a rank, when it left no record, was killed from
    outside or crashed, and whatever others recorded is a consequence.
-2. `failure.json` of the ranks whose module raised or returned an exit code: the earliest.
-3. A rank that started and is gone without any record, as the supervisor saw it.
+2. The supervisor saw a rank gone without any record, and nobody had told it to go. mpirun says nothing where that
+   rank left with exit code 0, and version 5 now and then hangs instead of saying anything.
+3. `failure.json` of the ranks whose module raised or returned an exit code: the earliest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import errors
+from tasks.errors import ConfigError, LaunchError, ShardlineError
 from tasks.launch import logs
 from tasks.launch.records import Failure, RankFolder, rank_folder
 
@@ -47,7 +48,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Launch:
-    """What is known when the ranks are gone: mpirun's exit code, and ranks that were seen to vanish, in that order."""
+    """What is known when all is over: mpirun's exit code, and the ranks that were seen gone without a record."""
 
     folder: Path
     world_size: int
@@ -63,16 +64,24 @@ class Launch:
         return [rank for rank in range(self.world_size) if not self.rank(rank).has_finished()]
 
 
-def explain(launch: Launch) -> str:
-    """The message of the `LaunchError`: the rank, its host, how it ended, its last lines, and what to do."""
+def error(launch: Launch) -> ShardlineError:
+    """What to raise: the rank, its host, how it ended, its last lines and what to do.
+
+    A `ConfigError` where that is what the rank raised, since trying again can't help; a `LaunchError` otherwise.
+    """
+    message = _explain(launch)
+    return ConfigError(message) if ": ConfigError: " in message.partition("\n")[0] else LaunchError(message)
+
+
+def _explain(launch: Launch) -> str:
     failures = _failures(launch)
-    ended = ended_first(_text(launch.mpirun_log))
+    ended, gone = ended_first(_text(launch.mpirun_log)), _gone_first(launch)
+    if ended is None or (gone is not None and launch.rank(ended.rank).was_told_to_go()):
+        ended = gone
     if ended is not None and ended.rank not in failures:
         return _killed(launch, ended)
     if failures:
         return _failed(launch, min(failures.values(), key=lambda failure: failure.time), failures)
-    if launch.vanished:
-        return _killed(launch, Ended(launch.vanished[0]))
     return _mpirun_failed(launch)
 
 
@@ -84,6 +93,10 @@ def ended_first(mpirun_output: str) -> Ended | None:
     if match := _EXITED.search(text):
         return Ended(int(match["rank"]), exit_code=int(match["code"]))
     return None
+
+
+def _gone_first(launch: Launch) -> Ended | None:
+    return next((Ended(rank) for rank in launch.vanished if not launch.rank(rank).was_told_to_go()), None)
 
 
 def _failures(launch: Launch) -> dict[int, Failure]:
@@ -125,7 +138,7 @@ def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str
 
 def _shardline_error(launch: Launch, failure: Failure) -> str | None:
     """`Name: message` of an error of our tree, which a task prints last before it returns 1; None if it isn't one."""
-    known = {errors.ShardlineError.__name__, *_names_below(errors.ShardlineError)}
+    known = {ShardlineError.__name__, *_names_below(ShardlineError)}
     if failure.error:
         return f"{failure.error}: {failure.message}" if failure.error in known else None
     lines = logs.last_lines(launch.rank(failure.rank).log, 200)
@@ -145,9 +158,10 @@ def _mpirun_failed(launch: Launch) -> str:
     if launch.mpirun_exit < 0:
         how = f"was ended by {signal_name(-launch.mpirun_exit)}"
     unfinished = launch.unfinished()
+    if launch.mpirun_exit == 0:
+        what = f"{_named(unfinished)} ended without finishing, although mpirun reports success"
+        return _message(launch, unfinished[0], what, "")
     lines = logs.last_lines(launch.mpirun_log, _LOG_LINES)
-    if not lines and len(unfinished) < launch.world_size:
-        return _message(launch, unfinished[0], f"{_named(unfinished)} ended without finishing; mpirun {how}", "")
     return "\n".join(
         [f"mpirun {how}, and {_named(unfinished)} didn't finish.", *_quoted(lines, launch.mpirun_log, "mpirun's")]
     )
@@ -155,11 +169,9 @@ def _mpirun_failed(launch: Launch) -> str:
 
 def _message(launch: Launch, rank: int, what: str, hint: str) -> str:
     log = launch.rank(rank).log
-    others = launch.world_size - 1
-    stopped = "" if others == 0 else f"; the other {others} were stopped" if others > 1 else "; the other was stopped"
     return "\n".join(
         [
-            f"{what}{stopped}.",
+            f"{what}.",
             *([hint] if hint else []),
             *_quoted(logs.last_lines(log, _LOG_LINES), log, f"rank {rank}'s"),
             "Mend the cause and try again: training goes on from the newest complete shard set.",

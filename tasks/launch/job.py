@@ -23,9 +23,9 @@ from tasks.launch.records import RankFolder, rank_folder
 _POLL_S = 0.1
 _RANKS_POLL_S = 0.5
 # What ranks get to save and leave after SIGTERM. Airflow waits 60 s before it kills (killed_task_cleanup_time).
-_STOP_GRACE_S = 10.0
+_STOP_GRACE_S = 5.0
 # What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
-_FAILURE_GRACE_S = 3.0
+_FAILURE_GRACE_S = 2.0
 # What mpirun gets to leave after its last rank has.
 _LEAVE_GRACE_S = 10.0
 

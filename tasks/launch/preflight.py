@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks import networks
 from tasks.config import RunConfig
 from tasks.errors import ConfigError, LaunchError
 from tasks.launch import cards
@@ -34,6 +35,8 @@ def check(
     """Raise `ConfigError` or `LaunchError` for what can't work on this host."""
     if importlib.util.find_spec(module) is None:
         raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
+    if module == "tasks.train" and config.strategy_load_file is None:  # ranks check the file that they load
+        networks.check(config)
     cards.check(config.device_target, world_size, environment)
     check_memory(world_size, available_memory())
     check_disk(directory.path, world_size)

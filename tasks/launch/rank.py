@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from tasks.errors import ShardlineError
@@ -56,6 +57,10 @@ def _redirect(folder: RankFolder) -> None:
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
+    # Where every thread stands, also inside native code: when asked (SIGUSR1), and when the rank is told to go.
+    stacks = os.open(folder.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=stacks, all_threads=True, chain=True)
 
 
 def _run(rank: int, module: str, arguments: Sequence[str]) -> Failure | None:
@@ -74,9 +79,17 @@ def _run(rank: int, module: str, arguments: Sequence[str]) -> Failure | None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return failure(1, error)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded before the rank ends
-        traceback.print_exc()
+        traceback.print_exception(error.with_traceback(_below_runpy(error.__traceback__)))
         return failure(1, error)
     return None
+
+
+def _below_runpy(stack: TracebackType | None) -> TracebackType | None:
+    """The part of `stack` that is the module's own: it saves the log's last lines for what matters."""
+    own = stack
+    while own and (own.tb_frame.f_code.co_filename == __file__ or "runpy" in own.tb_frame.f_code.co_filename):
+        own = own.tb_next
+    return own or stack
 
 
 def _left(code: object, failure: Callable[[int], Failure]) -> Failure | None:

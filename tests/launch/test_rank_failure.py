@@ -1,0 +1,99 @@
+"""A rank fails: the first to fail is named, with what it said, and nothing is left."""
+
+import signal
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.usefixtures("each_mpirun")
+
+
+def failed(launch) -> str:
+    """The message of a launch that fails because of its ranks."""
+    ended = launch.wait()
+    assert ended.exit_code == 1, ended
+    assert "Traceback" not in ended.stderr.partition("LaunchError: ")[0]
+    assert not launch.alive()
+    return ended.stderr.partition("LaunchError: ")[2]
+
+
+def test_an_exception_is_named_with_the_last_lines_of_its_log(start, directory):
+    message = failed(start("raise RuntimeError", ranks="3"))
+    assert message.startswith("rank 3 on ")
+    first, *rest = message.splitlines()
+    assert first.endswith("raised RuntimeError: the network is on fire.")
+    assert rest[0] == f"The last lines of rank 3's log, {directory.rank_log(3)}:"
+    assert "  | rank 3 acts: raise RuntimeError" in rest
+    assert rest[-2] == "  | RuntimeError: the network is on fire"
+    assert "try again" in rest[-1]
+
+
+@pytest.mark.parametrize("scenario", ["raise TrainingError", "report"], ids=["raised", "reported by the task"])
+def test_an_explained_error_shows_its_message_without_a_traceback(start, directory, scenario):
+    message = failed(start(scenario, ranks="2"))
+    assert message.startswith("rank 2 on ")
+    assert ": TrainingError: layer1.weight has 784 rows\nand 3 cards don't divide them\n" in message
+    assert message.endswith(f"Its log: {directory.rank_log(2)}\n")
+    assert "Traceback" not in message
+
+
+def test_an_error_that_all_ranks_raise_is_named_once(start):
+    message = failed(start("raise TrainingError"))
+    assert message.startswith("ranks 0-3 on ")
+    assert message.count("layer1.weight") == 1
+
+
+def test_a_wrong_parameter_that_a_rank_finds_is_a_wrong_parameter_of_the_launch(start):
+    ended = start("raise ConfigError", ranks="1").wait()
+    assert ended.exit_code == 2
+    message = ended.stderr.splitlines()[-2]
+    assert message.startswith("ConfigError: rank 1 on ")
+    assert message.endswith(": ConfigError: batch_size: 7 is not a multiple of 2")
+
+
+def test_an_exit_code_is_named(start):
+    message = failed(start("exit 7", ranks="3"))
+    assert message.partition("\n")[0].endswith("left with exit code 7.")
+    assert message.startswith("rank 3 on ")
+
+
+def test_a_rank_killed_from_outside_is_named_although_others_complain_too(start, directory):
+    launch = start("sleep 600", ranks="3")
+    launch.wait_for_ranks()
+    psutil.Process(launch.pid_of_rank(3)).kill()
+    message = failed(launch)
+    assert message.startswith("rank 3 on ")
+    assert "was ended by signal 9 (SIGKILL)" in message.partition("\n")[0]
+    assert "  | rank 3 acts: sleep 600" in message.splitlines()
+
+
+def test_a_crash_in_native_code_is_named_with_the_python_stack(start):
+    message = failed(start("segfault", ranks="3"))
+    assert message.startswith("rank 3 on ")
+    assert "was ended by signal 11 (SIGSEGV)" in message.partition("\n")[0]
+    assert "  | Fatal Python error: Segmentation fault" in message.splitlines()
+
+
+def test_ranks_that_leave_without_finishing_are_named_although_mpirun_reports_success(start):
+    message = failed(start("vanish"))
+    assert message.startswith("ranks 0-3 ended without finishing, although mpirun reports success.")
+    assert "  | rank 0 acts: vanish" in message.splitlines()
+
+
+def test_a_rank_that_leaves_while_the_others_wait_for_it_is_named(start, directory):
+    message = failed(start("sleep 600", SCENARIO_OTHERS="vanish", ranks="0,1,3"))
+    assert message.startswith("rank 2 on ")
+    assert message.partition("\n")[0].endswith(" ended without finishing.")
+
+
+def test_ranks_that_ignore_sigterm_are_gone_too(start):
+    launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
+    launch.wait_for_ranks()
+    psutil.Process(launch.pid_of_rank(2)).send_signal(signal.SIGKILL)
+    assert failed(launch).startswith("rank 2 on ")
+
+
+def test_a_module_that_cannot_be_imported_is_named(start, directory, tmp_path):
+    (tmp_path / "broken.py").write_text("import no_such_package\n")
+    message = failed(start(module="broken", PYTHONPATH=str(tmp_path)))
+    assert "raised ModuleNotFoundError: No module named 'no_such_package'" in message.partition("\n")[0]

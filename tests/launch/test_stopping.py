@@ -1,0 +1,110 @@
+"""Whatever is stopped or killed above the ranks, none of them is left."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tasks.launch.processes import MARKER
+
+from .conftest import wait_until
+
+KILLS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP}
+
+
+@pytest.mark.parametrize("number", KILLS.values(), ids=KILLS.keys())
+def test_a_signal_stops_the_ranks(start, number):
+    launch = start("sleep 600")
+    launch.wait_for_ranks()
+    launch.process.send_signal(number)
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert f"LaunchError: stopped by signal {int(number)} ({number.name}): the ranks were stopped" in ended.stderr
+    assert not launch.alive()
+
+
+def test_a_signal_stops_ranks_that_ignore_it(start):
+    launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
+    launch.wait_for_ranks()
+    launch.process.terminate()
+    assert "stopped by signal 15" in launch.wait().stderr
+    assert not launch.alive()
+
+
+def test_the_death_of_the_supervisor_ends_the_ranks(each_mpirun, start):
+    launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
+    launch.wait_for_ranks()
+    launch.process.kill()
+    launch.wait_until_nothing_is_left()
+
+
+def test_the_death_of_mpirun_ends_the_ranks_and_is_named(each_mpirun, start):
+    launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
+    launch.wait_for_ranks()
+    psutil.Process(launch.pid_of_mpirun()).kill()
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert "LaunchError: mpirun was ended by signal 9 (SIGKILL), and ranks 0-3 didn't finish." in ended.stderr
+    assert not launch.alive()
+
+
+def test_a_stopped_mpirun_does_not_keep_a_failed_run_alive(start):
+    launch = start("sleep 600")
+    launch.wait_for_ranks()
+    psutil.Process(launch.pid_of_mpirun()).suspend()
+    psutil.Process(launch.pid_of_rank(1)).kill()
+    ended = launch.wait()
+    assert "LaunchError: rank 1 on " in ended.stderr
+    assert not launch.alive()
+
+
+def test_the_death_of_the_parent_ends_the_launch(start):
+    """The parent is Airflow's task runner, and SIGKILL is what the kernel sends it when memory runs out."""
+    launch = start("sleep 600", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
+    launch.wait_for_ranks()
+    (supervisor,) = psutil.Process(launch.process.pid).children()
+    launch.process.kill()
+    wait_until(lambda: not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE, "the launch ends")
+    launch.wait_until_nothing_is_left()
+    assert b"the process that started this launch has ended" in launch.process.stderr.read()
+
+
+def test_a_launch_whose_output_nobody_reads_ends(start):
+    launch = start("sleep 600", ranks="1", through="import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))")
+    launch.wait_for_ranks()
+    launch.process.stdout.close()
+    with launch.directory.rank_log(0).open("a") as log:
+        log.write("one more line\n")
+    assert b"LaunchError: nobody reads the output of this launch any more" in launch.process.stderr.read()
+    assert launch.process.wait(30) != 0
+    assert not launch.alive()
+
+
+def test_what_an_earlier_try_left_running_is_ended_first(start, directory):
+    def leave(run_directory: str) -> subprocess.Popen[bytes]:
+        stubborn = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", stubborn],
+            env=os.environ | {MARKER: run_directory},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+        )
+        process.stdout.readline()
+        return process
+
+    left, other = leave(str(directory.path)), leave(f"{directory.path}-2")
+    try:
+        ended = start().wait()
+        assert ended.exit_code == 0
+        assert f"launch: ended 1 processes that an earlier try of {directory.path} had left running" in ended.stderr
+        assert left.wait(timeout=30) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.communicate()
