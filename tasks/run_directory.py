@@ -7,6 +7,7 @@
     src_checkpoints/shard_set-STEP.json
     log_output/1/rank.N/stdout
     metrics.jsonl                every step's loss, every epoch's throughput
+    train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
     merged/                      the integrated checkpoint and merge.json, its proof
     validation/                  report.json, report.md and plots
@@ -88,6 +89,10 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def train_file(self) -> Path:
+        return self.path / "train.json"
+
+    @property
     def reference_logits_file(self) -> Path:
         return self.path / "reference_logits.npz"
 
@@ -98,6 +103,14 @@ class RunDirectory:
     @property
     def validation(self) -> Path:
         return self.path / "validation"
+
+    @property
+    def merge_file(self) -> Path:
+        return self.merged / "merge.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.validation / "report.json"
 
     @property
     def promotion_file(self) -> Path:

@@ -21,7 +21,7 @@ def load(dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt
     The images are float32 [N, 1, 28, 28], (pixel / 255 − MEAN) / STANDARD_DEVIATION. `DatasetError` where the files
     are not, byte for byte, those that `dataset.json` describes.
     """
-    description = _read_description(dataset_file)
+    description = read_description(dataset_file)
     samples = read_split(Path(description.directory), split)
     expected = description.split(split)
     for name, items, digest in (
@@ -46,7 +46,8 @@ def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return scaled
 
 
-def _read_description(dataset_file: Path) -> DatasetDescription:
+def read_description(dataset_file: Path) -> DatasetDescription:
+    """What `dataset.json` says; `DatasetError` where it is missing or damaged."""
     try:
         return DatasetDescription.from_json(dataset_file.read_bytes(), dataset_file)
     except OSError as error:

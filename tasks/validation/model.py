@@ -1,0 +1,91 @@
+"""The merged checkpoint in the unsharded network, on one device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.config import RunConfig
+from tasks.errors import ValidationError
+from tasks.networks import network_of
+from tasks.parallel.backend import backend_of
+from tasks.validation.merged import MergedModel
+
+Logits = npt.NDArray[np.float32]
+
+# One shape for every call: the network is compiled once. The last batch is filled up, and cut again.
+_BATCH = 500
+
+
+class MergedNetwork:
+    """The network that a run trained, whole, with the weights of its merged checkpoint."""
+
+    def __init__(self, merged: MergedModel, config: RunConfig) -> None:
+        """Build and load it; `ValidationError` unless the checkpoint has every parameter, in its shape and type."""
+        from tasks.networks.cells import build
+
+        unsharded = config.model_copy(update={"world_size": 1})
+        network = network_of(unsharded)
+        backend = backend_of(unsharded, network, rank=0)
+        backend.start()
+        self._cell = build(network, _BATCH, backend, config.seed)
+        self._cell.set_train(False)
+        _load(merged.file, self._cell)
+
+    def logits(self, images: npt.NDArray[np.float32]) -> Logits:
+        """The logits float32 [N, classes] of normalised images float32 [N, 1, 28, 28]."""
+        from mindspore import Tensor
+
+        batches = []
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            filled = np.zeros((_BATCH, *images.shape[1:]), np.float32)
+            filled[: len(batch)] = batch
+            batches.append(self._cell(Tensor(filled)).asnumpy()[: len(batch)])
+        return np.concatenate(batches)
+
+
+def _load(file: Path, cell: Any) -> None:
+    from mindspore import load_checkpoint, load_param_into_net
+
+    names = {parameter.name for parameter in cell.get_parameters()}
+    make_room(file)
+    try:
+        parameters = load_checkpoint(str(file), choice_func=names.__contains__, format=file.suffix[1:])
+        missing, _ = load_param_into_net(cell, parameters, strict_load=True)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValidationError(f"{file}: MindSpore cannot load it into the network: {error}") from error
+    if missing:
+        raise ValidationError(
+            f"{file}: expected every parameter of the network, found none of {', '.join(sorted(missing))}; "
+            "was it merged from another network?"
+        )
+
+
+def make_room(file: Path) -> None:
+    """See to it that MindSpore will agree to read a .ckpt file; `ValidationError` where memory is really short.
+
+    MindSpore 2.10 refuses a .ckpt file that is larger than the machine's *free* memory, of which the page cache leaves
+    little, above all for a file that was just written. The kernel is asked to drop the file's own pages.
+    """
+    size = file.stat().st_size
+    if file.suffix != ".ckpt" or size <= free_memory():
+        return
+    with file.open("rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    free = free_memory()
+    if size > free:
+        raise ValidationError(
+            f"{file}: MindSpore reads a .ckpt file only into free memory: it has {size / 1e9:.2f} GB, and "
+            f"{free / 1e9:.2f} GB are free (the page cache doesn't count); merge to safetensors (merged_format), end "
+            "other programs, or drop the machine's page cache"
+        )
+
+
+def free_memory() -> int:
+    """Bytes of memory that nothing uses, not even the page cache: what MindSpore compares a file's size with."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
