@@ -54,8 +54,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
-def main(run: Callable[[], Mapping[str, Any]]) -> int:
-    """Run a task, print its result as the last line, and return the exit code."""
+def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
+    """Run a task, print its result (unless `None`) as the last line, and return the exit code."""
     try:
         result = run()
     except ShardlineError as error:
@@ -69,7 +69,8 @@ def main(run: Callable[[], Mapping[str, Any]]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
         return FAILED
-    print(json.dumps(result), flush=True)
+    if result is not None:
+        print(json.dumps(result), flush=True)
     return 0
 
 

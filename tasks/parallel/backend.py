@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint.strategy import Strategy, write_strategy
+from numpy.typing import NDArray
+
+from tasks.checkpoint.strategy import write_strategy
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.declaration import Network
@@ -18,14 +20,11 @@ from tasks.networks.operators import Operator
 from tasks.parallel.layouts import strategy_of
 from tasks.parallel.placement import Placement, whole
 
-Tensors = Mapping[str, Any]
-"""MindSpore tensors by parameter name."""
-
 
 class SingleDevice:
     """One rank, no sharding; also what the sharding backends have in common."""
 
-    def __init__(self, config: RunConfig, rank: int = 0) -> None:
+    def __init__(self, config: RunConfig, rank: int) -> None:
         self.config = config
         self.rank = rank
         self.world_size = config.world_size
@@ -55,16 +54,17 @@ class SingleDevice:
         """Compile `cell` for `inputs`; afterwards each parameter is this rank's slice."""
         cell.compile(*inputs)
 
-    def integrated(self, parameters: Tensors) -> Tensors:
-        """The whole of every parameter, assembled from all ranks."""
-        return parameters
+    def write_strategy(self, network: Network, file: Path) -> None:
+        """Write the strategy of the compiled training step to `file`; every rank writes the same bytes."""
+        write_strategy(strategy_of(network, self.config), file)
 
-    def save_strategy(self, network: Network, file: Path) -> Strategy:
-        """Leave the strategy file at `file`, and return what it says. After `compile`; rank 0 alone writes."""
-        strategy = strategy_of(network, self.config)
-        if self.rank == 0:
-            write_strategy(strategy, file)
-        return strategy
+    def integrated(self, cell: Any) -> Any:
+        """What `mindspore.save_checkpoint` takes to save all of `cell`'s parameters whole."""
+        return cell
+
+    def part(self, parameter: str, whole: NDArray[Any]) -> NDArray[Any]:
+        """This rank's slice of a whole parameter or optimizer state."""
+        return whole
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -77,7 +77,7 @@ def backend_of(config: RunConfig, network: Network, rank: int) -> SingleDevice:
     if config.device_target == "CPU":
         from tasks.parallel.cpu.backend import CpuBackend
 
-        return CpuBackend(config, network, rank)
+        return CpuBackend(config, rank, network)
     from tasks.parallel.semi_auto import SemiAutoBackend
 
     return SemiAutoBackend(config, rank)

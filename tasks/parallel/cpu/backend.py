@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
+from tasks.checkpoint.layout import replicated
 from tasks.config import RunConfig
 from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
-from tasks.parallel.backend import SingleDevice, Tensors
+from tasks.parallel.backend import SingleDevice
 from tasks.parallel.cpu import cluster
-from tasks.parallel.cpu.operators import Move, ShardedOperator, redistribution
+from tasks.parallel.cpu.operators import Assembly, ShardedOperator, redistribution
 from tasks.parallel.layouts import parameter_layouts, with_optimizer_states
-from tasks.parallel.placement import Placement, movement, whole
+from tasks.parallel.placement import Movement, Placement, movement, whole
 
 
 class CpuBackend(SingleDevice):
     """MindSpore on `world_size` CPU ranks, sharded by `tasks.parallel.cpu.operators`."""
 
-    def __init__(self, config: RunConfig, network: Network, rank: int) -> None:
+    def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
         super().__init__(config, rank)
         parameters = parameter_layouts(network, config.world_size)
         self.layouts = with_optimizer_states(parameters, config.optimizer)
+        self._assembly: Assembly | None = None
 
     def start(self) -> None:
         super().start()
@@ -37,16 +41,22 @@ class CpuBackend(SingleDevice):
     def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
         return self.layouts[parameter].slice_of(self.rank, shape)
 
-    def integrated(self, parameters: Tensors) -> Tensors:
-        return {name: self._integrated(name, tensor) for name, tensor in parameters.items()}
+    def integrated(self, cell: Any) -> Any:
+        parameters = list(cell.get_parameters())
+        if self._assembly is None:
+            self._assembly = Assembly([self._to_whole(parameter) for parameter in parameters], self.world_size)
+        return [
+            {"name": parameter.name, "data": tensor}
+            for parameter, tensor in zip(parameters, self._assembly(*parameters), strict=True)
+        ]
 
-    def _integrated(self, name: str, tensor: Any) -> Any:
-        if name not in self.layouts:
-            return tensor  # the optimizer's scalars, the same on every rank
-        layout = self.layouts[name]
-        shape = layout.full_shape(tensor.shape)
-        steps = movement(Placement(shape, layout), whole(shape, self.world_size).layout, self.rank)
-        return tensor if steps.is_nothing else Move(steps, self.world_size)(tensor)
+    def _to_whole(self, parameter: Any) -> Movement:
+        layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
+        shape = layout.full_shape(parameter.shape)
+        return movement(Placement(shape, layout), replicated(self.world_size, len(shape)), self.rank)
+
+    def part(self, parameter: str, whole: NDArray[Any]) -> NDArray[Any]:
+        return whole[self.region(parameter, whole.shape)] if parameter in self.layouts else whole
 
     def barrier(self) -> None:
         cluster.barrier()

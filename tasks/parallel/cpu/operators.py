@@ -8,6 +8,7 @@ the weight). This is Megatron's pair of conjugate functions, f and g, for any st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,3 +88,17 @@ class ShardedOperator(nn.Cell):
         if self.copy_parameter is not None:
             parameter = self.copy_parameter(parameter)
         return self.primitive(activation, parameter)
+
+
+class Assembly(nn.Cell):
+    """Several tensors moved at once: one graph for all parameters of a network."""
+
+    def __init__(self, movements: Sequence[Movement], world_size: int) -> None:
+        super().__init__()
+        self.moves = nn.CellList([Move(steps, world_size) for steps in movements])
+
+    def construct(self, *tensors: Any) -> tuple[Any, ...]:
+        moved: tuple[Any, ...] = ()
+        for index, move in enumerate(self.moves):
+            moved += (move(tensors[index]),)
+        return moved

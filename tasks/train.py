@@ -1,0 +1,62 @@
+"""Train a network, sharded over the ranks that mpirun started. Every rank runs this.
+
+    python -m tasks.launch tasks.train --run-directory DIR        (or: mpirun -n N python -m tasks.train …)
+
+Leaves the strategy file, shard sets, metrics and reference logits in the run directory. Where that has a complete
+shard set of the same configuration, training goes on from its step and ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tasks import command_line
+from tasks.config import RunConfig
+from tasks.networks import check_network, network_of
+from tasks.networks.declaration import Network
+from tasks.parallel.backend import backend_of, rank_of
+from tasks.parallel.strategies import with_strategies_of
+from tasks.parallel.threads import threads_per_rank
+from tasks.run_directory import RunDirectory
+from tasks.training.phases import Phases
+
+
+def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Train the run's network on this rank; rank 0 returns the result."""
+    phases = Phases()
+    config = run.read_config()
+    rank = rank_of(environment, config.world_size)
+    network = _sharded_network(run, config)
+    with phases.measure("imports"):
+        from tasks.training.session import run_rank
+    return run_rank(run, config, network, backend_of(config, network, rank), phases)
+
+
+def _sharded_network(run: RunDirectory, config: RunConfig) -> Network:
+    """The network with its strategies: as declared, or as `strategy_load_file`, relative to the run directory, says."""
+    network = network_of(config)
+    if config.strategy_load_file is not None and config.world_size > 1:
+        network = with_strategies_of(network, run.path / config.strategy_load_file, config.world_size)
+    check_network(network, config)
+    return network
+
+
+def _limit_threads() -> None:
+    """Before NumPy or MindSpore is loaded: their thread pools are made then."""
+    threads = threads_per_rank(os.environ)
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def main() -> int:
+    """The command line of one rank."""
+    _limit_threads()
+    arguments = command_line.parser("Train a network, as one rank of mpirun's.").parse_args()
+    return command_line.main(lambda: train(command_line.run_directory_from(arguments, os.environ), os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
