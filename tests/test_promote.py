@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.checkpoint.shard_set import file_digest
+from tasks.command_line import PROJECT
+from tasks.config import RunConfig
+from tasks.errors import PromotionError, RunDirectoryError
+from tasks.model_store import current
+from tasks.promote import promote
+from tasks.run_directory import Home, RunDirectory
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def validated_run(home: Home, run_id: str, weights: bytes = b"weights") -> RunDirectory:
+    """A run directory as validate leaves it, as far as promote looks."""
+    run = RunDirectory(home.run("sharded_training", run_id))
+    run.merged.mkdir(parents=True)
+    run.validation.mkdir()
+    run.write_config(RunConfig(model_name="digits"))
+    rewrite_model(run, weights)
+    write_report(run)
+    return run
+
+
+def rewrite_model(run: RunDirectory, weights: bytes) -> None:
+    model = run.merged / "model.ckpt"
+    model.write_bytes(weights)
+    run.merge_file.write_text(json.dumps({"digest": file_digest(model), "step": 700, "epoch": 5}))
+
+
+def write_report(run: RunDirectory, **changes: object) -> None:
+    report = {
+        "passed": True,
+        "failures": [],
+        "accuracy": 0.938,
+        "merged": {"digest": json.loads(run.merge_file.read_bytes())["digest"]},
+    }
+    run.report_file.write_text(json.dumps(report | changes))
+
+
+def test_a_validated_model_becomes_the_current_version(home: Home):
+    run = validated_run(home, "1")
+    digest = file_digest(run.merged / "model.ckpt")
+    result = promote(run, home)
+    folder = home.models / "digits" / "versions" / "1"
+    assert result == {"version": 1, "digest": digest, "accuracy": 0.938, "path": str(folder)}
+    assert json.loads(run.promotion_file.read_bytes()) == result
+    assert (folder / "model.ckpt").read_bytes() == b"weights"
+    for name, file in (
+        ("report.json", run.report_file),
+        ("merge.json", run.merge_file),
+        ("config.json", run.config_file),
+    ):
+        assert (folder / name).read_bytes() == file.read_bytes()
+    version = current(home, "digits")
+    assert version is not None
+    assert (version.version, version.run, version.step) == (1, "runs/sharded_training/1", 700)
+    version.verify()
+
+
+def test_promoting_again_returns_the_same_version(home: Home):
+    run = validated_run(home, "1")
+    first = promote(run, home)
+    run.promotion_file.unlink()
+    assert promote(run, home) == first
+    assert promote(validated_run(home, "2"), home)["version"] == 2
+    assert promote(run, home) == first
+
+
+def test_a_new_merge_of_the_same_run_is_a_new_version(home: Home):
+    run = validated_run(home, "1")
+    promote(run, home)
+    rewrite_model(run, b"other weights")
+    write_report(run)
+    assert promote(run, home)["version"] == 2
+
+
+def test_a_run_outside_home_is_promoted(home: Home, tmp_path: Path):
+    run = validated_run(Home(tmp_path / "elsewhere"), "1")
+    promote(run, Home(tmp_path / "home"))
+    version = current(Home(tmp_path / "home"), "digits")
+    assert version is not None
+    assert version.run == str(run.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda run: run.report_file.unlink(), RunDirectoryError, "the task validate writes it"),
+        (lambda run: run.merge_file.unlink(), RunDirectoryError, "the task merge writes it"),
+        (lambda run: run.config_file.unlink(), RunDirectoryError, "the task prepare_dataset writes it"),
+        (lambda run: run.report_file.write_text("{"), PromotionError, "expected the report of a validation"),
+        (lambda run: run.report_file.write_text("[]"), PromotionError, "expected the report of a validation"),
+        (lambda run: run.report_file.write_text("{}"), PromotionError, "expected the report of a validation"),
+        (
+            lambda run: write_report(run, passed=False, failures=["too low"]),
+            PromotionError,
+            "validation failed: too low",
+        ),
+        (lambda run: write_report(run, passed="yes"), PromotionError, "validation failed"),
+        (lambda run: rewrite_model(run, b"other"), PromotionError, "merge ran again since; clear validate"),
+        (lambda run: (run.merged / "model.ckpt").write_bytes(b"x"), PromotionError, "changed since; clear merge"),
+        (lambda run: (run.merged / "model.ckpt").unlink(), PromotionError, r"model.ckpt: .*No such file"),
+    ],
+)
+def test_what_was_not_validated_is_not_promoted(home: Home, change, error, message: str):
+    run = validated_run(home, "1")
+    change(run)
+    with pytest.raises(error, match=message):
+        promote(run, home)
+    assert current(home, "digits") is None
+    assert not list(home.models.glob("digits/versions/*"))
+    assert not run.promotion_file.exists()
+
+
+def test_the_task_prints_its_result_last(home: Home):
+    validated_run(home, "manual__1")
+    finished = subprocess.run(
+        [sys.executable, "-m", "tasks.promote"],
+        cwd=PROJECT,
+        env=os.environ
+        | {
+            "SHARDLINE_HOME": str(home.path),
+            "SHARDLINE_DAG_ID": "sharded_training",
+            "SHARDLINE_RUN_ID": "manual__1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout.splitlines()[-1])["version"] == 1
+
+
+def test_promotion_needs_neither_mindspore_nor_scikit_learn():
+    program = (
+        "import sys, tasks.promote, tasks.model_store; "
+        "print([name for name in ('mindspore', 'sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
