@@ -29,6 +29,7 @@ _SIGNALLED = re.compile(
 )
 _EXITED = re.compile(r"Process name: \[\S+?,(?P<rank>\d+)\] Exit code: (?P<code>\d+)")
 _ERROR_LINE = re.compile(r"(?P<name>[A-Z]\w+): ")
+_OF_THE_MACHINE = {"OSError", "PermissionError"}  # a full disk, a forbidden folder
 _HINTS = {
     signal.SIGKILL: "SIGKILL comes from a person, or from the kernel when memory runs out: look into `dmesg`.",
     signal.SIGSEGV: "A crash in native code: the log holds the Python stack where it happened.",
@@ -126,9 +127,9 @@ def _killed(launch: Launch, ended: Ended) -> str:
 
 
 def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str:
-    said = _shardline_error(launch, first)
+    said = _explained(launch, first)
     if said is not None:
-        alike = [rank for rank, failure in failures.items() if _shardline_error(launch, failure) == said]
+        alike = [rank for rank, failure in failures.items() if _explained(launch, failure) == said]
         return f"{_named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}"
     how = f"left with exit code {first.exit_code}"
     if first.error:
@@ -136,11 +137,11 @@ def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str
     return _message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", "")
 
 
-def _shardline_error(launch: Launch, failure: Failure) -> str | None:
-    """`Name: message` of an error of our tree, which a task prints last before it returns 1; None if it isn't one."""
-    known = {ShardlineError.__name__, *_names_below(ShardlineError)}
+def _explained(launch: Launch, failure: Failure) -> str | None:
+    """`Name: message` as `tasks.command_line` prints it last before a task returns its code; None if it isn't one."""
+    known = {ShardlineError.__name__, *_names_below(ShardlineError), *_OF_THE_MACHINE}
     if failure.error:
-        return f"{failure.error}: {failure.message}" if failure.error in known else None
+        return f"{failure.error}: {failure.message}" if failure.error in known - _OF_THE_MACHINE else None
     lines = logs.last_lines(launch.rank(failure.rank).log, 200)
     for number in reversed(range(len(lines))):
         match = _ERROR_LINE.match(lines[number])

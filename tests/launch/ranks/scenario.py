@@ -73,6 +73,8 @@ def act(scenario: str) -> None:
             ctypes.string_at(0)
         case ["vanish"]:
             os._exit(0)
+        case ["print", name]:
+            print(f"{name}={os.environ[name]}")
         case ["sleep", seconds]:
             time.sleep(float(seconds))
         case ["babble"]:

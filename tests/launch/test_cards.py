@@ -1,0 +1,51 @@
+"""How many cards a host shows, from device files and variables."""
+
+import pytest
+
+from tasks.errors import ConfigError, LaunchError
+from tasks.launch import cards
+
+
+@pytest.fixture
+def devices(tmp_path):
+    """`/dev` of a host with 8 Ascend cards and 2 GPUs, and the drivers' other files."""
+    others = ["davinci_manager", "devmm_svm", "hisi_hdc", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "null"]
+    for name in [*(f"davinci{card}" for card in range(8)), "nvidia0", "nvidia1", *others]:
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "world_size", "environment"),
+    [
+        ("CPU", 4096, {}),
+        ("Ascend", 8, {}),
+        ("Ascend", 4, {"ASCEND_RT_VISIBLE_DEVICES": "4-7"}),
+        ("Ascend", 5, {"ASCEND_RT_VISIBLE_DEVICES": "0, 2,5-7"}),
+        ("Ascend", 8, {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("GPU", 2, {}),
+        ("GPU", 1, {"CUDA_VISIBLE_DEVICES": "GPU-8f3a2c11-aaaa-bbbb-cccc-121212121212"}),
+    ],
+)
+def test_enough_cards(devices, target, world_size, environment):
+    cards.check(target, world_size, environment, devices)
+
+
+@pytest.mark.parametrize(
+    ("target", "world_size", "environment", "message"),
+    [
+        ("Ascend", 9, {}, "this host has 8 cards, 8 of them visible; ask for at most 8"),
+        ("Ascend", 4, {"ASCEND_RT_VISIBLE_DEVICES": "0-2"}, r"3 of them visible \(ASCEND_RT_VISIBLE_DEVICES=0-2\)"),
+        ("GPU", 2, {"CUDA_VISIBLE_DEVICES": "0,-1,1"}, r"1 of them visible \(CUDA_VISIBLE_DEVICES=0,-1,1\)"),
+        ("GPU", 1, {"CUDA_VISIBLE_DEVICES": ""}, r"0 of them visible \(CUDA_VISIBLE_DEVICES=\)"),
+    ],
+)
+def test_more_ranks_than_visible_cards(devices, target, world_size, environment, message):
+    with pytest.raises(ConfigError, match=f"^world_size {world_size} with device_target {target}: .*{message}"):
+        cards.check(target, world_size, environment, devices)
+
+
+@pytest.mark.parametrize(("target", "shown_by"), [("GPU", "nvidia-smi"), ("Ascend", "npu-smi info")])
+def test_a_host_without_cards(tmp_path, target, shown_by):
+    with pytest.raises(LaunchError, match=f"^device_target {target}: this host shows no card .*`{shown_by}`"):
+        cards.check(target, 1, {}, tmp_path)

@@ -1,0 +1,80 @@
+"""Which mpirun is taken, and how each version of Open MPI is called."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import LaunchError
+from tasks.launch import mpirun
+from tasks.launch.mpirun import Mpirun
+
+
+def program(path: Path, prints: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\nprintf '%s\\n' '{prints}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def beside_python(tmp_path, monkeypatch) -> Path:
+    """The folder of the Python that runs."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python"))
+    return tmp_path / "bin"
+
+
+def test_the_named_one_comes_first_then_pythons_own_then_the_first_on_path(beside_python, tmp_path):
+    on_path = program(tmp_path / "path" / "mpirun", "mpirun (Open MPI) 4.1.4")
+    environment = {"PATH": str(on_path.parent)}
+    assert mpirun.find(environment) == Mpirun(on_path, (4, 1))
+    own = program(beside_python / "mpirun", "mpirun (Open MPI) 5.0.11")
+    assert mpirun.find(environment) == Mpirun(own, (5, 0))
+    named = program(tmp_path / "named", "mpirun.openmpi (OpenRTE) 4.1.6rc2")
+    assert mpirun.find(environment | {"SHARDLINE_MPIRUN": str(named)}) == Mpirun(named, (4, 1))
+
+
+def test_a_named_one_that_is_not_there_is_not_replaced_by_another():
+    with pytest.raises(LaunchError, match="SHARDLINE_MPIRUN=/no/mpirun: no such program"):
+        mpirun.find({"SHARDLINE_MPIRUN": "/no/mpirun"})
+
+
+@pytest.mark.parametrize("prints", ["HYDRA build details:", "mpirun (Open MPI) 4.0.7", "mpirun (Open MPI) 3.1.0"])
+def test_other_and_older_implementations_are_refused(tmp_path, prints):
+    path = program(tmp_path / "mpirun", prints)
+    with pytest.raises(LaunchError) as caught:
+        mpirun.find({"SHARDLINE_MPIRUN": str(path)})
+    assert str(caught.value).startswith(f"{path}: expected Open MPI 4.1 or newer, found '{prints}'")
+
+
+def test_one_that_does_not_run_is_refused(tmp_path):
+    path = program(tmp_path / "mpirun", "")
+    path.write_text("#!/no/such/interpreter\n")
+    with pytest.raises(LaunchError, match=f"{path} --version doesn't run: .*No such file"):
+        mpirun.find({"SHARDLINE_MPIRUN": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        ((4, 1), "-n 8 --oversubscribe --bind-to none"),
+        ((5, 0), "-n 8 --map-by slot:OVERSUBSCRIBE --bind-to none"),
+    ],
+)
+@pytest.mark.parametrize(("as_root", "root"), [(False, []), (True, ["--allow-run-as-root"])])
+def test_the_command_of_each_version(version, options, as_root, root):
+    command = Mpirun(Path("/opt/mpirun"), version).command(8, ["python", "train.py"], as_root=as_root)
+    assert command == ["/opt/mpirun", *options.split(), *root, "python", "train.py"]
+
+
+def test_what_an_outer_run_left_in_the_environment_goes_and_a_users_settings_stay():
+    settings = {"OMPI_MCA_btl_tcp_if_include": "eth0", "PATH": "/bin"}
+    assert mpirun.without_outer_run(settings) == settings
+    inside = settings | {"OMPI_COMM_WORLD_RANK": "0", "PMIX_SERVER_URI41": "…", "PRTE_LAUNCHED": "1"}
+    assert mpirun.without_outer_run(inside) == {"PATH": "/bin"}
+
+
+def test_the_locked_environment_brings_its_own():
+    found = mpirun.find({"PATH": "/nowhere"})
+    assert found.path == Path(sys.executable).with_name("mpirun")
+    assert found.version >= (5, 0)
