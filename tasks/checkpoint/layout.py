@@ -100,10 +100,7 @@ class Layout:
 
     def replica_groups(self) -> tuple[tuple[int, ...], ...]:
         """The local ranks that hold equal slices, group by group, in the order of each group's first rank."""
-        groups: dict[bytes, list[int]] = {}
-        for rank, parts in enumerate(self.slice_indices()):
-            groups.setdefault(parts.tobytes(), []).append(rank)
-        return tuple(tuple(ranks) for ranks in groups.values())
+        return _replica_groups(self)
 
     def __str__(self) -> str:
         tensor_map = [list(axes) if len(axes) != 1 else axes[0] for axes in self.tensor_map]
@@ -202,3 +199,11 @@ def _slice_indices(layout: Layout) -> NDArray[np.int64]:
     indices = np.stack(columns, axis=1) if columns else np.zeros((layout.world_size, 0), dtype=np.int64)
     indices.flags.writeable = False
     return indices
+
+
+@lru_cache(maxsize=4096)
+def _replica_groups(layout: Layout) -> tuple[tuple[int, ...], ...]:
+    groups: dict[bytes, list[int]] = {}
+    for rank, parts in enumerate(layout.slice_indices()):
+        groups.setdefault(parts.tobytes(), []).append(rank)
+    return tuple(tuple(ranks) for ranks in groups.values())

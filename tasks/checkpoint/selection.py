@@ -1,0 +1,110 @@
+"""Which tensors go into the output, and in which element type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tasks.checkpoint.file_index import Schema
+from tasks.checkpoint.tensor_types import CASTS, TEXT, TensorType
+from tasks.errors import ConfigError
+
+_STATE_PREFIXES = frozenset(
+    [
+        "accu_grads",
+        "accum",
+        "accum_update",
+        "adam_m",
+        "adam_v",
+        "ax",
+        "ax_",
+        "delta_weight",
+        "dn_init",
+        "exp_avg",
+        "exp_avg_sq",
+        "exp_inf",
+        "grad_accumulation",
+        "grad_proj_init",
+        "grad_res_momentum",
+        "lamb_m",
+        "lamb_v",
+        "linear",
+        "max_exp_avg_sq",
+        "mean_grad",
+        "mean_square",
+        "moment",
+        "moment1",
+        "moment2",
+        "moments",
+        "prev",
+        "stat",
+        "step_size",
+        "velocity",
+        "vhat",
+    ]
+)
+"""What the optimizers and training wrappers of MindSpore 2.10 put before a parameter's name to name its states."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to keep. A tensor is kept if a pattern of `include` matches its name (or there is none) and none of
+    `exclude` does.
+
+    `weights_only` leaves out optimizer states and the scalars and strings that training saves beside the network;
+    `known_only` leaves out whatever the strategy doesn't know. `dtype` casts floating-point tensors.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    weights_only: bool = False
+    known_only: bool = False
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in CASTS:
+            raise ConfigError(f"dtype {self.dtype!r}: expected one of {', '.join(CASTS)}")
+
+    def choose(self, names: Sequence[str], known: Iterable[str], schemas: Iterable[Schema]) -> list[str]:
+        """The names to keep, in order. `known` are those that the strategy knows."""
+        known, everything = set(known), set(names)
+        incidental = _incidental(schemas) - known if self.weights_only else set()
+        return [
+            name
+            for name in names
+            if self._matches(name)
+            and not (self.known_only and name not in known)
+            and not (self.weights_only and (is_optimizer_state(name, everything) or name in incidental))
+        ]
+
+    def target(self, source: TensorType) -> TensorType:
+        """The element type that a tensor of type `source` is written in."""
+        return CASTS[self.dtype] if self.dtype and source.is_floating else source
+
+    def _matches(self, name: str) -> bool:
+        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+def is_optimizer_state(name: str, names: set[str]) -> bool:
+    """Whether `name` reads `STATE.PARAMETER`, as in moment1.layer1.weight, and that parameter is there."""
+    prefix, _, parameter = name.partition(".")
+    return prefix in _STATE_PREFIXES and parameter in names
+
+
+def _incidental(schemas: Iterable[Schema]) -> set[str]:
+    """Scalars and strings: steps, learning rates, powers of beta."""
+    headers = (header for schema in schemas for header in schema.headers)
+    return {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}
+
+
+def selection_record(selection: Selection) -> Mapping[str, object]:
+    """The selection as it stands in merge.json."""
+    return {
+        "include": list(selection.include),
+        "exclude": list(selection.exclude),
+        "weights_only": selection.weights_only,
+        "known_only": selection.known_only,
+        "dtype": selection.dtype,
+    }

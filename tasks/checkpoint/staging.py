@@ -1,0 +1,81 @@
+"""Staged output files: preallocated, written at offsets by many threads, flushed, then published by renaming."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks import atomic
+from tasks.checkpoint.ckpt import TRAILER_LENGTH, trailer
+from tasks.checkpoint.digests import crc32_of
+from tasks.checkpoint.file_index import Extent
+from tasks.checkpoint.output import OutputFile
+from tasks.checkpoint.tensor_io import Bytes, read_exactly, write_at, write_exactly
+from tasks.errors import OutputError
+
+
+class StagedFile:
+    """One output file before it is published."""
+
+    def __init__(self, layout: OutputFile, path: Path, descriptor: int) -> None:
+        self.layout, self.path, self._descriptor = layout, path, descriptor
+
+    def write(self, tensor: str, start: int, content: Bytes) -> None:
+        """Write `content` as the bytes from `start` of `tensor`."""
+        write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path)
+
+    def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
+        """Fill `target` with the bytes from `start` of what lies in `extents`."""
+        read_exactly(self._descriptor, extents, start, target, self.path)
+
+    def finish(self) -> None:
+        """Write what depends on all the rest: the checksum, where the file has one."""
+        if self.layout.has_crc:
+            end = self.layout.size - TRAILER_LENGTH
+            crc = crc32_of(self._descriptor, end, self.path)
+            write_at(self._descriptor, end, trailer(crc), self.path)
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be flushed to disk: {error.strerror}") from error
+
+
+@contextmanager
+def staged_file(layout: OutputFile, target: Path) -> Iterator[StagedFile]:
+    """A staged file beside `target`, all of its space reserved; removed when the block ends, unless it was renamed.
+
+    `OutputError` where there is no space or no permission.
+    """
+    path = atomic.staged_path(target)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OutputError(f"{target.parent}: cannot be written to: {error.strerror}") from error
+    try:
+        _reserve(descriptor, layout.size, target)
+        for offset, content in layout.constants:
+            write_at(descriptor, offset, content, path)
+        yield StagedFile(layout, path, descriptor)
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+
+
+def _reserve(descriptor: int, size: int, target: Path) -> None:
+    if not size:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        free = os.fstatvfs(descriptor)
+        reason = "no space left" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
+        raise OutputError(
+            f"{target}: expected room for {size} bytes, found {reason} ({free.f_bavail * free.f_frsize} bytes free); "
+            "make room or choose another place; what was there before is untouched"
+        ) from error

@@ -1,0 +1,56 @@
+"""A few threads over one stream of work. NumPy, BLAKE3 and system calls release the interpreter lock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def default_workers() -> int:
+    """As many threads as are of use: the disk is busy before the fourth."""
+    return min(4, len(os.sched_getaffinity(0)))
+
+
+def in_parallel(work: Callable[[Item], None], items: Iterable[Item], workers: int) -> None:
+    """Do `work` on all `items` by `workers` threads, begun in order; the first failure ends it and is raised."""
+    pool = _Pool(work, items)
+    threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(max(1, workers))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        pool.stop()
+        for thread in threads:
+            thread.join()
+    if pool.failure is not None:
+        raise pool.failure
+
+
+class _Pool:
+    def __init__(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
+        self._work: Callable[[Item], None] = work
+        self._items = iter(items)
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._stopped:
+                with self._lock:
+                    item = next(self._items)
+                self._work(item)
+        except StopIteration:
+            return
+        except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
+            self.failure = self.failure or error
+            self._stopped = True
+
+    def stop(self) -> None:
+        self._stopped = True
