@@ -55,8 +55,10 @@ def parameters(defaults: Mapping[str, Any] | None = None) -> dict[str, Param]:
     """The trigger form: every field of `RunConfig`, in its order; `defaults` replaces some of its default values."""
     form = {}
     for name, schema in form_schema().items():
-        default = schema.pop("default")
-        form[name] = Param((defaults or {}).get(name, default), **schema)
+        default = (defaults or {}).get(name, schema.pop("default"))
+        if "description" in schema:
+            schema["description_md"] = schema.pop("description")
+        form[name] = Param(default, **schema)
     return form
 
 

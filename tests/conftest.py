@@ -1,0 +1,34 @@
+"""Airflow's environment in tests, set before anything imports Airflow: a home of its own, nothing of the caller's.
+
+Setting it costs nothing; the database is made only for tests that ask for `airflow_database`.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from scripts import local_airflow
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="shardline-tests-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+
+def isolate_environment() -> None:
+    """Replace this process's environment by that of an Airflow, and of a Shardline, that live in `SCRATCH`."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith("SHARDLINE_")}
+    variables = local_airflow.environment(SCRATCH / "airflow", base) | {"SHARDLINE_HOME": str(SCRATCH / "shardline")}
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+isolate_environment()
+
+
+@pytest.fixture(scope="session")
+def airflow_database():
+    """A migrated, empty Airflow database in this session's own home."""
+    local_airflow.initialise(SCRATCH / "airflow", os.environ)

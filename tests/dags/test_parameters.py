@@ -1,0 +1,72 @@
+"""What a user types reaches the first task as it was typed, becomes part of no command, and is refused if wrong.
+
+prepare_dataset runs for real here.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from airflow.sdk.exceptions import ParamValidationError
+
+from tasks.command_line import home_from
+from tasks.config import RunConfig, form_schema
+from tasks.run_directory import RunDirectory
+
+FREE_TEXT = [name for name, schema in form_schema().items() if "string" in schema["type"] and "enum" not in schema]
+
+
+def hostile(marker: Path) -> str:
+    """Text that creates `marker` wherever a shell evaluates it, and fails wherever a template does."""
+    touch = f"touch {marker}"
+    return f"""x'"; {touch}; $({touch}) `{touch}` {{{{ 1 / 0 }}}} \\ </script> é \t\n&& {touch} #"""
+
+
+def run_directory(run) -> RunDirectory:
+    return RunDirectory(home_from(os.environ).run("sharded_training", run.run_id))
+
+
+def test_a_run_writes_its_parameters_and_returns_the_digest_of_its_data(prepare, xcom):
+    run = prepare(epochs=2, learning_rate=0.5)
+    assert run.state == "success"
+    assert run_directory(run).read_config() == RunConfig(epochs=2, learning_rate=0.5)
+    dataset = json.loads(run_directory(run).dataset_file.read_text())
+    assert xcom(run, "prepare_dataset")["digest"] == dataset["digest"]
+
+
+def test_the_free_text_parameters_are_all_known_here():
+    """A new one must be thought about: `hostile` is tried on each."""
+    assert FREE_TEXT == ["data_directory", "strategy_save_file", "strategy_load_file", "model_name"]
+
+
+def test_hostile_text_arrives_as_it_was_typed(prepare, tmp_path):
+    text = hostile(tmp_path / "marker")
+    run = prepare(data_directory=text, strategy_load_file=text)
+    assert run.state == "success"
+    config = run_directory(run).read_config()
+    assert (config.data_directory, config.strategy_load_file) == (text, text)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_hostile_names_are_refused_and_never_evaluated(prepare, tmp_path):
+    text = hostile(tmp_path / "marker")
+    run = prepare(**{"strategy_save_file": text, "model_name": text, "mirrors": [text], text: 1})
+    assert run.state == "failed"
+    assert not (tmp_path / "marker").exists()
+
+
+def test_an_unknown_parameter_fails_at_once_without_a_retry(prepare):
+    run = prepare(epohcs=3)
+    assert run.state == "failed"
+    assert run.get_task_instance("prepare_dataset").try_number == 1
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [{"epochs": 0}, {"epochs": "3"}, {"optimizer": "SGD; reboot"}, {"learning_rate": 0}, {"min_accuracy": 1.01}],
+    ids=str,
+)
+def test_the_schema_refuses_before_a_run_exists(prepare, conf):
+    with pytest.raises(ParamValidationError, match=next(iter(conf))):
+        prepare(**conf)

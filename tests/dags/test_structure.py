@@ -1,0 +1,127 @@
+"""What the DAGs consist of."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from scripts.local_airflow import PROJECT
+from tasks.config import RunConfig, form_schema
+
+ORDER = ["prepare_dataset", "train", "merge", "validate", "promote"]
+HEAVY = [
+    "mindspore",
+    "numpy",
+    "matplotlib",
+    "pandas",
+    "mlxtend",
+    "sklearn",
+    "scipy",
+    "tasks.networks",
+    "tasks.parallel",
+]
+
+
+def test_every_dag_file_loads(dagbag):
+    assert dagbag.import_errors == {}
+    assert sorted(dagbag.dags) == ["retraining", "sharded_training"]
+
+
+@pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
+def test_the_five_tasks_follow_each_other(dagbag, dag_id):
+    dag = dagbag.dags[dag_id]
+    assert [task.task_id for task in dag.topological_sort()] == ORDER
+    for first, second in pairwise(ORDER):
+        assert dag.get_task(first).downstream_task_ids == {second}
+    assert dag.get_task("promote").downstream_task_ids == set()
+
+
+@pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
+def test_every_dag_and_every_task_says_what_it_does(dagbag, dag_id):
+    dag = dagbag.dags[dag_id]
+    assert dag.doc_md
+    assert all(task.doc_md for task in dag.tasks)
+    assert "shardline" in dag.tags
+
+
+def test_a_newcomer_can_trigger_at_once_and_nothing_runs_by_itself(dagbag):
+    training, retraining = dagbag.dags["sharded_training"], dagbag.dags["retraining"]
+    assert (training.schedule, training.is_paused_upon_creation) == (None, False)
+    assert (retraining.schedule, retraining.is_paused_upon_creation, retraining.catchup) == (None, True, False)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "command", "pool", "slots"),
+    [
+        ("prepare_dataset", "tasks.prepare_dataset", "default_pool", 1),
+        ("train", "tasks.launch tasks.train", "device", 8),
+        ("merge", "tasks.merge", "default_pool", 1),
+        ("validate", "tasks.launch tasks.validate", "device", 1),
+        ("promote", "tasks.promote", "default_pool", 1),
+    ],
+)
+def test_each_task_runs_its_module_in_its_pool(dagbag, task_id, command, pool, slots):
+    task = dagbag.dags["sharded_training"].get_task(task_id)
+    assert task.bash_command == f'exec setpriv --pdeathsig TERM "$SHARDLINE_PYTHON" -m {command} </dev/null'
+    assert (task.pool, task.pool_slots) == (pool, slots)
+    assert task.cwd == str(PROJECT)
+    assert task.retries >= 1
+    assert task.execution_timeout
+    assert list(task.skip_on_exit_code) == []
+
+
+def test_only_the_first_task_sees_the_parameters(dagbag):
+    """The others read config.json: what the first task validated."""
+    readers = [task.task_id for task in dagbag.dags["sharded_training"].tasks if "SHARDLINE_PARAMETERS" in task.env]
+    assert readers == ["prepare_dataset"]
+
+
+def test_only_promote_emits_the_asset(dagbag):
+    outlets = {task.task_id: [asset.name for asset in task.outlets] for task in dagbag.dags["sharded_training"].tasks}
+    assert outlets == {task_id: ["shardline"] if task_id == "promote" else [] for task_id in ORDER}
+
+
+@pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
+def test_the_form_is_the_configuration(dagbag, dag_id):
+    """Every parameter, in order, with its default; what the form takes by default, the task takes."""
+    params = dagbag.dags[dag_id].params
+    assert list(params) == list(RunConfig.model_fields)
+    assert RunConfig.from_json(json.dumps(params.dump())) == RunConfig()
+    for name, schema in form_schema().items():
+        shown = params.get_param(name).schema
+        assert shown["title"]
+        for key in ("type", "enum", "minimum", "maximum", "section"):
+            assert shown.get(key) == schema.get(key), (name, key)
+
+
+def test_the_main_parameters_are_open_and_come_first(dagbag):
+    """Airflow folds every section; fields without one stand open at the top."""
+    params = dagbag.dags["sharded_training"].params
+    sections = [params.get_param(name).schema.get("section") for name in params]
+    first_folded = next(place for place, section in enumerate(sections) if section)
+    assert first_folded >= 5
+    assert all(sections[first_folded:])
+
+
+def test_loading_the_dags_imports_nothing_heavy():
+    """The DAG processor parses these files again and again, and MindSpore changes the process that imports it."""
+    script = f"""
+import json, sys
+import dags.sharded_training, dags.retraining
+print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env=dict(os.environ), capture_output=True, text=True, check=True
+    )
+    assert json.loads(finished.stdout.splitlines()[-1]) == []
+
+
+def test_airflow_loads_no_module_of_ours_as_a_plugin():
+    from airflow import plugins_manager
+
+    plugins_manager.ensure_plugins_loaded()
+    assert plugins_manager.get_import_errors() == {}
+    assert "task_operator" not in sys.modules
