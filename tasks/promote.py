@@ -24,14 +24,13 @@ from tasks.version_folder import Candidate
 def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed."""
     config = run.read_config()
-    merged = read_merged(run, config)
+    merged = read_merged(run)
     candidate = Candidate(
         run=_name(run, home),
         model=merged.file,
         digest=merged.digest,
         accuracy=_validated_accuracy(run, merged),
         step=merged.step,
-        epoch=merged.epoch,
         documents={file.name: file.read_bytes() for file in (run.report_file, run.merge_file, run.config_file)},
     )
     version = ModelStore(home, config.model_name).add(candidate)

@@ -55,7 +55,7 @@ def validate(run: RunDirectory) -> dict[str, Any]:
 def examine(run: RunDirectory) -> Report:
     """What the run's merged model computes, on the data that training held out and beside the ranks' own logits."""
     config = run.read_config()
-    merged = read_merged(run, config)
+    merged = read_merged(run)
     verify(merged)
     images, labels = digits.load(run.dataset_file, "test")
     network = MergedNetwork(merged, config)

@@ -32,7 +32,6 @@ class Candidate:
     digest: str
     accuracy: float
     step: int | None
-    epoch: int | None
     documents: Mapping[str, bytes]
 
 
@@ -44,7 +43,6 @@ class Version:
     digest: str
     accuracy: float
     step: int | None
-    epoch: int | None
     run: str
     model: str
     files: Mapping[str, str]
@@ -98,7 +96,6 @@ def write_version(folder: Path, number: int, candidate: Candidate) -> None:
         "digest": candidate.digest,
         "accuracy": candidate.accuracy,
         "step": candidate.step,
-        "epoch": candidate.epoch,
         "run": candidate.run,
         "model": model.name,
         "files": files,

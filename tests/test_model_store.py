@@ -34,7 +34,7 @@ def store(home: Home) -> ModelStore:
 def candidate(folder: Path, run: str = "runs/a/1", content: bytes = b"weights", accuracy: float = 0.9) -> Candidate:
     model = folder / f"{run.replace('/', '-')}.ckpt"
     model.write_bytes(content)
-    return Candidate(run, model, file_digest(model), accuracy, 700, 5, {"report.json": b"{}", "config.json": b"[]"})
+    return Candidate(run, model, file_digest(model), accuracy, 700, {"report.json": b"{}", "config.json": b"[]"})
 
 
 def names(folder: Path) -> list[str]:
@@ -59,7 +59,6 @@ def test_a_version_holds_all_files_read_only_with_their_digests(home: Home, stor
         "digest": file_digest(version.model_file),
         "accuracy": 0.9,
         "step": 700,
-        "epoch": 5,
         "run": "runs/a/1",
         "model": "runs-a-1.ckpt",
         "files": {name: file_digest(version.path / name) for name in ("config.json", "report.json", "runs-a-1.ckpt")},

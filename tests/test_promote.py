@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.checkpoint.record import RECORD_FORMAT
 from tasks.checkpoint.shard_set import file_digest
 from tasks.command_line import PROJECT
 from tasks.config import RunConfig
@@ -36,7 +37,14 @@ def validated_run(home: Home, run_id: str, weights: bytes = b"weights") -> RunDi
 def rewrite_model(run: RunDirectory, weights: bytes) -> None:
     model = run.merged / "model.ckpt"
     model.write_bytes(weights)
-    run.merge_file.write_text(json.dumps({"digest": file_digest(model), "step": 700, "epoch": 5}))
+    record = {
+        "format": RECORD_FORMAT,
+        "output": [{"name": model.name, "size": len(weights), "digest": file_digest(model)}],
+        "inputs": {"step": "700", "manifest": True},
+        "options": {},
+        "tensors": [],
+    }
+    run.merge_file.write_text(json.dumps(record))
 
 
 def write_report(run: RunDirectory, **changes: object) -> None:
@@ -44,7 +52,7 @@ def write_report(run: RunDirectory, **changes: object) -> None:
         "passed": True,
         "failures": [],
         "accuracy": 0.938,
-        "merged": {"digest": json.loads(run.merge_file.read_bytes())["digest"]},
+        "merged": {"digest": json.loads(run.merge_file.read_bytes())["output"][0]["digest"]},
     }
     run.report_file.write_text(json.dumps(report | changes))
 

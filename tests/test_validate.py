@@ -12,7 +12,7 @@ import pytest
 from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
 from tasks.command_line import PROJECT
 from tasks.datasets import digits
-from tasks.errors import DatasetError, RunDirectoryError, ValidationError
+from tasks.errors import CorruptShard, DatasetError, RunDirectoryError, ValidationError
 from tasks.run_directory import RunDirectory
 from tasks.validate import validate
 from tasks.validation import model
@@ -73,7 +73,6 @@ def test_a_merged_model_is_validated(tmp_path: Path, dataset_file: Path, weights
         "file": f"model.{merged_format}",
         "digest": file_digest(run.merged / f"model.{merged_format}"),
         "step": 700,
-        "epoch": 5,
     }
     assert report["dataset_digest"] == json.loads(dataset_file.read_bytes())["digest"]
     assert report["sharded_logits"]["samples"] == 32
@@ -142,7 +141,14 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
     ("damage", "error", "message"),
     [
         (lambda run: run.merge_file.unlink(), RunDirectoryError, "the task merge writes it"),
-        (lambda run: run.merge_file.write_text("{}"), ValidationError, "expected digest, step and epoch"),
+        (lambda run: run.merge_file.write_text("{}"), CorruptShard, "this is no record of a merge"),
+        (
+            lambda run: run.merge_file.write_text(
+                '{"format": 1, "output": [], "inputs": {}, "options": {}, "tensors": []}'
+            ),
+            ValidationError,
+            "expected the merged file and the step",
+        ),
         (lambda run: (run.merged / "model.ckpt").unlink(), ValidationError, "expected the merged model: No such file"),
         (
             lambda run: (run.merged / "model.ckpt").write_bytes(b"x"),

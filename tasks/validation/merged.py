@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.checkpoint.record import published_files, read_record
 from tasks.checkpoint.shard_set import file_digest
-from tasks.config import RunConfig
 from tasks.errors import ValidationError
 from tasks.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class MergedModel:
-    """An integrated checkpoint, its BLAKE3 digest, and the global step and epoch that its slices were saved at.
+    """An integrated checkpoint, its BLAKE3 digest, and the global step that its slices were saved at.
 
-    Slices without a shard set's manifest do not tell their step and epoch: `None`.
+    Slices without a shard set's manifest do not tell their global step: `None`.
     """
 
     file: Path
     digest: str
     step: int | None
-    epoch: int | None
 
 
-def read_merged(run: RunDirectory, config: RunConfig) -> MergedModel:
+def read_merged(run: RunDirectory) -> MergedModel:
     """What `merge.json` says of the run's merged model; the file itself is not read."""
-    proof = run.merge_file
+    run.read(run.merge_file, "merge")
+    record = read_record(run.merge_file)
     try:
-        document = json.loads(run.read(proof, "merge"))
-        return MergedModel(run.merged_file(config), document["digest"], document["step"], document["epoch"])
-    except (ValueError, TypeError, KeyError) as error:
+        output = published_files(record, run.merge_file)[0]
+        inputs = record["inputs"]
+        return MergedModel(run.merged / output.name, output.digest, int(inputs["step"]) if inputs["manifest"] else None)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValidationError(
-            f"{proof}: expected digest, step and epoch of the merged file ({error!r}); clear merge"
+            f"{run.merge_file}: expected the merged file and the step of its slices ({error!r}); clear merge"
         ) from error
 
 
@@ -42,9 +42,7 @@ def verify(merged: MergedModel) -> None:
     try:
         found = file_digest(merged.file)
     except OSError as error:
-        raise ValidationError(
-            f"{merged.file}: expected the merged model: {error.strerror}; clear merge, with this run's merged_format"
-        ) from error
+        raise ValidationError(f"{merged.file}: expected the merged model: {error.strerror}; clear merge") from error
     if found != merged.digest:
         raise ValidationError(
             f"{merged.file}: expected the digest {merged.digest} that merge.json names, found {found}: the file was "

@@ -70,8 +70,7 @@ class Report:
             f"- Accuracy: **{self.scores.accuracy:.4f}** on {self.scores.samples} held-out images "
             f"(at least {self.min_accuracy})",
             f"- Loss: {self.scores.loss:.4f} (mean cross-entropy, nats)",
-            f"- Model: `{self.merged.file.name}`, step {self.merged.step}, epoch {self.merged.epoch}, "
-            f"BLAKE3 `{self.merged.digest}`",
+            f"- Model: `{self.merged.file.name}`, step {self.merged.step}, BLAKE3 `{self.merged.digest}`",
             f"- Merged against sharded: {self._comparison()}",
             "",
             "| class | precision | recall | F1 | images |",

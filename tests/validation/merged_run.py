@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tasks.checkpoint.record import RECORD_FORMAT
 from tasks.checkpoint.shard_set import file_digest
 from tasks.config import RunConfig
 from tasks.datasets import digits
@@ -69,7 +70,14 @@ def save_merged(run: RunDirectory, weights: Weights, merged_format: Literal["ckp
 
 def write_proof(run: RunDirectory, file: Path, step: int = 700) -> None:
     """A `merge.json` for the merged `file`."""
-    run.merge_file.write_text(json.dumps({"digest": file_digest(file), "step": step, "epoch": 5}))
+    record = {
+        "format": RECORD_FORMAT,
+        "output": [{"name": file.name, "size": file.stat().st_size, "digest": file_digest(file)}],
+        "inputs": {"step": str(step), "manifest": True},
+        "options": {},
+        "tensors": [],
+    }
+    run.merge_file.write_text(json.dumps(record))
 
 
 def make_run(path: Path, dataset_file: Path, weights: Weights, **parameters: Any) -> RunDirectory:

@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def compared(run: RunDirectory, found: np.ndarray):
-    return compare(run, MergedModel(run.merged / "model.ckpt", "d" * 64, None, None), lambda images: found)
+    return compare(run, MergedModel(run.merged / "model.ckpt", "d" * 64, None), lambda images: found)
 
 
 def test_equal_logits_differ_by_nothing(run: RunDirectory):
