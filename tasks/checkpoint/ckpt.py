@@ -74,7 +74,8 @@ class _Indexer:
             if crc is not None:
                 break
             record = self._record()
-            if run and (record.tag != run[0].tag or self._is_complete(run)):
+            # Cutting by rows can leave empty pieces at the end.
+            if run and (record.tag != run[0].tag or (record.payload.length and self._is_complete(run))):
                 self._add(run)
                 run = []
             run.append(record)

@@ -175,13 +175,19 @@ def _stage_copy(
                 "another step"
             )
     for rank in range(first, first + layout.world_size):
-        file = slices.files[rank]
-        if rank not in holders and file.format == "safetensors" and not file.removes_redundancy:
+        if rank not in holders and not _may_lack_slices(slices.files[rank], slices):
             raise MissingShard(
-                f"parameter {name}: missing from {file.path} (rank {rank}), which doesn't say that redundant slices "
-                "were left out (remove_redundancy); restore the file, or take another step"
+                f"parameter {name}: missing from {slices.files[rank].path} (rank {rank}), which doesn't say that "
+                "redundant slices were left out (remove_redundancy); restore the file, or take another step"
             )
     return Copy(first, layout, tuple(sorted(holders)))
+
+
+def _may_lack_slices(file: FileIndex, slices: SliceSet) -> bool:
+    """Whether a file may leave out what another rank holds. A .ckpt doesn't say, nor a .safetensors without tensors."""
+    if file.format == "ckpt" or file.removes_redundancy:
+        return True
+    return not file.schema.headers and any(other.removes_redundancy for other in slices.files)
 
 
 def _full_shape(layout: Layout, sliced: TensorHeader) -> tuple[int, ...]:
