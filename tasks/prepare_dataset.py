@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks import atomic
+from tasks import atomic, networks
 from tasks.command_line import home_from, main, parser, run_directory_from
 from tasks.config import RunConfig
 from tasks.datasets.preparation import prepare
@@ -25,9 +25,18 @@ from tasks.run_directory import Home, RunDirectory
 
 
 def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[str, Any]:
-    """Write the run's `config.json` and, once its data is prepared, `dataset.json`."""
+    """Write the run's `config.json` and, once its data is prepared, `dataset.json`.
+
+    `ConfigError` where the network, the ranks, the batch size and the data do not go together.
+    """
+    if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
+        networks.check(config)
     run.write_config(config)
     description = prepare(config.data_source, source_of(config, home.data / "downloads"), home.data)
+    if config.batch_size > description.train.count:
+        raise ConfigError(
+            f"batch_size: expected at most the {description.train.count} training images, found {config.batch_size}"
+        )
     atomic.write_text(run.dataset_file, description.to_json())
     return {
         "run_directory": str(run.path),

@@ -56,6 +56,7 @@ def test_the_embedded_digits_from_the_environment_to_the_result(tmp_path: Path):
         ('{"epocs": 3}', "epocs: unknown parameter; known are network, "),
         ('{"epochs": 0}', "epochs: Input should be greater than or equal to 1 (found 0)"),
         ('{"epochs": "3; rm -rf /"}', "epochs: Input should be a valid integer"),
+        ('{"world_size": 3}', "cannot be trained on 3 ranks"),
     ],
 )
 def test_bad_parameters_end_the_task_with_one_message(tmp_path: Path, parameters: str, message: str):
@@ -64,7 +65,7 @@ def test_bad_parameters_end_the_task_with_one_message(tmp_path: Path, parameters
     assert finished.stdout == ""
     assert finished.stderr.startswith("ConfigError: ")
     assert message in finished.stderr
-    assert not (tmp_path / "runs").exists()
+    assert not list(tmp_path.rglob("config.json"))
 
 
 def test_a_missing_data_directory_ends_the_task_with_one_message(tmp_path: Path):
@@ -72,6 +73,12 @@ def test_a_missing_data_directory_ends_the_task_with_one_message(tmp_path: Path)
     assert finished.returncode == 1
     assert finished.stderr.startswith(f"DatasetError: {tmp_path}/nowhere: expected a readable folder")
     assert "Traceback" not in finished.stderr
+
+
+def test_a_batch_greater_than_the_data_is_refused(tmp_path: Path):
+    finished = run(tmp_path, SHARDLINE_PARAMETERS='{"batch_size": 4800}')
+    assert finished.returncode == 2
+    assert "batch_size: expected at most the 4500 training images, found 4800" in finished.stderr
 
 
 def test_parameters_on_the_command_line_go_before_the_environment(tmp_path: Path):
