@@ -18,7 +18,7 @@ class Directory:
     """The IDX files in one folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = path.absolute()
 
     def fingerprint(self) -> str:
         """Digests of the files' content: a folder that was copied or touched is still the same data."""
@@ -45,9 +45,10 @@ class Directory:
     def _entries(self) -> set[str]:
         try:
             return {entry.name for entry in self.path.iterdir()}
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no path can hold a null character
+            reason = error.strerror if isinstance(error, OSError) else error
             raise DatasetError(
-                f"{self.path}: expected a readable folder of IDX files: {error.strerror}; "
+                f"{self.path}: expected a readable folder of IDX files: {reason}; "
                 "check data_directory, on the machine that runs this task"
             ) from error
 

@@ -53,6 +53,15 @@ def test_a_missing_folder_is_refused(tmp_path: Path, ask):
         ask(Directory(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("~nobody-here", "No such file"), ("a\0b", "null"), ("x" * 300, "File name too long"), ("x/" * 3000, "too long")],
+)
+def test_nonsense_in_place_of_a_folder_is_refused(name: str, reason: str):
+    with pytest.raises(DatasetError, match=f"expected a readable folder.*{reason}"):
+        Directory(Path(name)).fingerprint()
+
+
 def test_a_file_in_place_of_the_folder_is_refused(idx_folder: Path):
     with pytest.raises(DatasetError, match="Not a directory"):
         Directory(idx_folder / "t10k-images-idx3-ubyte").fingerprint()
