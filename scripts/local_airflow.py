@@ -31,6 +31,7 @@ def environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",  # LocalExecutor starts this many processes
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "GLOG_v": base.get("GLOG_v", "3"),  # MindSpore's log: errors only; its warnings fill screens
         "PYTHONPATH": str(PROJECT),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
     }
