@@ -44,7 +44,7 @@ class Directory:
 
     def _entries(self) -> set[str]:
         try:
-            return {entry.name for entry in self.path.iterdir()}
+            return {entry.name for entry in self.path.iterdir() if entry.is_file()}
         except (OSError, ValueError) as error:  # ValueError: no path can hold a null character
             reason = error.strerror if isinstance(error, OSError) else error
             raise DatasetError(

@@ -75,6 +75,14 @@ def test_a_missing_file_is_named_with_what_is_there(idx_folder: Path):
         Directory(idx_folder).fingerprint()
 
 
+def test_only_files_count(idx_folder: Path):
+    file = idx_folder / "t10k-labels-idx1-ubyte"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DatasetError, match="expected t10k-labels-idx1-ubyte, raw or with"):
+        Directory(idx_folder).fingerprint()
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(DatasetError, match="the folder has no files"):
         Directory(tmp_path).read()

