@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tasks import command_line
@@ -27,19 +28,26 @@ from tasks.training.phases import Phases
 def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Train the run's network on this rank; rank 0 returns the result."""
     phases = Phases()
-    config = run.read_config()
+    config = _with_absolute_paths(run, run.read_config())
     rank = rank_of(environment, config.world_size)
-    network = _sharded_network(run, config)
+    network = _sharded_network(config)
     with phases.measure("imports"):
         from tasks.training.session import run_rank
     return run_rank(run, config, network, backend_of(config, network, rank), phases)
 
 
-def _sharded_network(run: RunDirectory, config: RunConfig) -> Network:
-    """The network with its strategies: as declared, or as `strategy_load_file`, relative to the run directory, says."""
+def _with_absolute_paths(run: RunDirectory, config: RunConfig) -> RunConfig:
+    """`strategy_load_file` is relative to the run directory."""
+    if config.strategy_load_file is None:
+        return config
+    return config.model_copy(update={"strategy_load_file": str(run.path / config.strategy_load_file)})
+
+
+def _sharded_network(config: RunConfig) -> Network:
+    """The network with its strategies: as declared, or as `strategy_load_file` says."""
     network = network_of(config)
     if config.strategy_load_file is not None and config.world_size > 1:
-        network = with_strategies_of(network, run.path / config.strategy_load_file, config.world_size)
+        network = with_strategies_of(network, Path(config.strategy_load_file), config.world_size)
     check_network(network, config)
     return network
 

@@ -17,17 +17,18 @@ from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
-from tasks.parallel.layouts import strategy_of
+from tasks.parallel.layouts import parameter_layouts, strategy_of, with_optimizer_states
 from tasks.parallel.placement import Placement, whole
 
 
 class SingleDevice:
     """One rank, no sharding; also what the sharding backends have in common."""
 
-    def __init__(self, config: RunConfig, rank: int) -> None:
+    def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
         self.config = config
         self.rank = rank
         self.world_size = config.world_size
+        self.layouts = with_optimizer_states(parameter_layouts(network, config.world_size), config.optimizer)
 
     def start(self) -> None:
         """Set MindSpore's context and join the other ranks. Once, before anything else of MindSpore is used."""
@@ -63,8 +64,9 @@ class SingleDevice:
         return cell
 
     def part(self, parameter: str, whole: NDArray[Any]) -> NDArray[Any]:
-        """This rank's slice of a whole parameter or optimizer state."""
-        return whole
+        """This rank's slice of a whole parameter or optimizer state; scalars are the same on every rank."""
+        layout = self.layouts.get(parameter)
+        return whole if layout is None else whole[layout.slice_of(self.rank, whole.shape)]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -73,14 +75,14 @@ class SingleDevice:
 def backend_of(config: RunConfig, network: Network, rank: int) -> SingleDevice:
     """The backend that `config` asks for."""
     if config.world_size == 1:
-        return SingleDevice(config, rank)
+        return SingleDevice(config, rank, network)
     if config.device_target == "CPU":
         from tasks.parallel.cpu.backend import CpuBackend
 
         return CpuBackend(config, rank, network)
     from tasks.parallel.semi_auto import SemiAutoBackend
 
-    return SemiAutoBackend(config, rank)
+    return SemiAutoBackend(config, rank, network)
 
 
 def rank_of(environment: Mapping[str, str], world_size: int) -> int:

@@ -1,13 +1,13 @@
 """What the compiler of MindSpore 2.10 makes of strategies: every parameter's layout, and the strategy file.
 
-Written after the rules that its own files show (tests/parallel/strategies), for the backend that shards by itself and
+Written after the rules that its own files show (tests/fixtures/strategy), for the backend that shards by itself and
 for checking the one that doesn't. No MindSpore here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tasks.checkpoint.layout import Layout
@@ -64,6 +64,9 @@ def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict
 def strategy_of(network: Network, config: RunConfig) -> Strategy:
     """The content of the strategy file: item for item what the compiler writes for this network and optimizer."""
     layouts = parameter_layouts(network, config.world_size)
+    if config.strategy_save_file.endswith(".json"):  # the form that has whole shapes
+        shapes = network.parameters()
+        layouts = {name: replace(layout, tensor_shape=shapes[name]) for name, layout in layouts.items()}
     if not config.strategy_only_trainable_params:
         layouts = with_optimizer_states(layouts, config.optimizer)
     operators = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from tasks.checkpoint.layout import replicated
 from tasks.config import RunConfig
 from tasks.networks.declaration import Network
@@ -14,7 +12,6 @@ from tasks.networks.operators import Operator
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.cpu import cluster
 from tasks.parallel.cpu.operators import Assembly, ShardedOperator, redistribution
-from tasks.parallel.layouts import parameter_layouts, with_optimizer_states
 from tasks.parallel.placement import Movement, Placement, movement, whole
 
 
@@ -22,9 +19,7 @@ class CpuBackend(SingleDevice):
     """MindSpore on `world_size` CPU ranks, sharded by `tasks.parallel.cpu.operators`."""
 
     def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
-        super().__init__(config, rank)
-        parameters = parameter_layouts(network, config.world_size)
-        self.layouts = with_optimizer_states(parameters, config.optimizer)
+        super().__init__(config, rank, network)
         self._assembly: Assembly | None = None
 
     def start(self) -> None:
@@ -54,9 +49,6 @@ class CpuBackend(SingleDevice):
         layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
         shape = layout.full_shape(parameter.shape)
         return movement(Placement(shape, layout), replicated(self.world_size, len(shape)), self.rank)
-
-    def part(self, parameter: str, whole: NDArray[Any]) -> NDArray[Any]:
-        return whole[self.region(parameter, whole.shape)] if parameter in self.layouts else whole
 
     def barrier(self) -> None:
         cluster.barrier()

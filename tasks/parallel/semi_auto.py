@@ -1,0 +1,59 @@
+"""The backend for Ascend and GPU: MindSpore's compiler shards the network, in SEMI_AUTO_PARALLEL, by its strategies.
+
+Every rank takes the whole batch (`dataset_strategy="full_batch"`), as on the CPU; compiling cuts each parameter to the
+rank's slice. `set_auto_parallel_context` still works in MindSpore 2.10, which marks it for removal in favour of
+`mindspore.parallel.auto_parallel.AutoParallel`; both write the same strategy file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mindspore
+from mindspore.communication import comm_func, init
+
+from tasks import atomic
+from tasks.config import RunConfig
+from tasks.networks.declaration import Network
+from tasks.networks.operators import Operator
+from tasks.parallel.backend import SingleDevice
+from tasks.parallel.placement import Placement
+
+
+class SemiAutoBackend(SingleDevice):
+    """MindSpore on `world_size` cards, one for each rank."""
+
+    def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
+        super().__init__(config, rank, network)
+        self._compilers_file = Path(tempfile.mkdtemp(prefix="strategy-")) / config.strategy_save_file
+
+    def start(self) -> None:
+        super().start()
+        init()
+        self.shard_automatically()
+
+    def shard_automatically(self) -> None:
+        """Set the parallel context: from here on, compiling shards."""
+        mindspore.set_auto_parallel_context(
+            parallel_mode=mindspore.ParallelMode.SEMI_AUTO_PARALLEL,
+            dataset_strategy="full_batch",
+            strategy_ckpt_config={
+                "save_file": str(self._compilers_file),
+                "load_file": self.config.strategy_load_file or "",
+                "only_trainable_params": self.config.strategy_only_trainable_params,
+            },
+        )
+
+    def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
+        primitive: Any
+        primitive, placement = super().place(operator, source)
+        return (primitive.shard(operator.splits) if operator.splits else primitive), placement
+
+    def write_strategy(self, network: Network, file: Path) -> None:
+        atomic.write_bytes(file, self._compilers_file.read_bytes())
+
+    def barrier(self) -> None:
+        comm_func.barrier()

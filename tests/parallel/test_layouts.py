@@ -1,0 +1,50 @@
+"""Our strategy files against those that MindSpore's compiler wrote (tests/fixtures/strategy), item for item."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.checkpoint.strategy import read_strategy, write_strategy
+from tasks.config import RunConfig
+from tasks.networks import network_of
+from tasks.parallel.layouts import strategy_of
+from tests.rehearsal.networks import TENSOR_PARALLEL
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "strategy"
+
+
+def assert_equal_items(ours, theirs):
+    assert dict(ours.operators) == dict(theirs.operators)
+    assert dict(ours.layouts) == dict(theirs.layouts)
+    assert (ours.stage, ours.current_stage) == (theirs.stage, theirs.current_stage)
+
+
+def test_the_tutorials_network_with_sgd():
+    config = RunConfig(optimizer="SGD")
+    assert_equal_items(strategy_of(network_of(config), config), read_strategy(FIXTURES / "tutorial_sgd.ckpt"))
+
+
+def test_tensor_parallel_layers_with_split_biases_and_adam():
+    ours = strategy_of(TENSOR_PARALLEL, RunConfig(optimizer="Adam", batch_size=256))
+    assert_equal_items(ours, read_strategy(FIXTURES / "tensor_parallel_adam.ckpt"))
+
+
+def test_the_json_form_has_the_whole_shapes():
+    ours = strategy_of(TENSOR_PARALLEL, RunConfig(optimizer="SGD", strategy_save_file="strategy.json"))
+    assert_equal_items(ours, read_strategy(FIXTURES / "tensor_parallel_sgd.json"))
+
+
+def test_only_trainable_parameters_leaves_out_optimizer_states():
+    config = RunConfig(optimizer="SGD", strategy_only_trainable_params=True)
+    theirs = read_strategy(FIXTURES / "tutorial_sgd.ckpt").layouts
+    ours = strategy_of(network_of(config), config).layouts
+    assert ours == {name: layout for name, layout in theirs.items() if not name.startswith(("accum.", "stat."))}
+
+
+@pytest.mark.parametrize("world_size", [1, 4, 16])
+def test_any_number_of_ranks_has_a_strategy_file(tmp_path, world_size):
+    config = RunConfig(world_size=world_size)
+    strategy = strategy_of(network_of(config), config)
+    write_strategy(strategy, tmp_path / "strategy.ckpt")
+    assert read_strategy(tmp_path / "strategy.ckpt") == strategy
+    assert {layout.world_size for layout in strategy.layouts.values()} == {world_size}

@@ -1,0 +1,127 @@
+"""Compile a training step for cards that this machine doesn't have, with MindSpore's own parallel front end.
+
+    python -m tests.rehearsal.rehearse CUDA_DIR RUN_DIR...     (CUDA_DIR made by setup.sh)
+
+MindSpore's GPU plugin loads without a GPU once CUDA 11's libraries are there and a stub stands in for the driver. The
+front end runs whole, on every rank: strategies are checked, layouts inferred, collectives inserted, parameters sliced,
+the strategy file written. Then the back end finds no driver, and there a rehearsal ends well. Nothing is executed.
+
+Each RUN_DIR holds `config.json` and `network`, a network's name; every rank leaves its strategy file in `rank_N/`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+NO_DRIVER = "CUDA driver version is insufficient"
+PROJECT = Path(__file__).parents[2]
+
+
+def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.CompletedProcess[str]:
+    """Rehearse on `ranks` workers beside MindSpore's scheduler; the outcome of rank 0, or of the first that failed."""
+    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--rank", *map(str, runs)]
+    environment = _environment(cuda, ranks)
+    scheduler = subprocess.Popen(
+        command, env=environment | {"MS_ROLE": "MS_SCHED"}, stderr=subprocess.DEVNULL, cwd=PROJECT
+    )
+    workers = [
+        subprocess.Popen(
+            command,
+            env=environment | {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=PROJECT,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        outcomes = []
+        for worker in workers:
+            output, _ = worker.communicate(timeout=280)
+            outcomes.append(subprocess.CompletedProcess(command, worker.returncode, output))
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+    return max(outcomes, key=lambda outcome: outcome.returncode)
+
+
+def _environment(cuda: Path, ranks: int) -> dict[str, str]:
+    spec = importlib.util.find_spec("mindspore")
+    assert spec
+    assert spec.origin
+    libraries = Path(spec.origin).parent / "lib"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return os.environ | {
+        "CUDA_HOME": str(cuda),
+        "PATH": f"{cuda}/bin:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{cuda}/lib64:{libraries}/plugin/gpu11.6:{libraries}",
+        "MS_SCHED_HOST": "127.0.0.1",
+        "MS_SCHED_PORT": str(port),
+        "MS_WORKER_NUM": str(ranks),
+        "OMP_NUM_THREADS": "1",
+        "GLOG_v": "3",
+    }
+
+
+def rehearse(runs: Sequence[Path]) -> int:
+    """Compile, on this rank, the steps that the device backend would train with."""
+    import mindspore
+    from mindspore._c_expression import MSContext, ms_ctx_param
+    from mindspore.communication import create_group, get_group_size, get_rank, init
+
+    mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+    init()  # the cluster is formed on the CPU, then the target is switched
+    create_group("nccl_world_group", list(range(get_group_size())))
+    MSContext.get_instance().set_param(ms_ctx_param.device_target, "GPU")
+    for run in runs:
+        outcome = _compile(run, get_rank())
+        if outcome is not None and NO_DRIVER not in outcome:
+            print(f"rank {get_rank()}: {run}: {outcome}", flush=True)
+            return 1
+    time.sleep(2)  # let the others pass the same point before this one leaves the cluster
+    return 0
+
+
+def _compile(run: Path, rank: int) -> str | None:
+    """What compiling raised, if anything; the strategy file is in `run` then."""
+    import numpy as np
+    from mindspore import Tensor
+
+    from tasks.config import RunConfig
+    from tasks.networks.cells import build
+    from tasks.parallel.semi_auto import SemiAutoBackend
+    from tasks.training.steps import train_step
+    from tests.rehearsal.networks import rehearsed
+
+    config = RunConfig.from_json((run / "config.json").read_bytes())
+    network = rehearsed(config, (run / "network").read_text())
+    backend = SemiAutoBackend(config, rank, network)
+    backend.shard_automatically()
+    step = train_step(build(network, config.batch_size, backend, config.seed), config)
+    images = np.zeros((config.batch_size, *network.sample_shape), np.float32)
+    try:
+        backend.compile(step, Tensor(images), Tensor(np.zeros(config.batch_size, np.int32)))
+        outcome = None
+    except RuntimeError as error:
+        outcome = str(error)
+    backend.write_strategy(network, run / f"rank_{rank}" / config.strategy_save_file)
+    return outcome
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--rank":
+        code = rehearse([Path(run) for run in sys.argv[2:]])
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(launch(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]], 8).returncode)
