@@ -87,9 +87,11 @@ def test_a_damaged_file_is_downloaded_again(tmp_path: Path, mirror):
 
 
 def test_a_mirror_that_is_busy_is_asked_again(tmp_path: Path, mirror, capsys: pytest.CaptureFixture):
-    mirror.script = [status(503), status(429, Retry_After="0")]
+    mirror.script = [status(503), status(429, Retry_After="1")]
     assert fetched(tmp_path, mirror) == CONTENT
-    assert "HTTP 503 Service Unavailable; again in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "HTTP 503 Service Unavailable; again in 0.0 s" in printed
+    assert "HTTP 429 Too Many Requests; again in 1.0 s" in printed
 
 
 def test_a_cut_connection_is_resumed_where_it_was_cut(tmp_path: Path, mirror):
