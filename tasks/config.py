@@ -76,6 +76,15 @@ class RunConfig(BaseModel):
         json_schema_extra={"section": "Training"},
     )
 
+    hang_timeout: int | None = Field(
+        None,
+        ge=1,
+        title="Hang timeout",
+        description="Seconds without a step or a log line of any rank, after which the task fails and says where each "
+        "rank stands. Empty: never.",
+        json_schema_extra={"section": "Training"},
+    )
+
     save_checkpoint_steps: int = Field(
         100,
         ge=1,
