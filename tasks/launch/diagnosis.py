@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tasks.errors import ConfigError, LaunchError, ShardlineError
 from tasks.launch import logs
+from tasks.launch.ranks import named
 from tasks.launch.records import Failure, RankFolder, rank_folder
 
 _LOG_LINES = 20
@@ -35,6 +36,12 @@ _HINTS = {
     signal.SIGSEGV: "A crash in native code: the log holds the Python stack where it happened.",
     signal.SIGBUS: "SIGBUS often means that /dev/shm or the drive is full.",
 }
+
+_COLLECTIVE = re.compile(r"AllReduce|AllGather|ReduceScatter|Broadcast|AlltoAll|collective", re.IGNORECASE)
+_LOST_COLLECTIVE = (
+    "A collective fails where a rank is missing or too late (MindSpore on the CPU waits 30 s): look into the other "
+    "ranks' logs, and into their `stacks` for where they stood."
+)
 
 
 @dataclass(frozen=True)
@@ -130,11 +137,17 @@ def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str
     said = _explained(launch, first)
     if said is not None:
         alike = [rank for rank, failure in failures.items() if _explained(launch, failure) == said]
-        return f"{_named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}"
+        return f"{named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}"
     how = f"left with exit code {first.exit_code}"
     if first.error:
-        how = f"raised {first.error}: {first.message}" if first.message else f"raised {first.error}"
-    return _message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", "")
+        how = f"raised {': '.join(filter(None, (first.error, _first_words(first.message))))}"
+    hint = _LOST_COLLECTIVE if _COLLECTIVE.search(first.message) else ""
+    return _message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", hint)
+
+
+def _first_words(message: str) -> str:
+    """The first line of `message` that says something: MindSpore's begin with rules and headings between rules."""
+    return next((line for line in message.splitlines() if line.strip() and not line.startswith("-")), "")
 
 
 def _explained(launch: Launch, failure: Failure) -> str | None:
@@ -160,11 +173,11 @@ def _mpirun_failed(launch: Launch) -> str:
         how = f"was ended by {signal_name(-launch.mpirun_exit)}"
     unfinished = launch.unfinished()
     if launch.mpirun_exit == 0:
-        what = f"{_named(unfinished)} ended without finishing, although mpirun reports success"
+        what = f"{named(unfinished)} ended without finishing, although mpirun reports success"
         return _message(launch, unfinished[0], what, "")
     lines = logs.last_lines(launch.mpirun_log, _LOG_LINES)
     return "\n".join(
-        [f"mpirun {how}, and {_named(unfinished)} didn't finish.", *_quoted(lines, launch.mpirun_log, "mpirun's")]
+        [f"mpirun {how}, and {named(unfinished)} didn't finish.", *_quoted(lines, launch.mpirun_log, "mpirun's")]
     )
 
 
@@ -196,15 +209,3 @@ def signal_name(number: int) -> str:
 
 def _on(host: str) -> str:
     return f" on {host}" if host else ""
-
-
-def _named(ranks: Sequence[int]) -> str:
-    """`rank 3`, or `ranks 0-3, 7`."""
-    spans: list[list[int]] = []
-    for rank in ranks:
-        if spans and spans[-1][1] == rank - 1:
-            spans[-1][1] = rank
-        else:
-            spans.append([rank, rank])
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
-    return f"rank {text}" if len(ranks) == 1 else f"ranks {text}"

@@ -16,6 +16,7 @@ import psutil
 
 from tasks.launch import logs, parent_death
 from tasks.launch.diagnosis import Launch
+from tasks.launch.hang import Progress, report
 from tasks.launch.interruption import Interruption
 from tasks.launch.processes import LaunchProcesses
 from tasks.launch.records import RankFolder, rank_folder
@@ -32,10 +33,11 @@ _LEAVE_GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the job ended, and the result that rank 0 printed, if it did."""
+    """How the job ended, the result that rank 0 printed, and where the ranks stood if they had to be given up."""
 
     launch: Launch
     result: dict[str, Any] | None
+    hang: str
 
 
 @dataclass
@@ -47,6 +49,9 @@ class Job:
     world_size: int
     folder: Path
     processes: LaunchProcesses
+    metrics_file: Path
+    hang_timeout: float | None
+    _hang: str = ""
     _vanished: list[int] = field(default_factory=list)
     _next_look: float = 0
 
@@ -71,7 +76,11 @@ class Job:
             self._vanished,
             out_of_memory=_out_of_memory_kills() > kills_before,
         )
-        return Outcome(launch, rank_zero.result)
+        return Outcome(launch, rank_zero.result, self._hang)
+
+    @property
+    def _ranks(self) -> list[RankFolder]:
+        return [rank_folder(self.folder, rank) for rank in range(self.world_size)]
 
     def _start(self, mpirun_log: Path) -> subprocess.Popen[bytes]:
         """mpirun in a session of its own, with nothing to read, tied to this process."""
@@ -91,12 +100,16 @@ class Job:
     ) -> None:
         """Return when mpirun has ended, or should be ended."""
         give_up_at = None
+        progress = Progress([self.metrics_file, *(rank.log for rank in self._ranks)])
         while process.poll() is None and not interruption.reason:
             for follower in followers:
                 follower.follow()
             if give_up_at is None:
                 give_up_at = self._give_up_at(process)
             elif time.monotonic() > give_up_at:
+                return
+            if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
+                self._hang = report(self._ranks, self.processes.alive())
                 return
             time.sleep(_POLL_S)
 
@@ -106,7 +119,7 @@ class Job:
         if now < self._next_look:
             return None
         self._next_look = now + _RANKS_POLL_S
-        ranks = [rank_folder(self.folder, rank) for rank in range(self.world_size)]
+        ranks = self._ranks
         if all(rank.has_finished() for rank in ranks):
             return now + _LEAVE_GRACE_S
         vanished = [number for number, rank in enumerate(ranks) if _has_vanished(rank)]

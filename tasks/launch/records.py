@@ -56,9 +56,12 @@ class RankFolder:
     def stacks(self) -> Path:
         return self.path / "stacks"
 
+    def read_stacks(self) -> str:
+        return self.stacks.read_text(errors="backslashreplace") if self.stacks.exists() else ""
+
     def was_told_to_go(self) -> bool:
         """Whether the rank got SIGTERM, from mpirun or from the supervisor."""
-        return self.stacks.exists() and self.stacks.stat().st_size > 0
+        return self.read_stacks() != ""
 
     def write_started(self, started: Started) -> None:
         atomic.write_text(self.path / "started.json", json.dumps(asdict(started)))

@@ -7,6 +7,7 @@ in a session of its own, follows rank 0's log, and at the end leaves no process 
 |--------------------------|-------------------------------------|------------------------------------------------|
 | all ranks, well          | `finished.json` of every rank       | rank 0's result is returned                    |
 | a rank, badly            | mpirun, its records, its process id | the others get a few seconds, then SIGKILL     |
+| progress of any rank     | `hang_timeout`                      | a dump of all stacks, SIGTERM, SIGKILL         |
 | mpirun                   | the kernel (ranks get SIGKILL)      | `LaunchError`                                  |
 | the supervisor           | the kernel (mpirun gets SIGTERM)    | mpirun ends its ranks; the next try reaps      |
 | the supervisor's parent  | the kernel                          | as for SIGTERM                                 |
@@ -72,6 +73,8 @@ def _prepare(module: str, config: RunConfig, directory: RunDirectory, environmen
         world_size,
         folder,
         processes,
+        directory.metrics_file,
+        config.hang_timeout,
     )
 
 
@@ -79,6 +82,11 @@ def _result(outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
     launch = outcome.launch
     if interruption.reason:
         raise LaunchError(f"{interruption.reason}: the ranks were stopped; their logs are in {launch.folder}")
+    if outcome.hang:
+        raise LaunchError(
+            "no rank has taken a step or logged a line for longer than hang_timeout: the ranks were stopped. "
+            f"Where they stood:\n{outcome.hang}\nAll threads of rank N: {launch.folder}/rank.N/stacks"
+        )
     if launch.unfinished():
         raise diagnosis.error(launch)
     if launch.mpirun_exit != 0:

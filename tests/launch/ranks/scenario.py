@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from tasks.errors import ConfigError, TrainingError
@@ -57,28 +58,45 @@ def wait_for_all(peers: list[socket.socket]) -> None:
             time.sleep(1)
 
 
+def fail(name: str) -> None:
+    raise ERRORS[name]
+
+
+def report() -> None:
+    """As `tasks.command_line` does with an error that explains itself."""
+    print(f"TrainingError: {ERRORS['TrainingError']}", file=sys.stderr)
+    sys.exit(1)
+
+
+def sleep(seconds: str) -> None:
+    time.sleep(float(seconds))
+
+
+def count(seconds: str) -> None:
+    for second in range(int(seconds)):
+        print(second)
+        time.sleep(1)
+
+
+ACTIONS: dict[str, Callable[..., object]] = {
+    "finish": lambda: None,
+    "wait": lambda: None,
+    "raise": fail,
+    "report": report,
+    "exit": lambda code: sys.exit(int(code)),
+    "segfault": lambda: ctypes.string_at(0),
+    "vanish": lambda: os._exit(0),
+    "sleep": sleep,
+    "count": count,
+    "print": lambda name: print(f"{name}={os.environ[name]}"),
+    "babble": lambda: os.write(1, b"\xff\xfe is not UTF-8\n" + b"x" * 300_000 + b"\n"),
+}
+
+
 def act(scenario: str) -> None:
     print(f"rank {RANK} acts: {scenario}", flush=True)
-    match scenario.split():
-        case ["raise", name]:
-            raise ERRORS[name]
-        case ["report"]:
-            print("TrainingError: layer1.weight has 784 rows\nand 3 cards don't divide them", file=sys.stderr)
-            sys.exit(1)
-        case ["exit", code]:
-            sys.exit(int(code))
-        case ["signal", number]:
-            os.kill(os.getpid(), int(number))
-        case ["segfault"]:
-            ctypes.string_at(0)
-        case ["vanish"]:
-            os._exit(0)
-        case ["print", name]:
-            print(f"{name}={os.environ[name]}")
-        case ["sleep", seconds]:
-            time.sleep(float(seconds))
-        case ["babble"]:
-            os.write(1, b"\xff\xfe is not UTF-8\n" + b"x" * 300_000 + b"\n")
+    action, *arguments = scenario.split()
+    ACTIONS[action](*arguments)
 
 
 def main() -> int:

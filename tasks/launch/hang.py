@@ -1,0 +1,88 @@
+"""A job that stands still: noticing it, and showing where every rank stands."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sysconfig
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tasks.launch.ranks import named
+from tasks.launch.records import RankFolder
+
+_ANSWER_S = 3.0
+_LOOK_S = 1.0
+_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
+_NOT_THE_TASKS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "<")
+
+
+@dataclass
+class Progress:
+    """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step."""
+
+    files: Sequence[Path]
+    _sizes: list[int] = field(default_factory=list)
+    _grown_at: float = field(default_factory=time.monotonic)
+    _looked_at: float = 0
+
+    def stalled_s(self) -> float:
+        """For how many seconds none of the files has grown, to the second."""
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            sizes = [_size(file) for file in self.files]
+            if sizes != self._sizes:
+                self._sizes, self._grown_at = sizes, now
+        return now - self._grown_at
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else -1
+
+
+def report(ranks: Sequence[RankFolder], processes: Sequence[psutil.Process]) -> str:
+    """Ask those of `ranks` that are among this host's `processes` for their stacks; say where each stands, in a line.
+
+    Ranks that stand at the same place are named together, the fewest first: in a collective that is the one that the
+    others wait for.
+    """
+    _ask(ranks, {process.pid: process for process in processes})
+    places: dict[str, list[int]] = {}
+    for number, rank in enumerate(ranks):
+        places.setdefault(place(rank.read_stacks()), []).append(number)
+    groups = sorted(places.items(), key=lambda group: len(group[1]))
+    return "\n".join(f"  {named(numbers)}: {where}" for where, numbers in groups)
+
+
+def _ask(ranks: Sequence[RankFolder], processes: dict[int, psutil.Process]) -> None:
+    asked = []
+    for rank in ranks:
+        started = rank.read_started()
+        if started is not None and started.pid in processes:
+            with suppress(psutil.NoSuchProcess):
+                processes[started.pid].send_signal(signal.SIGUSR1)
+                asked.append(rank)
+    deadline = time.monotonic() + _ANSWER_S
+    while time.monotonic() < deadline and not all(rank.read_stacks() for rank in asked):
+        time.sleep(0.1)
+
+
+def place(stacks: str) -> str:
+    """Where the main thread of faulthandler's dump `stacks` stands: the task's innermost line, and what that called."""
+    _, _, main_thread = stacks.rpartition("Current thread")
+    frames = list(_FRAME.finditer(main_thread.partition("\n\n")[0]))
+    if not frames:
+        return "no answer; it is stopped, in a system call that does not end, on another host, or gone"
+    own = next((frame for frame in frames if not frame["file"].startswith(_NOT_THE_TASKS)), frames[0])
+    called = f", in {_spelt(frames[0])}" if own is not frames[0] else ""
+    return _spelt(own) + called
+
+
+def _spelt(frame: re.Match[str]) -> str:
+    return f"{frame['function']} ({'/'.join(Path(frame['file']).parts[-2:])}:{frame['line']})"
