@@ -10,19 +10,28 @@ In a run, the newest complete shard set is merged (or `checkpoint_step`), into `
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tasks import command_line
-from tasks.checkpoint.merge import merge
-from tasks.checkpoint.request import MergeRequest
+from tasks.checkpoint.forecast import forecast
+from tasks.checkpoint.merge import Merged, merge
+from tasks.checkpoint.progress import Meter, ReportingMeter, human_size
+from tasks.checkpoint.request import MergeRequest, prepare
 from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.shard_set import ShardSet
-from tasks.errors import MissingShard
+from tasks.checkpoint.verify import verify
+from tasks.errors import ConfigError, MissingShard
+from tasks.merge_options import parser, request_from
 from tasks.run_directory import RunDirectory
+from tasks.termination import clean_up_when_terminated
 
 
-def merge_run(directory: RunDirectory) -> dict[str, Any]:
+def merge_run(directory: RunDirectory, meter: Meter | None = None) -> dict[str, Any]:
     """Merge a run's newest complete shard set, or the one that its configuration names."""
     config = directory.read_config()
     shard_set = _shard_set(directory, config.checkpoint_step)
@@ -33,7 +42,7 @@ def merge_run(directory: RunDirectory) -> dict[str, Any]:
         step=str(shard_set.step),
         selection=Selection(known_only=config.strategy_only_trainable_params),
     )
-    merged = merge(request)
+    merged = merge(request, meter)
     return {
         "merged_file": str(merged.output),
         "digest": merged.digest,
@@ -52,5 +61,52 @@ def _shard_set(directory: RunDirectory, step: int | None) -> ShardSet:
     return newest
 
 
+def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    with _meter(arguments.json) as meter:
+        if arguments.verify is not None:
+            record = verify(arguments.verify, meter, arguments.workers)
+            return {"verified": str(arguments.verify), "tensors": len(record["tensors"]), "output": record["output"]}
+        if arguments.shards is None and arguments.output is None:
+            directory = command_line.run_directory_from(arguments, os.environ)
+            with directory.lock():
+                return merge_run(directory, meter)
+        if arguments.run_directory is not None:
+            raise ConfigError("--run-directory and --shards: a run knows its folders; leave one of them out")
+        request = request_from(arguments)
+        if arguments.dry_run:
+            return forecast(prepare(request))
+        merged = merge(request, meter)
+    _summarise(merged, arguments.json)
+    return {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
+
+
+@contextmanager
+def _meter(quiet: bool) -> Iterator[Meter]:
+    if quiet:
+        yield Meter()
+        return
+    meter = ReportingMeter(sys.stderr)
+    with meter.running():
+        yield meter
+
+
+def _summarise(merged: Merged, quiet: bool) -> None:
+    """What a person wants to know, above the result."""
+    if quiet:
+        return
+    for notice in merged.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    if merged.was_up_to_date:
+        print(f"{merged.output} is up to date: nothing was done")
+        return
+    record = merged.record
+    for file in record["output"]:
+        print(f"{merged.output.with_name(file['name'])}: {human_size(file['size'])}, BLAKE3 {file['digest'][:16]}…")
+    if record["proof"]:
+        print(f"proved: {record['proof']['slices_compared']} slices of {record['proof']['tensors']} tensors compared")
+
+
 if __name__ == "__main__":
-    sys.exit(command_line.run_task(__doc__ or "", merge_run))
+    with clean_up_when_terminated():
+        parsed = parser(__doc__ or "").parse_args()
+        sys.exit(command_line.main(lambda: _run(parsed)))

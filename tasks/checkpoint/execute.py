@@ -31,6 +31,12 @@ class Task:
     tensor: PlannedTensor
     block: Box
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the block ends where the tensor does."""
+        ends = (start + size for start, size in zip(self.block.starts, self.block.sizes, strict=True))
+        return tuple(ends) == self.tensor.header.shape
+
 
 def tasks_of(tensors: Sequence[PlannedTensor]) -> Iterator[Task]:
     """The blocks of `tensors`, in order."""

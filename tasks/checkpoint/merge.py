@@ -7,7 +7,7 @@ slice) → publish (renamed, merge.json last)
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,10 @@ from tasks.checkpoint.digests import verified_digest
 from tasks.checkpoint.execute import Assembler, Task, tasks_of
 from tasks.checkpoint.output_lock import exclusive
 from tasks.checkpoint.plan import PlannedTensor
+from tasks.checkpoint.progress import Meter
 from tasks.checkpoint.proof import Proven, prove
 from tasks.checkpoint.publish import check_record_is_ours, main_digest, publish
+from tasks.checkpoint.rank_identity import check_no_rank_is_anothers_copy, indistinguishable_ranks
 from tasks.checkpoint.record import build_record
 from tasks.checkpoint.request import MergeRequest, Prepared, prepare
 from tasks.checkpoint.shard_set import file_digest
@@ -32,8 +34,6 @@ from tasks.checkpoint.tensor_io import OpenCheckpoint, open_all
 from tasks.checkpoint.unchanged import recorded_merge
 from tasks.checkpoint.workers import in_parallel
 from tasks.errors import OutputError
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,11 @@ class Merged:
     was_up_to_date: bool
 
 
-def merge(request: MergeRequest, progress: Progress = lambda _: None) -> Merged:
+def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
     """Merge as `request` says, prove it and publish it; do nothing where an equal merge is already there.
 
-    `progress` is called, by several threads, with the number of bytes that were just written or proved. Raises the
-    errors of `tasks.errors.CheckpointError`; whatever happens, what was at the output before stays as it was until
-    the whole of the new one is ready.
+    `meter` follows the bytes that are written and proved. Raises the errors of `tasks.errors.CheckpointError`;
+    whatever happens, what was at the output before stays as it was until the whole of the new one is ready.
     """
     prepared = prepare(request)
     request.output.parent.mkdir(parents=True, exist_ok=True)
@@ -61,15 +60,25 @@ def merge(request: MergeRequest, progress: Progress = lambda _: None) -> Merged:
         record = recorded_merge(prepared)
         if record is not None:
             return Merged(request.output, main_digest(record), record, prepared.slices.notices, was_up_to_date=True)
-        record = _Merge(prepared, progress).run()
-    return Merged(request.output, main_digest(record), record, prepared.slices.notices, was_up_to_date=False)
+        record = _Merge(prepared, meter or Meter()).run()
+    notices = (*prepared.slices.notices, *_doubts(prepared))
+    return Merged(request.output, main_digest(record), record, notices, was_up_to_date=False)
+
+
+def _doubts(prepared: Prepared) -> Iterator[str]:
+    """What no check could tell."""
+    for ranks in indistinguishable_ranks(prepared.plan):
+        yield (
+            f"ranks {ranks[:16]} hold nothing in common with another rank and there is no manifest: if their folders "
+            "were swapped, nothing can tell"
+        )
 
 
 class _Merge:
     """One merge in progress."""
 
-    def __init__(self, prepared: Prepared, progress: Progress) -> None:
-        self.prepared, self.request, self.progress = prepared, prepared.request, progress
+    def __init__(self, prepared: Prepared, meter: Meter) -> None:
+        self.prepared, self.request, self.meter = prepared, prepared.request, meter
         self.input_digests: dict[int, str] = {}
         self.output_digests: dict[Path, str] = {}
         self.proven: dict[str, Proven] = {}
@@ -86,6 +95,7 @@ class _Merge:
             self._write(files, staged)
             with _flushing(staged):
                 self._prove(files, staged)
+            check_no_rank_is_anothers_copy(self.prepared.plan, self.input_digests, files)
             for file in files:
                 file.check_unchanged()
             record = self._record(staged)
@@ -102,8 +112,9 @@ class _Merge:
             content = assembler.assemble(task).view(np.uint8)
             start = task.block.flat_start(whole(header.shape)) * header.type.itemsize
             home[header.name].write(header.name, start, content)
-            self.progress(content.nbytes)
+            self.meter.advance(content.nbytes, tensors=int(task.is_last))
 
+        self._begin("merging")
         in_parallel(write, tasks_of(self.prepared.plan.tensors), self.request.workers)
         for file in staged:
             file.finish()
@@ -114,7 +125,7 @@ class _Merge:
         def prove_tensor(tensor: PlannedTensor) -> None:
             name = tensor.header.name
             self.proven[name] = prove(tensor, home[name], home[name].layout.extents[name], files)
-            self.progress(tensor.merged.size)
+            self.meter.advance(tensor.merged.size, tensors=1)
 
         def digest_input(rank: int) -> None:
             self.input_digests[rank] = verified_digest(files[rank], rank, self.prepared.slices.shard_set)
@@ -124,10 +135,14 @@ class _Merge:
 
         # A file that isn't the manifest's is the better explanation of a difference: digests come first.
         in_parallel(digest_input, range(len(files)), self.request.workers)
+        self._begin("proving")
         work = [partial(digest_output, file) for file in staged]
         if self.request.proof:
             work += [partial(prove_tensor, tensor) for tensor in self.prepared.plan.tensors]
         in_parallel(lambda step: step(), work, self.request.workers)
+
+    def _begin(self, phase: str) -> None:
+        self.meter.begin(phase, self.prepared.plan.bytes_out, len(self.prepared.plan.tensors))
 
     def _record(self, staged: Sequence[StagedFile]) -> dict[str, Any]:
         inputs = self.prepared.inputs([self.input_digests[rank] for rank in range(len(self.input_digests))])

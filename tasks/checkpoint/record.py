@@ -15,6 +15,7 @@ from blake3 import blake3
 from tasks.checkpoint.output import OutputFile, index_document
 from tasks.checkpoint.plan import PlannedTensor
 from tasks.checkpoint.proof import Proven
+from tasks.checkpoint.rank_identity import indistinguishable_ranks
 from tasks.checkpoint.request import Prepared
 from tasks.errors import CorruptShard, MissingShard, ProofError
 
@@ -51,6 +52,7 @@ def build_record(
         "options": prepared.options(),
         "tensors": [_tensor(tensor, *places[tensor.header.name], proven) for tensor in prepared.plan.tensors],
         "proof": _proof(proven) if proven else None,
+        "swaps_undetectable_among_ranks": indistinguishable_ranks(prepared.plan),
         "versions": {"python": platform.python_version(), "numpy": version("numpy"), "blake3": version("blake3")},
     }
 

@@ -1,8 +1,12 @@
-"""Whether a merge has been done already: equal inputs, equal options, and its output still as it was published."""
+"""Whether a merge has been done already: equal inputs, equal options, and its output still as it was published.
+
+All of them are read and digested: times and sizes cannot tell, for folders can be renamed and files restored without
+either changing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +18,48 @@ from tasks.errors import CheckpointError
 
 
 def recorded_merge(prepared: Prepared) -> dict[str, Any] | None:
-    """The record of a merge equal to the one that was prepared; `None` where there is work to do.
-
-    A file whose inode last changed before the record was written still has the digest that is recorded: the kernel
-    sets that time, and renaming or replacing a file sets it too. Files that are newer are read and digested.
-    """
+    """The record of a merge equal to the one that was prepared; `None` where there is work to do."""
     path = prepared.request.record_path
     try:
         record = read_record(path)
         published = published_files(record, path)
     except CheckpointError:
         return None
-    if record["options"] != prepared.options() or not _output_is_unchanged(published, path):
+    if record["options"] != prepared.options() or not all(_is_there(file, path) for file in published):
         return None
-    digests = _recorded_digests(record, prepared)
-    if digests is None:
+    expected = _expected_inputs(record, prepared)
+    if expected is None:
         return None
-    _digest_newer(prepared, digests, path)
-    return record if record["inputs"] == prepared.inputs(digests) else None
+    expected |= {path.with_name(file.name): file.digest for file in published}
+    return record if _have_digests(expected, prepared.request.workers) else None
 
 
-def _output_is_unchanged(published: Sequence[PublishedFile], record: Path) -> bool:
-    for described in published:
-        file = record.with_name(described.name)
-        if not file.is_file() or file.stat().st_size != described.size:
-            return False
-        if _is_newer(file, record) and file_digest(file) != described.digest:
-            return False
-    return bool(published)
+def _is_there(file: PublishedFile, record: Path) -> bool:
+    path = record.with_name(file.name)
+    return path.is_file() and path.stat().st_size == file.size
 
 
-def _recorded_digests(record: Mapping[str, Any], prepared: Prepared) -> list[str] | None:
-    """The digests that the record has of the files that were found; `None` where they are other files."""
+def _expected_inputs(record: dict[str, Any], prepared: Prepared) -> dict[Path, str] | None:
+    """The digests that the record has of the slice files; `None` where it speaks of other files."""
     try:
         digests = [str(file["digest"]) for file in record["inputs"]["files"]]
-        same = record["inputs"] == prepared.inputs(digests)
+        if record["inputs"] != prepared.inputs(digests):
+            return None
     except (KeyError, TypeError, ValueError):
         return None
-    if prepared.slices.shard_set is not None:
-        same = same and digests == [item.digest for item in prepared.slices.shard_set.slices]
-    return digests if same else None
+    shard_set = prepared.slices.shard_set
+    if shard_set is not None and digests != [item.digest for item in shard_set.slices]:
+        return None
+    return {file.path: digest for file, digest in zip(prepared.slices.files, digests, strict=True)}
 
 
-def _digest_newer(prepared: Prepared, digests: list[str], record: Path) -> None:
-    def digest(rank: int) -> None:
-        digests[rank] = file_digest(prepared.slices.files[rank].path)
+def _have_digests(expected: dict[Path, str], workers: int) -> bool:
+    differing: list[Path] = []
 
-    newer = [rank for rank, file in enumerate(prepared.slices.files) if _is_newer(file.path, record)]
-    in_parallel(digest, newer, prepared.request.workers)
+    def compare(path: Path, digest: str) -> None:
+        if not differing and file_digest(path) != digest:
+            differing.append(path)
 
-
-def _is_newer(file: Path, record: Path) -> bool:
-    return file.stat().st_ctime_ns > record.stat().st_ctime_ns
+    work = [partial(compare, path, digest) for path, digest in expected.items()]
+    in_parallel(lambda step: step(), work, workers)
+    return not differing

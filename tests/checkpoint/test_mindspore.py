@@ -47,7 +47,7 @@ class Network(nn.Cell):
             self.insert_param_to_cell(f"parameter{number}", parameter)
 
 
-def saved_by_mindspore(path: Path, arrays: dict, **options) -> bytes:
+def saved_by_mindspore(path: Path, arrays: dict, **options: object) -> bytes:
     save_list = [{"name": name, "data": Tensor(np.array(array))} for name, array in arrays.items()]
     mindspore.save_checkpoint(save_list, str(path), **options)
     return path.read_bytes()
@@ -147,7 +147,7 @@ def shards(tmp_path_factory):
     return directory
 
 
-def merged(shards: Path, output: Path, **options) -> Path:
+def merged(shards: Path, output: Path, **options: object) -> Path:
     return merge(MergeRequest(shards / "src", (shards / "strategy.ckpt",), output, **options)).output
 
 

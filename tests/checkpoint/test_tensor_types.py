@@ -37,7 +37,7 @@ def test_integers_are_always_finite():
 
 
 def test_a_double_is_rounded_to_bfloat16_once():
-    # Just above the middle of two bfloat16 numbers, by less than float32 can say: rounding twice would go to even, down.
+    # Above the middle of two bfloat16 numbers, by less than float32 can say: rounding twice would go down, to even.
     above = np.array([1 + 2**-8 + 2**-40, -(1 + 2**-8 + 2**-40)])
     assert cast(above, FLOAT64, BFLOAT16).tolist() == [0x3F81, 0xBF81]
     below = np.array([1 + 2**-7 + 2**-8 - 2**-40])
