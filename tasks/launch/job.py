@@ -28,7 +28,7 @@ _STOP_GRACE_S = 5.0
 # What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
 _FAILURE_GRACE_S = 2.0
 # What mpirun gets to leave after its last rank has.
-_LEAVE_GRACE_S = 10.0
+_LEAVE_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)

@@ -36,19 +36,13 @@ class LaunchProcesses:
 
         SPT_NOENV keeps `setproctitle` from writing the title over the environment that the kernel shows.
         """
-        return {MARKER: str(self.run_directory), "SPT_NOENV": "1"}
+        return {MARKER: str(self.run_directory.resolve()), "SPT_NOENV": "1"}
 
     def alive(self) -> list[psutil.Process]:
         """Those that run now; zombies are over."""
+        marker = str(self.run_directory.resolve())
         own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-        return [process for process in psutil.process_iter() if process.pid not in own and self._is_ours(process)]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            ours = process.environ().get(MARKER) == str(self.run_directory)
-            return ours and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):  # over by now, or another user's
-            return False
+        return [process for process in psutil.process_iter() if process.pid not in own and _carries(process, marker)]
 
     def end(self, grace_s: float, mpirun: subprocess.Popen[bytes] | None = None) -> list[int]:
         """SIGTERM to the ranks, after `grace_s` seconds SIGKILL to all, until none is left; returns whom it met.
@@ -79,6 +73,13 @@ class LaunchProcesses:
             time.sleep(_POLL_S)
         if mpirun is not None:
             mpirun.poll()
+
+
+def _carries(process: psutil.Process, marker: str) -> bool:
+    try:
+        return process.environ().get(MARKER) == marker and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # over by now, or another user's
+        return False
 
 
 def _send(signal: Callable[[psutil.Process], None], processes: Iterable[psutil.Process]) -> None:

@@ -32,6 +32,14 @@ def test_the_logs_of_earlier_tries_stay(start, directory):
     assert "has met" in (earlier / "1" / "1" / "rank.3" / "stdout").read_text()
 
 
+def test_validation_runs_on_one_rank_and_logs_beside_training(start, directory):
+    ended = start(module="tasks.validate").wait()
+    assert ended.exit_code == 1  # there is nothing to validate yet
+    message = ended.stderr.partition("LaunchError: rank 0 on ")[2]
+    assert f": RunDirectoryError: {directory.path}/" in message
+    assert sorted(path.name for path in (directory.path / "log_output" / "validate").iterdir()) == ["mpirun", "rank.0"]
+
+
 def test_long_lines_and_bytes_that_are_not_text_go_through(start, directory):
     ended = start("babble", ranks="0").wait()
     assert ended.exit_code == 0, ended.stderr
