@@ -181,10 +181,11 @@ def test_after_a_mirror_that_fails_or_lies_comes_the_next(tmp_path: Path, mirror
     assert fetched(tmp_path, bad, good) == CONTENT
 
 
-def test_a_file_longer_than_expected_is_refused_as_it_arrives(tmp_path: Path, mirrors):
+def test_a_file_longer_than_expected_is_refused_as_it_arrives(tmp_path: Path, mirrors, capsys: pytest.CaptureFixture):
     bad, good = _serving(mirrors), _serving(mirrors)
     bad.default = lambda request, body: request.reply(200, body + b"more", Content_Length="")
     assert fetched(tmp_path, bad, good) == CONTENT
+    assert f"{bad.url}digits.gz: expected 300000 bytes, found more\n" in capsys.readouterr().out
 
 
 def test_a_redirect_is_followed(tmp_path: Path, mirrors):
