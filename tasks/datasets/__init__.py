@@ -1,0 +1,1 @@
+"""Where the training data comes from, and the one form that it is brought into. Read `preparation` first."""
