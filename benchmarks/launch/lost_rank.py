@@ -1,0 +1,81 @@
+"""How long a lost rank costs: SIGKILL to one of 8 ranks in the middle of a real training, then the next try.
+
+    python benchmarks/launch/lost_rank.py
+
+Prints the seconds from the SIGKILL to the failed launch's exit, with no process of it left; and what the next try took
+to its first step, and to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tasks.checkpoint.shard_set import ShardSet
+from tasks.config import RunConfig
+from tasks.launch.processes import LaunchProcesses
+from tasks.launch.records import rank_folder
+from tasks.prepare_dataset import prepare_dataset
+from tasks.run_directory import Home, RunDirectory
+
+KILLED = 5
+SAVED = 40
+AFTER_THE_FIRST_STEP = ("steps", "save", "reference", "barrier")
+CONFIG = RunConfig(world_size=8, epochs=1, save_checkpoint_steps=20, keep_checkpoint_max=100)
+
+
+def start(directory: RunDirectory) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tasks.launch", "tasks.train", "--run-directory", str(directory.path)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def lose_a_rank(directory: RunDirectory) -> float:
+    """Train until a shard set is there, kill a rank, and return how long the launch then took to end."""
+    launch = start(directory)
+    while SAVED not in ShardSet.steps(directory.checkpoints):
+        time.sleep(0.1)
+        if launch.poll() is not None:
+            sys.exit(launch.communicate()[1].decode())
+    started = rank_folder(directory.logs, KILLED).read_started()
+    if started is None:
+        sys.exit(f"rank {KILLED} hasn't recorded its start")
+    os.kill(started.pid, signal.SIGKILL)
+    killed_at = time.perf_counter()
+    message = launch.communicate()[1].decode()
+    took = time.perf_counter() - killed_at
+    if f"LaunchError: rank {KILLED} on " not in message or LaunchProcesses(directory.path).alive():
+        sys.exit(f"expected rank {KILLED} to be named and no process to be left, found:\n{message}")
+    return took
+
+
+def resume(directory: RunDirectory) -> tuple[float, dict[str, float]]:
+    """Train to the end; the seconds that took, and rank 0's by phase."""
+    started_at = time.perf_counter()
+    launch = start(directory)
+    message = launch.communicate()[1].decode()
+    if launch.returncode:
+        sys.exit(message)
+    return time.perf_counter() - started_at, json.loads(directory.train_file.read_text())["phases"]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder, "run"))
+        prepare_dataset(directory, Home(Path(folder, "home")), CONFIG)
+        lost = lose_a_rank(directory)
+        newest = ShardSet.steps(directory.checkpoints)[-1]
+        took, phases = resume(directory)
+    before = {name: seconds for name, seconds in phases.items() if name not in AFTER_THE_FIRST_STEP}
+    print(f"SIGKILL of rank {KILLED} to the launch's exit, nothing left: {lost:.1f} s")
+    print(f"next try, from shard set {newest}: {sum(before.values()):.1f} s to its first step, {took:.1f} s to its end")
+    print(", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items()))
+
+
+if __name__ == "__main__":
+    main()
