@@ -14,7 +14,7 @@ import psutil
 
 from tasks import networks
 from tasks.config import RunConfig
-from tasks.errors import ConfigError, LaunchError
+from tasks.errors import LaunchError
 from tasks.launch import cards
 from tasks.run_directory import RunDirectory
 
@@ -32,7 +32,7 @@ _PORTS = range(20000, 32000)
 def check(
     module: str, config: RunConfig, directory: RunDirectory, world_size: int, environment: Mapping[str, str]
 ) -> None:
-    """Raise `ConfigError` or `LaunchError` for what can't work on this host."""
+    """Raise `ConfigError` for parameters that can't work here, `LaunchError` for what may be different next time."""
     if importlib.util.find_spec(module) is None:
         raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
     if module == "tasks.train" and config.strategy_load_file is None:  # ranks check the file that they load
@@ -59,10 +59,10 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
 
 
 def check_memory(world_size: int, available: int) -> None:
-    """Raise `ConfigError` where `world_size` ranks can't even import the framework."""
+    """Raise `LaunchError` where `world_size` ranks can't even import the framework."""
     needed = world_size * _LEAST_MEMORY_A_RANK
     if available < needed:
-        raise ConfigError(
+        raise LaunchError(
             f"world_size {world_size}: the ranks need at least {needed / 2**30:.1f} GiB of memory before training "
             f"starts, this host has {available / 2**30:.1f} GiB left; ask for fewer ranks, or free memory"
         )
@@ -91,7 +91,7 @@ def master_port(config: RunConfig) -> int:
     """The port on which rank 0 will listen: `config.master_port`, or one that is free now."""
     if config.master_port is not None:
         if not _is_free(config.master_port):
-            raise ConfigError(
+            raise LaunchError(
                 f"master_port {config.master_port} is in use{_user_of(config.master_port)}; "
                 "end that process, choose another port, or leave master_port empty for any free one"
             )

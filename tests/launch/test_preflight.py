@@ -47,7 +47,7 @@ def test_a_master_port_in_use(directory):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         directory.write_config(RunConfig(world_size=4, master_port=port))
-        message = refused(directory, ConfigError)
+        message = refused(directory, LaunchError)
     assert message.startswith(f"master_port {port} is in use")
     assert f"(process {os.getpid()})" in message
     assert "leave master_port empty" in message
@@ -91,7 +91,7 @@ def test_a_full_drive_is_named(tmp_path):
 
 def test_more_ranks_than_memory_can_hold():
     preflight.check_memory(world_size=8, available=8 * 2**30)
-    with pytest.raises(ConfigError, match=r"world_size 4096: .* 4\.0 GiB left; ask for fewer ranks, or free memory"):
+    with pytest.raises(LaunchError, match=r"world_size 4096: .* 4\.0 GiB left; ask for fewer ranks, or free memory"):
         preflight.check_memory(world_size=4096, available=4 * 2**30)
 
 
