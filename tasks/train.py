@@ -52,16 +52,17 @@ def _sharded_network(config: RunConfig) -> Network:
     return network
 
 
-def _limit_threads() -> None:
-    """Before NumPy or MindSpore is loaded: their thread pools are made then."""
+def _set_environment() -> None:
+    """Before NumPy or MindSpore is loaded, which read these then. What the user has set stays."""
     threads = threads_per_rank(os.environ)
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns dozens of times when a cluster forms
 
 
 def main() -> int:
     """The command line of one rank."""
-    _limit_threads()
+    _set_environment()
     arguments = command_line.parser("Train a network, as one rank of mpirun's.").parse_args()
     return command_line.main(lambda: train(command_line.run_directory_from(arguments, os.environ), os.environ))
 

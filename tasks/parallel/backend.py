@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
+from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.strategy import write_strategy
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
@@ -28,7 +27,9 @@ class SingleDevice:
         self.config = config
         self.rank = rank
         self.world_size = config.world_size
-        self.layouts = with_optimizer_states(parameter_layouts(network, config.world_size), config.optimizer)
+        self.layouts: Mapping[str, Layout] = with_optimizer_states(
+            parameter_layouts(network, config.world_size), config.optimizer
+        )
 
     def start(self) -> None:
         """Set MindSpore's context and join the other ranks. Once, before anything else of MindSpore is used."""
@@ -62,11 +63,6 @@ class SingleDevice:
     def integrated(self, cell: Any) -> Any:
         """What `mindspore.save_checkpoint` takes to save all of `cell`'s parameters whole."""
         return cell
-
-    def part(self, parameter: str, whole: NDArray[Any]) -> NDArray[Any]:
-        """This rank's slice of a whole parameter or optimizer state; scalars are the same on every rank."""
-        layout = self.layouts.get(parameter)
-        return whole if layout is None else whole[layout.slice_of(self.rank, whole.shape)]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

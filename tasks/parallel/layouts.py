@@ -62,13 +62,15 @@ def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict
 
 
 def strategy_of(network: Network, config: RunConfig) -> Strategy:
-    """The content of the strategy file: item for item what the compiler writes for this network and optimizer."""
+    """The content of the strategy file: item for item what the compiler writes for this network and optimizer.
+
+    With `only_trainable_params` too: to MindSpore 2.10, the states of its optimizers are trainable parameters.
+    """
     layouts = parameter_layouts(network, config.world_size)
     if config.strategy_save_file.endswith(".json"):  # the form that has whole shapes
         shapes = network.parameters()
         layouts = {name: replace(layout, tensor_shape=shapes[name]) for name, layout in layouts.items()}
-    if not config.strategy_only_trainable_params:
-        layouts = with_optimizer_states(layouts, config.optimizer)
+    layouts = with_optimizer_states(layouts, config.optimizer)
     operators = {
         operator.name: OperatorStrategy(0, operator.splits or operator.batch_splits(config.world_size))
         for operator in network.operators(config.batch_size)

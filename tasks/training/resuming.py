@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor
 from numpy.typing import NDArray
 
+from tasks.checkpoint.checkpoint_file import Checkpoint, read_checkpoint
 from tasks.checkpoint.shard_set import ShardSet, SliceFile, digest_message, file_digest
 from tasks.errors import ConfigError, CorruptShard, LayoutError
 from tasks.parallel.backend import SingleDevice
@@ -29,9 +30,8 @@ def resume(checkpoints: Path, cell: Any, backend: SingleDevice, identity: Identi
         return 0
     _check_same_run(newest, checkpoints, backend.world_size, identity)
     file = _verified(newest, newest.slices[backend.rank], checkpoints)
-    arrays = read_arrays(file)
-    if newest.integrated:
-        arrays = {name: backend.part(name, array) for name, array in arrays.items()}
+    saved = read_checkpoint(file)
+    arrays = {name: _part(saved, name, backend) if newest.integrated else saved[name] for name in saved}
     _load(cell.get_parameters(), arrays, file)
     return newest.step
 
@@ -40,8 +40,15 @@ def warm_start(file: Path, cell: Any, backend: SingleDevice) -> None:
     """Load the weights in the integrated checkpoint `file` into `cell`, compiled before; its states stay."""
     weights = cell.trainable_params()
     names = {parameter.name for parameter in weights}
-    arrays = {name: backend.part(name, array) for name, array in read_arrays(file).items() if name in names}
+    saved = read_checkpoint(file)
+    arrays = {name: _part(saved, name, backend) for name in saved if name in names}
     _load(weights, arrays, file)
+
+
+def _part(saved: Checkpoint, name: str, backend: SingleDevice) -> NDArray[Any]:
+    """This rank's slice of a whole parameter or optimizer state; scalars are the same on every rank."""
+    layout = backend.layouts.get(name)
+    return saved[name] if layout is None else saved.slice(name, layout, backend.rank)
 
 
 def _load(parameters: Iterable[Any], arrays: Arrays, where: Path) -> None:
@@ -91,10 +98,3 @@ def _verified(shard_set: ShardSet, item: SliceFile, checkpoints: Path) -> Path:
     if (digest := file_digest(file)) != item.digest:
         raise CorruptShard(digest_message(shard_set, item, file, digest))
     return file
-
-
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """Every tensor of a checkpoint by name."""
-    from mindspore import load_checkpoint
-
-    return {name: parameter.asnumpy() for name, parameter in load_checkpoint(str(file), format=file.suffix[1:]).items()}

@@ -39,7 +39,7 @@ class CpuBackend(SingleDevice):
     def integrated(self, cell: Any) -> Any:
         parameters = list(cell.get_parameters())
         if self._assembly is None:
-            self._assembly = Assembly([self._to_whole(parameter) for parameter in parameters], self.world_size)
+            self._assembly = Assembly([self._to_whole(parameter) for parameter in parameters])
         return [
             {"name": parameter.name, "data": tensor}
             for parameter, tensor in zip(parameters, self._assembly(*parameters), strict=True)

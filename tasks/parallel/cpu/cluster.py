@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import mindspore
 from mindspore import Tensor, nn, ops
-from mindspore.communication import create_group
+from mindspore.communication import GlobalComm, create_group, get_group_size
 
 from tasks.errors import LaunchError, TrainingError
 
@@ -56,13 +57,14 @@ def _private_functions() -> tuple[Callable[..., Any], Callable[..., None]]:
     return TCPStore, _init_with_store
 
 
-def group_of(ranks: tuple[int, ...], world_size: int) -> dict[str, str]:
-    """The `group` argument of a collective among `ranks`, which is created where it isn't the whole world."""
-    if len(ranks) == world_size:
-        return {}
+@cache
+def group_of(ranks: tuple[int, ...]) -> str:
+    """The name of the communication group of `ranks`, which is created when it is first asked for."""
+    if len(ranks) == get_group_size():
+        return str(GlobalComm.WORLD_COMM_GROUP)
     name = "ranks_" + "_".join(str(rank) for rank in ranks)
     create_group(name, list(ranks))
-    return {"group": name}
+    return name
 
 
 class _Sum(nn.Cell):
@@ -74,6 +76,11 @@ class _Sum(nn.Cell):
         return self.all_reduce(x)
 
 
+@cache
+def _sum() -> _Sum:
+    return _Sum()
+
+
 def barrier() -> None:
     """Wait until every rank is here: the sum of all ranks' ones."""
-    _Sum()(Tensor([1.0], mindspore.float32)).asnumpy()
+    _sum()(Tensor([1.0], mindspore.float32)).asnumpy()

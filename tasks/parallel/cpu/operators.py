@@ -23,10 +23,10 @@ from tasks.parallel.placement import Movement, Placement, movement
 class Move(nn.Cell):
     """One `Movement` of a tensor."""
 
-    def __init__(self, steps: Movement, world_size: int) -> None:
+    def __init__(self, steps: Movement) -> None:
         super().__init__()
         self.pad = ops.Pad(steps.padding) if steps.padding else None
-        self.all_reduce = ops.AllReduce(**group_of(steps.group, world_size)) if steps.group else None
+        self.all_reduce = ops.AllReduce(group=group_of(steps.group)) if steps.group else None
         self.slice = ops.Slice() if steps.region else None
         self.begin = tuple(part.start for part in steps.region or ())
         self.size = tuple(part.stop - part.start for part in steps.region or ())
@@ -44,10 +44,10 @@ class Move(nn.Cell):
 class Redistribution(nn.Cell):
     """From one placement to another; the cotangent goes back the same way."""
 
-    def __init__(self, there: Movement, back: Movement, world_size: int) -> None:
+    def __init__(self, there: Movement, back: Movement) -> None:
         super().__init__()
-        self.there = Move(there, world_size)
-        self.back = Move(back, world_size)
+        self.there = Move(there)
+        self.back = Move(back)
 
     def construct(self, x: Any) -> Any:
         return self.there(x)
@@ -61,7 +61,7 @@ def redistribution(source: Placement, target: Placement, rank: int) -> Redistrib
     there, back = movement(source, target.layout, rank), movement(target, source.layout, rank)
     if there.is_nothing and back.is_nothing:
         return None
-    return Redistribution(there, back, source.layout.world_size)
+    return Redistribution(there, back)
 
 
 class ShardedOperator(nn.Cell):
@@ -93,9 +93,9 @@ class ShardedOperator(nn.Cell):
 class Assembly(nn.Cell):
     """Several tensors moved at once: one graph for all parameters of a network."""
 
-    def __init__(self, movements: Sequence[Movement], world_size: int) -> None:
+    def __init__(self, movements: Sequence[Movement]) -> None:
         super().__init__()
-        self.moves = nn.CellList([Move(steps, world_size) for steps in movements])
+        self.moves = nn.CellList([Move(steps) for steps in movements])
 
     def construct(self, *tensors: Any) -> tuple[Any, ...]:
         moved: tuple[Any, ...] = ()
