@@ -98,6 +98,8 @@ def write_checkpoint(
 def _as_array(name: str, value: Array | str) -> Array:
     if isinstance(value, str):
         return np.frombuffer(value.encode("utf-32-le"), dtype=np.uint8)
+    if isinstance(value, np.generic):
+        value = np.array(value)
     if not isinstance(value, np.ndarray):
         raise UnsupportedFormat(f"{name!r}: expected an array, found {type(value).__name__}")
     little = value.astype(value.dtype.newbyteorder("<"), copy=False)

@@ -58,8 +58,7 @@ def prove(
     """
     digest = blake3()
     position, compared = 0, 0
-    shape = tensor.header.shape or (1,)
-    for window in _windows(shape, _WINDOW_BYTES // max(tensor.target.itemsize, tensor.header.type.itemsize), ()):
+    for window in _windows_of(tensor):
         written = np.empty(window.shape, dtype=tensor.target.storage)
         flat = written.reshape(-1).view(np.uint8)
         output.read(extents, position, flat)
@@ -68,6 +67,36 @@ def prove(
         for copy in tensor.copies:
             compared += _compare_copy(tensor, copy, window, written, files)
     return Proven(digest.hexdigest(), sum(len(copy.holders) for copy in tensor.copies), compared)
+
+
+def prove_resharded(
+    tensor: PlannedTensor,
+    resharded: PlannedTensor,
+    files: Sequence[OpenCheckpoint],
+    written_files: Sequence[OpenCheckpoint],
+) -> Proven:
+    """Put the whole tensor together from the slices that were written, and compare it with every slice on both sides.
+
+    `resharded` is the same tensor as the written files hold it. `ProofError` or `ReplicaMismatch` at the first
+    difference.
+    """
+    digest = blake3()
+    compared = 0
+    for window in _windows_of(tensor):
+        whole = np.empty(window.shape, dtype=tensor.target.storage)
+        for _, part, source in _parts(resharded, resharded.copies[0], window, written_files):
+            whole[part] = source
+        digest.update(whole.reshape(-1).view(np.uint8).data)
+        for copy in resharded.copies:
+            _compare_copy(resharded, copy, window, whole, written_files)
+        for copy in tensor.copies:
+            compared += _compare_copy(tensor, copy, window, whole, files)
+    return Proven(digest.hexdigest(), sum(len(copy.holders) for copy in tensor.copies), compared)
+
+
+def _windows_of(tensor: PlannedTensor) -> Iterator[Window]:
+    itemsize = max(tensor.target.itemsize, tensor.header.type.itemsize)
+    return _windows(tensor.header.shape or (1,), _WINDOW_BYTES // itemsize, ())
 
 
 def _windows(shape: tuple[int, ...], limit: int, leading: tuple[int, ...]) -> Iterator[Window]:
@@ -83,26 +112,35 @@ def _windows(shape: tuple[int, ...], limit: int, leading: tuple[int, ...]) -> It
 
 
 def _compare_copy(
-    tensor: PlannedTensor, copy: Copy, window: Window, written: NDArray[np.generic], files: Sequence[OpenCheckpoint]
+    tensor: PlannedTensor, copy: Copy, window: Window, whole: NDArray[np.generic], files: Sequence[OpenCheckpoint]
 ) -> int:
-    shape = tensor.header.shape or (1,)
-    layout = copy.layout if tensor.header.shape else None
-    bounds = _bounds(layout, shape) if layout else np.array([[[0, 1]]] * len(files))
-    depth, compared = len(window.leading), 0
+    """Compare all that ranks hold of `window` with `whole`, and return how many bytes that was."""
+    compared = 0
+    for rank, part, source in _parts(tensor, copy, window, files):
+        found = whole[part]
+        expected = cast(source.reshape(-1), tensor.header.type, tensor.target).reshape(found.shape)
+        bits = f"<u{found.dtype.itemsize}"
+        if not np.array_equal(found.view(bits), expected.view(bits)):
+            raise _difference(tensor, copy, rank, files[rank], window)
+        compared += source.nbytes
+    return compared
+
+
+def _parts(
+    tensor: PlannedTensor, copy: Copy, window: Window, files: Sequence[OpenCheckpoint]
+) -> Iterator[tuple[int, tuple[slice, ...], NDArray[np.generic]]]:
+    """For each rank that holds some of `window`: the rank, where that lies in the window, and the elements."""
+    shape, depth = tensor.header.shape or (1,), len(window.leading)
+    layout = copy.layout
+    bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[0, 1]]], (layout.world_size, 1, 1))
     holders = np.array(copy.holders)
     for rank in holders[_touched(bounds[holders - copy.first_rank], window)].tolist():
         held = [(int(low), int(high)) for low, high in bounds[rank - copy.first_rank]]
         rows = (max(held[depth][0], window.rows[0]), min(held[depth][1], window.rows[1]))
-        part = written[
-            (slice(rows[0] - window.rows[0], rows[1] - window.rows[0]), *(slice(*edges) for edges in held[depth + 1 :]))
-        ]
-        source = _read_source(tensor, files[rank], held, (*window.leading, rows[0]), part.shape)
-        expected = cast(source.reshape(-1), tensor.header.type, tensor.target).reshape(part.shape)
-        bits = f"<u{part.dtype.itemsize}"
-        if not np.array_equal(part.view(bits), expected.view(bits)):
-            raise _difference(tensor, copy, rank, files[rank], (*window.leading, rows[0]))
-        compared += source.nbytes
-    return compared
+        here = slice(rows[0] - window.rows[0], rows[1] - window.rows[0])
+        part_shape = (rows[1] - rows[0], *(high - low for low, high in held[depth + 1 :]))
+        source = _read_source(tensor, files[rank], held, (*window.leading, rows[0]), part_shape)
+        yield rank, (here, *(slice(*edges) for edges in held[depth + 1 :])), source
 
 
 def _touched(bounds: NDArray[np.int64], window: Window) -> NDArray[np.bool_]:
@@ -178,14 +216,17 @@ def _cut(size: int, cuts: Sequence[tuple[int, int]]) -> Interval:
 
 
 def _difference(
-    tensor: PlannedTensor, copy: Copy, rank: int, file: OpenCheckpoint, corner: tuple[int, ...]
+    tensor: PlannedTensor, copy: Copy, rank: int, file: OpenCheckpoint, window: Window
 ) -> ProofError | ReplicaMismatch:
-    where = f"parameter {tensor.header.name}, at {list(corner) if tensor.header.shape else []}"
+    place = [*window.leading, window.rows[0]] if tensor.header.shape else []
+    where = f"parameter {tensor.header.name}, from {place} on"
     groups = copy.layout.replica_groups()
     held_by = next(group for group in groups if rank - copy.first_rank in group)
     first = next(copy.first_rank + other for other in held_by if copy.first_rank + other in copy.holders)
     if copy is not tensor.copies[0] or rank != first:
-        unknown = "" if tensor.is_known else " (the strategy doesn't know it, so that all ranks should hold it equal)"
+        unknown = (
+            "" if tensor.is_known else " (no strategy says how it is split, so that all ranks should hold it equal)"
+        )
         return ReplicaMismatch(
             f"{where}: {file.index.path} (rank {rank}) differs from what other ranks hold of the same slice{unknown}; "
             "the ranks are of different steps, swapped or damaged: take another step"

@@ -6,10 +6,11 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from blake3 import __version__ as blake3_version
 from blake3 import blake3
 
 from tasks.checkpoint.output import OutputFile, index_document
@@ -53,7 +54,7 @@ def build_record(
         "tensors": [_tensor(tensor, *places[tensor.header.name], proven) for tensor in prepared.plan.tensors],
         "proof": _proof(proven) if proven else None,
         "swaps_undetectable_among_ranks": indistinguishable_ranks(prepared.plan),
-        "versions": {"python": platform.python_version(), "numpy": version("numpy"), "blake3": version("blake3")},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "blake3": blake3_version},
     }
 
 

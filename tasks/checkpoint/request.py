@@ -89,7 +89,7 @@ class Prepared:
 
 def prepare(request: MergeRequest) -> Prepared:
     """Find and check the inputs of `request` from their headers alone."""
-    layouts, digests = _read_strategies(request.strategies)
+    layouts, digests = read_strategies(request.strategies)
     slices = find_slices(request.shards, layouts.world_size if layouts else None, request.step)
     integrated = _is_integrated(request, slices)
     if layouts is None and not integrated:
@@ -104,7 +104,8 @@ def prepare(request: MergeRequest) -> Prepared:
     return Prepared(request, plan, files, digests)
 
 
-def _read_strategies(paths: Sequence[Path]) -> tuple[StagedLayouts | None, tuple[str, ...]]:
+def read_strategies(paths: Sequence[Path]) -> tuple[StagedLayouts | None, tuple[str, ...]]:
+    """The layouts of all stages and the files' digests; no layouts where there are no files."""
     if not paths:
         return None, ()
     strategies = [(path, read_strategy(path)) for path in paths]

@@ -54,20 +54,29 @@ def staged_file(layout: OutputFile, target: Path) -> Iterator[StagedFile]:
     """
     path = atomic.staged_path(target)
     try:
+        with reserved_file(layout, path) as staged:
+            yield staged
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def reserved_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
+    """A new file at `path`, all of its space reserved and its constant bytes written, open while the block runs."""
+    try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise OutputError(f"{target.parent}: cannot be written to: {error.strerror}") from error
+        raise OutputError(f"{path.parent}: cannot be written to: {error.strerror}") from error
     try:
-        _reserve(descriptor, layout.size, target)
+        _reserve(descriptor, layout.size, path)
         for offset, content in layout.constants:
             write_at(descriptor, offset, content, path)
         yield StagedFile(layout, path, descriptor)
     finally:
         os.close(descriptor)
-        path.unlink(missing_ok=True)
 
 
-def _reserve(descriptor: int, size: int, target: Path) -> None:
+def _reserve(descriptor: int, size: int, path: Path) -> None:
     if not size:
         return
     try:
@@ -76,6 +85,6 @@ def _reserve(descriptor: int, size: int, target: Path) -> None:
         free = os.fstatvfs(descriptor)
         reason = "no space left" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
         raise OutputError(
-            f"{target}: expected room for {size} bytes, found {reason} ({free.f_bavail * free.f_frsize} bytes free); "
+            f"{path}: expected room for {size} bytes, found {reason} ({free.f_bavail * free.f_frsize} bytes free); "
             "make room or choose another place; what was there before is untouched"
         ) from error

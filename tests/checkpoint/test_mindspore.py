@@ -15,6 +15,7 @@ from tasks.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.merge import merge
 from tasks.checkpoint.request import MergeRequest
+from tasks.checkpoint.reshard import ReshardRequest, reshard
 from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.tensor_types import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, cast
 from tasks.errors import UnsupportedFormat
@@ -231,3 +232,23 @@ def test_optimizer_sharding_merges_to_what_mindspores_merge_gives(tmp_path):
     for name, array in whole.items():
         assert np.array_equal(ours[name], array)
         assert np.array_equal(theirs[name], array)
+
+
+def test_resharding_gives_the_slices_that_mindspore_gives(shards, tmp_path):
+    layouts = {
+        "layer1.weight": Layout((2, 2), ((0,), (1,))),
+        "layer1.bias": Layout((4,), ((),), optimizer_shard_step=1, optimizer_shard_size=2),
+        "layer3.weight": Layout((4,), ((0,), ())),
+        "moment1.layer1.weight": Layout((2, 2), ((1, 0), ())),
+    }
+    target = save_strategy(tmp_path / "target.ckpt", layouts)
+    request = ReshardRequest((target,), tmp_path / "ours", shards / "src", (shards / "strategy.ckpt",))
+    reshard(request)
+    mindspore.transform_checkpoints(
+        str(shards / "src"), str(tmp_path / "theirs"), "slice", str(shards / "strategy.ckpt"), str(target)
+    )
+    for rank in range(4):
+        ours = read_checkpoint(tmp_path / "ours" / f"rank_{rank}" / "checkpoint-1_20.ckpt")
+        theirs = read_checkpoint(tmp_path / "theirs" / f"rank_{rank}" / f"slice{rank}.ckpt")
+        assert set(ours) == set(theirs)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
