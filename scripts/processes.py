@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -37,6 +37,13 @@ def start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> su
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def reap_orphans(started: Collection[int]) -> None:
+    """Collect the adopted processes that have ended, lest they stay as zombies; not those `started` by us, by id."""
+    for child in psutil.Process().children():
+        if child.pid not in started and child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, os.WNOHANG)
 
 
 def stop_descendants(grace: float = 10.0) -> None:

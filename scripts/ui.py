@@ -117,6 +117,7 @@ def serve(home: Path, port: int) -> NoReturn:
     print(f"\n  http://{ADDRESS}:{port}\n  user      {USER}\n  password  {secret}\n\nCtrl-C stops it.", flush=True)
     while True:
         refuse_ended(components, logs)
+        processes.reap_orphans({component.pid for component in components.values()})
         time.sleep(1)
 
 

@@ -1,0 +1,203 @@
+"""A running Airflow, as `make ui` starts it (API server, scheduler, DAG processor, triggerer), and a real browser."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from scripts import ui
+from scripts.local_airflow import PROJECT
+from tasks.datasets import embedded, idx
+from tests.airflow.rest import Api
+
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
+
+expect.set_options(timeout=30_000)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it listens, who may log in, where its runs lie."""
+
+    address: str
+    password: str
+    home: Path
+    shared: Path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """A folder with 320 training and 100 test digits, in the four IDX files of MNIST."""
+    folder = tmp_path_factory.mktemp("digits")
+    for split, prefix, count in (("train", "train", 320), ("test", "t10k", 100)):
+        images = embedded.Embedded().read()[split]
+        idx.write_images(folder / f"{prefix}-images-idx3-ubyte", np.ascontiguousarray(images.images[:count]))
+        idx.write_labels(folder / f"{prefix}-labels-idx1-ubyte", np.ascontiguousarray(images.labels[:count]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(digits) -> dict[str, Any]:
+    """Parameters of a run that takes seconds: one epoch of twenty steps, unsharded."""
+    return {
+        "data_source": "directory",
+        "data_directory": str(digits),
+        "world_size": 1,
+        "epochs": 1,
+        "batch_size": 16,
+        "min_accuracy": 0.0,
+        "save_checkpoint_steps": 5,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every process, of whatever session or parent, that was started for the Airflow in `home`."""
+    return [process for process in psutil.process_iter() if environment_of(process).get("AIRFLOW_HOME") == str(home)]
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """The environment it was started with; of one that has ended, nothing."""
+    try:
+        return process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie's is denied
+        return {}
+
+
+def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:
+    """`make ui` without make: start it in a session of its own and return when it has said how to log in."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.ui", "--home", str(home), "--port", str(port)],
+        cwd=PROJECT,
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Ctrl-C" in line:
+            return process
+    raise AssertionError(f"the user interface did not start:\n{''.join(said)}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, small) -> Iterator[Server]:
+    """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused."""
+    home, shared, port = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("shardline"), free_port()
+    process = start_ui(
+        home,
+        port,
+        SHARDLINE_HOME=str(shared),
+        SHARDLINE_RETRAINING_CRON="* * * * * */15",
+        SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current"}),
+    )
+    try:
+        yield Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        left = processes_of(home)
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def api(server) -> Api:
+    """A client of the server that knows both DAGs."""
+    client = Api(server.address, ui.USER, server.password)
+    while {dag["dag_id"] for dag in client.get("/dags")["dags"]} != {"sharded_training", "retraining"}:
+        assert client.get("/importErrors")["import_errors"] == []
+    return client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def page(browser, server, api) -> Page:
+    """A page of the browser, logged in."""
+    page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=server.address)
+    page.set_default_timeout(30_000)
+    page.goto("/")
+    page.get_by_label("Username").fill(ui.USER)
+    page.get_by_label("Password").first.fill(server.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{server.address}/")
+    return page
+
+
+@pytest.fixture(scope="session")
+def screenshot(page):
+    """Save what the browser shows, for the documents, where SHARDLINE_SCREENSHOTS names a folder."""
+
+    def save(name: str) -> None:
+        if SCREENSHOTS:
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def form_run(page, api, digits, screenshot) -> str:
+    """The id of a run of `sharded_training`, four ranks, started from the trigger form in the browser, now ended."""
+    page.goto("/dags/sharded_training")
+    page.get_by_role("button", name="Trigger Dag").click()
+    form = page.get_by_role("dialog")
+    expect(form.get_by_role("heading", name="Trigger Dag - sharded_training")).to_be_visible()
+    choose(page, "Data source", "directory")
+    form.locator("[name=element_data_directory]").fill(str(digits))
+    screenshot("trigger-form")
+    for label, value in (("Cards (ranks)", "4"), ("Epochs", "1"), ("Batch size", "16"), ("Minimum accuracy", "0")):
+        field = form.get_by_label(label)
+        field.fill(value)
+        field.blur()
+    form.get_by_role("button", name="Checkpoints").click()
+    steps = form.get_by_label("Steps between checkpoints")
+    steps.fill("5")
+    steps.blur()
+    form.get_by_role("button", name="Trigger", exact=True).click()
+    page.wait_for_url("**/dags/sharded_training/runs/*")
+    run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]
+    api.wait_for_run("sharded_training", run_id)
+    return run_id
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose `option` in the drop-down list called `label`."""
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()

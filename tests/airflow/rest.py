@@ -1,0 +1,58 @@
+"""Airflow's REST API, as far as these tests use it."""
+
+import time
+from typing import Any
+
+import httpx
+
+FINISHED = {"success", "failed"}
+
+
+class Api:
+    """A logged-in client of one server."""
+
+    def __init__(self, address: str, user: str, password: str):
+        token = httpx.post(f"{address}/auth/token", json={"username": user, "password": password}, timeout=30)
+        self._client = httpx.Client(
+            base_url=f"{address}/api/v2",
+            headers={"Authorization": f"Bearer {token.json()['access_token']}", "Accept": "application/json"},
+            timeout=60,
+        )
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        return self._client.get(path, params=query).raise_for_status().json()
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return self._client.post(path, json=body)
+
+    def patch(self, path: str, **body: Any) -> None:
+        self._client.patch(path, json=body).raise_for_status()
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a run of `dag_id` and return its id."""
+        answer = self.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf}).raise_for_status()
+        return answer.json()["dag_run_id"]
+
+    def wait_for_run(self, dag_id: str, run_id: str) -> str:
+        """Wait until the run has ended (the test's own timeout is the limit) and return its state."""
+        while (state := self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"]) not in FINISHED:
+            time.sleep(0.5)
+        return state
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """The run's task instances by task id."""
+        instances = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {instance["task_id"]: instance for instance in instances}
+
+    def tries(self, dag_id: str, run_id: str) -> dict[str, int]:
+        return {task_id: instance["try_number"] for task_id, instance in self.tasks(dag_id, run_id).items()}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """What the task returned."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.get(path, deserialize=True)["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
+        """The log of one try of a task."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        return "\n".join(str(line["event"]) for line in self.get(path)["content"])

@@ -1,0 +1,99 @@
+"""Trigger it from the form, let a schedule trigger it, clear only the merge: on a running Airflow."""
+
+from pathlib import Path
+
+from blake3 import blake3
+from playwright.sync_api import expect
+
+from tasks.config import RunConfig
+from tasks.run_directory import Home, RunDirectory
+
+DAG = "sharded_training"
+TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}
+
+
+def test_a_run_from_the_form_trains_merges_validates_and_promotes(form_run, api, server, digits):
+    assert {task_id: task["state"] for task_id, task in api.tasks(DAG, form_run).items()} == dict.fromkeys(
+        TASKS, "success"
+    )
+    directory = RunDirectory(Home(server.shared).run(DAG, form_run))
+    assert directory.read_config() == RunConfig(
+        data_source="directory",
+        data_directory=str(digits),
+        world_size=4,
+        epochs=1,
+        batch_size=16,
+        min_accuracy=0.0,
+        save_checkpoint_steps=5,
+    )
+    merged = Path(api.xcom(DAG, form_run, "merge")["merged_file"])
+    assert blake3(merged.read_bytes()).hexdigest() == api.xcom(DAG, form_run, "merge")["digest"]
+
+
+def test_the_browser_shows_the_run_succeed(form_run, page, screenshot):
+    page.goto(f"/dags/{DAG}/runs/{form_run}")
+    expect(page.get_by_role("heading", name=form_run)).to_be_visible()
+    for row in TASKS:
+        expect(page.get_by_role("row", name=row).get_by_text("Success")).to_be_visible()
+    screenshot("run")
+
+
+def test_promotion_emits_the_asset_with_the_model(form_run, api):
+    promoted = api.xcom(DAG, form_run, "promote")
+    events = api.get("/assets/events", source_dag_id=DAG, source_run_id=form_run)["asset_events"]
+    assert [(event["name"], event["source_task_id"]) for event in events] == [("shardline", "promote")]
+    assert {key: events[0]["extra"][key] for key in ("version", "digest", "accuracy", "path")} == promoted
+    assert promoted["digest"] == api.xcom(DAG, form_run, "merge")["digest"]
+
+
+def test_the_ranks_progress_is_in_the_tasks_log(form_run, api):
+    assert "epoch: 1 step: 20, loss is " in api.log(DAG, form_run, "train")
+
+
+def clear_merge_by_rest(api, run_id):
+    body = {"dag_run_id": run_id, "task_ids": ["merge"], "only_failed": False, "dry_run": False}
+    api.post(f"/dags/{DAG}/clearTaskInstances", body).raise_for_status()
+
+
+def test_only_the_merge_is_run_again_by_rest(form_run, api):
+    before, result = api.tries(DAG, form_run), api.xcom(DAG, form_run, "merge")
+    merged = Path(result["merged_file"])
+    merged.unlink()  # so that it is there afterwards only if it was made again
+    clear_merge_by_rest(api, form_run)
+    assert api.wait_for_run(DAG, form_run) == "success"
+    assert api.tries(DAG, form_run) == before | {"merge": before["merge"] + 1}
+    assert api.xcom(DAG, form_run, "merge") == result
+    assert blake3(merged.read_bytes()).hexdigest() == result["digest"]
+
+
+def test_only_the_merge_is_run_again_from_the_browsers_dialog(form_run, api, page, screenshot):
+    before, result = api.tries(DAG, form_run), api.xcom(DAG, form_run, "merge")
+    page.goto(f"/dags/{DAG}/runs/{form_run}/tasks/merge")
+    page.get_by_role("button", name="to clear").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Affected Tasks: 3")).to_be_visible()
+    dialog.get_by_role("button", name="Downstream").click()
+    expect(dialog.get_by_role("button", name="Affected Tasks: 1")).to_be_visible()
+    screenshot("clear-merge")
+    dialog.get_by_role("button", name="Confirm").click()
+    expect(dialog).to_be_hidden()
+    while api.tries(DAG, form_run)["merge"] == before["merge"]:
+        page.wait_for_timeout(200)
+    assert api.wait_for_run(DAG, form_run) == "success"
+    assert api.tries(DAG, form_run) == before | {"merge": before["merge"] + 1}
+    assert api.xcom(DAG, form_run, "merge") == result
+
+
+def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, page, server, screenshot):
+    promoted = api.xcom(DAG, form_run, "promote")["version"]
+    api.patch("/dags/retraining", is_paused=False)
+    while not (runs := api.get("/dags/retraining/dagRuns", order_by="id")["dag_runs"]):
+        page.wait_for_timeout(500)
+    state = api.wait_for_run("retraining", runs[0]["dag_run_id"])
+    api.patch("/dags/retraining", is_paused=True)
+    assert (runs[0]["run_type"], state) == ("scheduled", "success")
+    directory = RunDirectory(Home(server.shared).run("retraining", runs[0]["dag_run_id"]))
+    assert directory.read_config().start_from == "current"
+    assert api.xcom("retraining", runs[0]["dag_run_id"], "promote")["version"] > promoted
+    page.goto("/dags/retraining")
+    screenshot("retraining")
