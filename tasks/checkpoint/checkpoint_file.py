@@ -72,7 +72,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def write_checkpoint(
-    tensors: Mapping[str, Array | str], path: Path, types: Mapping[str, TensorType] | None = None, crc: bool = False
+    tensors: Mapping[str, Array | np.generic | str],
+    path: Path,
+    types: Mapping[str, TensorType] | None = None,
+    crc: bool = False,
 ) -> None:
     """Write `tensors` to `path`, in the format that its suffix names, as a whole or not at all.
 
@@ -95,7 +98,7 @@ def write_checkpoint(
         atomic.publish(staged.path, path)
 
 
-def _as_array(name: str, value: Array | str) -> Array:
+def _as_array(name: str, value: Array | np.generic | str) -> Array:
     if isinstance(value, str):
         return np.frombuffer(value.encode("utf-32-le"), dtype=np.uint8)
     if isinstance(value, np.generic):

@@ -121,6 +121,8 @@ def _target(request: ReshardRequest, plan: Plan) -> Target:
     for stage in range(len(layouts.stages)):
         headers = [_slice_header(tensor, stage, layouts) for tensor in tensors.values()]
         kept = [header for header in headers if header is not None]
+        if not kept:
+            raise LayoutError(f"pipeline stage {stage} of the new strategy holds none of the {len(tensors)} tensors")
         (file,) = layout_output(f"{name}.{request.file_format}", kept, request.file_format)
         files += [file] * layouts.ranks_per_stage
     return Target(tensors, tuple(files), digests[0] if len(digests) == 1 else "")

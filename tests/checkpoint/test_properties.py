@@ -108,6 +108,8 @@ def test_what_is_cut_and_merged_is_what_it_was(drawn, suffix):
 
 def cut_anew_and_back(whole: dict[str, np.ndarray], declared: list[dict[str, Layout]], where: list[int]) -> None:
     """From eight ranks to two pipeline stages of eight (a parameter is `where`: 0, 1, or both), to eight and back."""
+    if 2 not in where and len(set(where)) < 2:
+        where = [2, *where[1:]]  # a stage without parameters is none
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         save_slices(path / "start", whole, declared[0])

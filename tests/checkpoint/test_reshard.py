@@ -174,6 +174,14 @@ def test_damaged_replicas_leave_nothing_behind(source):
     assert [path.name for path in source.iterdir() if "to_4" in path.name] == []
 
 
+def test_a_stage_without_parameters_is_refused(source):
+    paths = [save_strategy(source / f"stage{n}.ckpt", layouts, stage=n) for n, layouts in enumerate([FOUR, {}])]
+    selection = Selection(include=("layer*", "moment*"))
+    request = ReshardRequest(tuple(paths), source / "out", source / "shards", (source / "8.ckpt",), selection=selection)
+    with pytest.raises(LayoutError, match="pipeline stage 1 of the new strategy holds none of the 4 tensors"):
+        reshard(request)
+
+
 def test_a_source_must_be_named(source):
     with pytest.raises(ConfigError, match="reshard from what"):
         reshard(ReshardRequest((source / "4.ckpt",), source / "out"))
