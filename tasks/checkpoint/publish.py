@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 from tasks import atomic
 from tasks.checkpoint.output import index_document
 from tasks.checkpoint.record import encode_record, published_files, read_record
-from tasks.checkpoint.request import MergeRequest
-from tasks.checkpoint.staging import StagedFile
+from tasks.checkpoint.request import MergeRequest, Prepared
 from tasks.errors import CheckpointError, OutputError
 
 
@@ -19,22 +19,30 @@ def main_digest(record: Mapping[str, Any]) -> str:
     return str(record["output"][0]["digest"])
 
 
-def publish(record: Mapping[str, Any], staged: Sequence[StagedFile], request: MergeRequest) -> None:
+def publish(record: Mapping[str, Any], staged: Sequence[Path], prepared: Prepared) -> None:
     """Rename `staged` to the names in `record`, write the index where there are several, and then the record."""
+    request = prepared.request
     directory = request.output.parent
     replaced = _replaced_files(request)
     published = published_files(record, request.record_path)
     try:
-        for file, described in zip(staged, published[-len(staged) :], strict=True):
-            atomic.publish(file.path, directory / described.name)
+        for path, described in zip(staged, published[-len(staged) :], strict=True):
+            atomic.publish(path, directory / described.name)
         if request.max_file_size is not None:
-            names = {described.name: file.layout for file, described in zip(staged, published[1:], strict=True)}
+            names = {described.name: file for file, described in zip(prepared.files, published[1:], strict=True)}
             atomic.write_bytes(directory / published[0].name, index_document(names))
         atomic.write_text(request.record_path, encode_record(record))
     except OSError as error:
         raise OutputError(f"{request.output}: cannot be published: {error}; make room, then merge again") from error
     for path in replaced - {directory / described.name for described in published}:
         path.unlink(missing_ok=True)
+
+
+def remove_abandoned_files(output: Path) -> None:
+    """Remove what merges into `output` that no longer run left staged, whatever their files were called."""
+    for path in output.parent.glob(f".{glob.escape(output.stem)}*.staged"):
+        target, _, _ = path.name[1:].rsplit(".", 2)
+        atomic.remove_abandoned(path.with_name(target))
 
 
 def check_record_is_ours(request: MergeRequest) -> None:

@@ -1,0 +1,93 @@
+"""The work of a merge, in steps that one process or several can take: write, digest, prove, record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tasks.checkpoint.blocks import whole
+from tasks.checkpoint.digests import verified_digest
+from tasks.checkpoint.execute import Assembler, Task, tasks_of
+from tasks.checkpoint.plan import PlannedTensor
+from tasks.checkpoint.progress import Meter
+from tasks.checkpoint.proof import Proven, prove
+from tasks.checkpoint.rank_identity import check_no_rank_is_anothers_copy
+from tasks.checkpoint.record import build_record
+from tasks.checkpoint.request import Prepared
+from tasks.checkpoint.shard_set import file_digest
+from tasks.checkpoint.staging import StagedFile
+from tasks.checkpoint.tensor_io import OpenCheckpoint
+from tasks.checkpoint.workers import in_parallel
+
+
+class MergeWork:
+    """A prepared merge with its slices and its staged files open, and what was found so far."""
+
+    def __init__(
+        self, prepared: Prepared, files: Sequence[OpenCheckpoint], staged: Sequence[StagedFile], meter: Meter
+    ) -> None:
+        self.prepared, self.files, self.staged, self.meter = prepared, files, staged, meter
+        self.input_digests: dict[int, str] = {}
+        self.proven: dict[str, Proven] = {}
+        self._output_digests: dict[int, str] = {}
+        self._home = {name: file for file in staged for name in file.layout.extents}
+
+    def write(self, tensors: Sequence[PlannedTensor]) -> None:
+        """Put `tensors` together and write them to their places."""
+        request = self.prepared.request
+        # The proof compares every replica; without it they are compared here.
+        assembler = Assembler(self.files, not request.proof, request.allow_non_finite)
+
+        def write(task: Task) -> None:
+            header = task.tensor.merged
+            content = assembler.assemble(task).view(np.uint8)
+            start = task.block.flat_start(whole(header.shape)) * header.type.itemsize
+            self._home[header.name].write(header.name, start, content)
+            self.meter.advance(content.nbytes, tensors=int(task.is_last))
+
+        self._begin("merging", tensors)
+        in_parallel(write, tasks_of(tensors), request.workers)
+
+    def digest_inputs(self, ranks: Iterable[int]) -> None:
+        """Digest the files of `ranks`, and compare them with the manifest and with their own checksums."""
+
+        def digest(rank: int) -> None:
+            self.input_digests[rank] = verified_digest(self.files[rank], rank, self.prepared.slices.shard_set)
+
+        in_parallel(digest, ranks, self.prepared.request.workers)
+
+    def prove(self, tensors: Sequence[PlannedTensor], and_digest_outputs: bool) -> None:
+        """Compare what was written of `tensors` with every slice, where a proof is asked for."""
+
+        def prove_tensor(tensor: PlannedTensor) -> None:
+            name = tensor.header.name
+            file = self._home[name]
+            self.proven[name] = prove(tensor, file, file.layout.extents[name], self.files)
+            self.meter.advance(tensor.merged.size, tensors=1)
+
+        def digest_output(number: int) -> None:
+            self._output_digests[number] = file_digest(self.staged[number].path)
+
+        self._begin("proving", tensors)
+        work = [partial(digest_output, number) for number in range(len(self.staged) if and_digest_outputs else 0)]
+        if self.prepared.request.proof:
+            work += [partial(prove_tensor, tensor) for tensor in tensors]
+        in_parallel(lambda step: step(), work, self.prepared.request.workers)
+
+    def check_inputs(self) -> None:
+        """Refuse files that changed meanwhile, and files that are another rank's."""
+        check_no_rank_is_anothers_copy(self.prepared.plan, self.input_digests, self.files)
+        for file in self.files:
+            file.check_unchanged()
+
+    def record(self) -> Mapping[str, Any]:
+        """The document that becomes merge.json, when all is done."""
+        inputs = self.prepared.inputs([self.input_digests[rank] for rank in range(len(self.files))])
+        outputs = [self._output_digests[number] for number in range(len(self.staged))]
+        return build_record(self.prepared, inputs, outputs, self.proven)
+
+    def _begin(self, phase: str, tensors: Sequence[PlannedTensor]) -> None:
+        self.meter.begin(phase, sum(tensor.merged.size for tensor in tensors), len(tensors))
