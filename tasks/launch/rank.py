@@ -42,6 +42,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     _redirect(folder)
     folder.write_started(Started(rank, os.getpid(), platform.node(), time.time()))
     failure = _run(rank, arguments.module, arguments.arguments)
+    # Where all ranks raise the same, mpirun ends the others as soon as the first has left. They are heard first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _flush()
     _record(folder, failure)
     os._exit(failure.exit_code if failure else 0)
