@@ -21,6 +21,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     """All options of a merge by hand, beside `--run-directory`."""
     arguments = command_line.parser(description)
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_merge_options(arguments)
+    arguments.add_argument("--verify", type=Path, metavar="FILE", help="compare a merged file with its record")
+    return arguments
+
+
+def add_merge_options(arguments: argparse.ArgumentParser) -> None:
+    """What to merge, into what, and how."""
     add_source_options(arguments)
     arguments.add_argument("--output", type=Path, metavar="FILE", help="*.ckpt or *.safetensors")
     arguments.add_argument("--format", choices=("ckpt", "safetensors"), help="where the output's name has no suffix")
@@ -31,8 +38,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     arguments.add_argument("--crc", action="store_true", help="end a .ckpt with MindSpore's checksum")
     arguments.add_argument("--no-proof", action="store_true", help="compare replicas, but don't read the output again")
     arguments.add_argument("--dry-run", action="store_true", help="only say what would be done, and what it would take")
-    arguments.add_argument("--verify", type=Path, metavar="FILE", help="compare a merged file with its record")
-    return arguments
 
 
 def add_source_options(arguments: argparse.ArgumentParser) -> None:

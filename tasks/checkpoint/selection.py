@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from tasks.checkpoint.file_index import Schema
 from tasks.checkpoint.tensor_types import CASTS, TEXT, TensorType
@@ -99,7 +100,7 @@ def _incidental(schemas: Iterable[Schema]) -> set[str]:
     return {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}
 
 
-def selection_record(selection: Selection) -> Mapping[str, object]:
+def selection_record(selection: Selection) -> dict[str, Any]:
     """The selection as it stands in merge.json."""
     return {
         "include": list(selection.include),
@@ -108,3 +109,14 @@ def selection_record(selection: Selection) -> Mapping[str, object]:
         "known_only": selection.known_only,
         "dtype": selection.dtype,
     }
+
+
+def selection_from(record: Mapping[str, Any]) -> Selection:
+    """The selection that `selection_record` described."""
+    return Selection(
+        include=tuple(record["include"]),
+        exclude=tuple(record["exclude"]),
+        weights_only=bool(record["weights_only"]),
+        known_only=bool(record["known_only"]),
+        dtype=record["dtype"],
+    )

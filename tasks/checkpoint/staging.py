@@ -76,6 +76,19 @@ def reserved_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
         os.close(descriptor)
 
 
+@contextmanager
+def opened_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
+    """The file that `reserved_file` left at `path`, open while the block runs."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be opened: {error.strerror}; plan again") from error
+    try:
+        yield StagedFile(layout, path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _reserve(descriptor: int, size: int, path: Path) -> None:
     if not size:
         return
