@@ -27,10 +27,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks import atomic
-from tasks.config import RunConfig
 from tasks.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from tasks.config import RunConfig
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -130,6 +133,8 @@ class RunDirectory:
 
     def read_config(self) -> RunConfig:
         """The run's parameters, as the first task validated them."""
+        from tasks.config import RunConfig  # pydantic, which a merge by hand does without
+
         return RunConfig.from_json(self.read(self.config_file, "prepare_dataset"))
 
     def read(self, file: Path, task: str) -> bytes:
