@@ -45,7 +45,7 @@ def parameters(width: int, layers: int) -> Iterator[Parameter]:
 
 def model_of(size: int) -> tuple[int, int]:
     """The width and number of layers whose whole checkpoint has about `size` bytes."""
-    width = 256 if size < 64 << 20 else 1024 if size < 2 << 30 else 2048
+    width = next((width for limit, width in ((32 << 20, 128), (512 << 20, 512), (2 << 30, 1024)) if size < limit), 2048)
     per_parameter, per_layer = 10, 12 * width * width
     return width, max(1, round((size / per_parameter - 8 * width * width) / per_layer))
 

@@ -77,7 +77,7 @@ def plan_parts(request: MergeRequest) -> dict[str, Any]:
     with exclusive(request.output):
         check_record_is_ours(request)
         document = _plan_document(prepared)
-        if not _has_plan(folder, document):
+        if not _has_plan(folder, document, prepared):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
             with ExitStack() as stack:
@@ -181,10 +181,13 @@ def _plan_digest(prepared: Prepared) -> str:
     return blake3(json.dumps(described, sort_keys=True, default=list).encode()).hexdigest()
 
 
-def _has_plan(folder: Path, document: Mapping[str, Any]) -> bool:
+def _has_plan(folder: Path, document: Mapping[str, Any], prepared: Prepared) -> bool:
+    """Whether this plan is there, with the files that it reserved: a commit that was killed may have taken them."""
+    paths = [(folder / file.name, file.size) for file in prepared.files]
     try:
-        return _read_json(folder / "plan.json") == document
-    except (MissingShard, CorruptShard):
+        planned = _read_json(folder / "plan.json") == document
+        return planned and all(path.stat().st_size == size for path, size in paths)
+    except (MissingShard, CorruptShard, FileNotFoundError):
         return False
 
 

@@ -96,6 +96,14 @@ def test_an_equal_plan_keeps_the_parts_that_are_done(request_):
     commit_parts(request_.output)
 
 
+def test_a_plan_whose_files_are_gone_is_made_again(request_):
+    plan_parts(request_)
+    (parts_folder(request_.output) / "model.ckpt").unlink()
+    plan_parts(request_)
+    write_part(request_.output, Part(1, 1))
+    commit_parts(request_.output)
+
+
 def test_another_plan_discards_the_parts_of_the_old_one(request_):
     plan_parts(request_)
     write_part(request_.output, Part(1, 1))

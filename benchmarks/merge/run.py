@@ -1,0 +1,174 @@
+"""Ours beside `cp`, MindSpore's functions and PyTorch's, in one run: `python -m benchmarks.merge.run [--sizes …]`.
+
+Every contender works on the same slices, which are in the page cache, in a process of its own; its wall time,
+processor time and peak memory (the sum over its process tree, sampled every 20 ms) are measured from outside. Fast
+contenders are repeated, taking turns, and the median is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.merge.contenders import CONTENDERS
+from benchmarks.merge.shard_sets import save
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+REPEATED = ("cp", "shardline")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of one contender. Seconds; `work` leaves the interpreter's start and the imports out. Memory in MB."""
+
+    contender: str
+    size: int
+    wall: float
+    work: float
+    processor: float
+    memory: float
+
+
+def measure(name: str, size: int, shards: Path, strategy: Path, output: Path) -> Measured | None:
+    """Run one contender; `None` where it failed, with its last words printed."""
+    warm(shards)
+    os.sync()
+    command = [sys.executable, "-m", "benchmarks.merge.contenders", name, str(shards), str(strategy), str(output)]
+    started = time.perf_counter()
+    before = os.times()
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = PeakMemory(process.pid)
+    out, errors = process.communicate()
+    wall, after = time.perf_counter() - started, os.times()
+    shutil.rmtree(output, ignore_errors=True)
+    if process.returncode:
+        print(f"{name}: failed: {errors.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    processor = after.children_user - before.children_user + after.children_system - before.children_system
+    return Measured(name, size, wall, float(out.splitlines()[-1]), processor, peak.stop() / 1e6)
+
+
+class PeakMemory:
+    """The greatest resident memory of a process and its descendants together."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._peak, self._ended = pid, 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._peak
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.02):
+            self._peak = max(self._peak, self._resident())
+
+    def _resident(self) -> int:
+        try:
+            root = psutil.Process(self._pid)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return 0
+        return sum(_resident(process) for process in tree)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def warm(shards: Path) -> None:
+    """Bring the slices into the page cache."""
+    for path in [*shards.rglob("*"), shards.parent / "merged.bytes"]:
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                buffer = bytearray(1 << 20)
+                while file.readinto(buffer):
+                    pass
+
+
+def run_size(size: int, suffix: str, repeats: int, folder: Path) -> list[Measured]:
+    """All contenders that take this format, at one size."""
+    shards = folder / "shards"
+    strategy = save(shards, size, suffix)
+    merged = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())
+    with (folder / "merged.bytes").open("wb") as file:
+        for _ in range(_merged_size(shards, strategy) >> 20):
+            file.write(os.urandom(1 << 20))
+    print(f"{size / 1e9:.2f} GB, {suffix}: slices of {merged / 1e9:.2f} GB", file=sys.stderr)
+    names = [name for name, (takes, _) in CONTENDERS.items() if takes == suffix]
+    if importlib.util.find_spec("torch") is None:
+        names = [name for name in names if not name.startswith("torch")]
+    results = []
+    for turn in range(repeats):
+        for name in names:
+            if turn == 0 or name.startswith(REPEATED):
+                measured = measure(name, size, shards, strategy, folder / "output")
+                results += [measured] if measured else []
+                print(f"  {name}: {measured}", file=sys.stderr)
+    return results
+
+
+def _merged_size(shards: Path, strategy: Path) -> int:
+    from tasks.checkpoint.request import MergeRequest, prepare
+
+    return prepare(MergeRequest(shards, (strategy,), shards.parent / "x.ckpt")).plan.bytes_out
+
+
+def medians(results: list[Measured]) -> list[Measured]:
+    """One row for each contender and size."""
+    rows = []
+    for key in dict.fromkeys((row.size, row.contender) for row in results):
+        runs = [row for row in results if (row.size, row.contender) == key]
+        middle = {name: statistics.median(getattr(row, name) for row in runs) for name in ("wall", "work", "processor")}
+        rows.append(Measured(key[1], key[0], **middle, memory=max(row.memory for row in runs)))
+    return rows
+
+
+def machine() -> str:
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.processor())  # fmt: skip
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores of {model}, {psutil.virtual_memory().total >> 30} GiB, Python {platform.python_version()}"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--sizes", type=float, nargs="+", default=[0.01, 0.3, 1.0, 4.0], help="GB")
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--folder", type=Path, help="where to put the slices; default: a temporary folder")
+    parsed = arguments.parse_args()
+    results = []
+    for size in parsed.sizes:
+        for suffix in (".ckpt", ".safetensors"):
+            with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
+                results += run_size(int(size * 1e9), suffix, parsed.repeats, Path(folder))
+    document = {
+        "machine": machine(),
+        "load_average_at_the_end": os.getloadavg()[1],
+        "rows": [asdict(row) for row in medians(results)],
+    }
+    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
