@@ -36,9 +36,9 @@ def resume(checkpoints: Path, cell: Any, backend: SingleDevice, identity: Identi
     return newest.step
 
 
-def warm_start(file: Path, cell: Any, backend: SingleDevice) -> None:
-    """Load the weights in the integrated checkpoint `file` into `cell`, compiled before; its states stay."""
-    weights = cell.trainable_params()
+def warm_start(file: Path, network: Any, backend: SingleDevice) -> None:
+    """Load the weights in the integrated checkpoint `file` into `network`, whose training step was compiled before."""
+    weights = network.trainable_params()
     names = {parameter.name for parameter in weights}
     saved = read_checkpoint(file)
     arrays = {name: _part(saved, name, backend) for name in saved if name in names}

@@ -119,5 +119,5 @@ def _start_from_current(config: RunConfig, step_cell: Any, backend: SingleDevice
             f"start_from is 'current', but the model store has no version of {config.model_name} yet; "
             "train from 'scratch' first, or correct model_name"
         )
-    warm_start(version.model_file, step_cell, backend)
+    warm_start(version.model_file, step_cell.network, backend)
     print(f"started from version {version.version} of {config.model_name}", flush=True)

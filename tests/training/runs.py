@@ -1,0 +1,95 @@
+"""Whole runs of the task train: started as the DAG starts them, interrupted for real, and read back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tasks.checkpoint.checkpoint_file import read_checkpoint
+from tasks.checkpoint.shard_set import ShardSet
+from tasks.checkpoint.strategy import read_strategy
+
+PROJECT = Path(__file__).parents[2]
+SMALL = {"batch_size": 256, "epochs": 2, "save_checkpoint_steps": 5, "keep_checkpoint_max": 2}
+STEPS_PER_EPOCH = 17
+LAST = 34
+
+
+def environment(home):
+    return os.environ | {"SHARDLINE_HOME": str(home)}
+
+
+def start(run, home):
+    command = [sys.executable, "-m", "tasks.launch", "tasks.train", "--run-directory", str(run.path)]
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def train(run, home):
+    """Train to the end; the result, and all that was printed."""
+    process = start(run, home)
+    output, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, output + errors
+    return json.loads(output.splitlines()[-1]), output
+
+
+def fail(run, home):
+    """Train, and fail; what was printed."""
+    process = start(run, home)
+    output, errors = process.communicate(timeout=280)
+    assert process.returncode != 0, output
+    return output + errors
+
+
+def kill_a_rank_after_the_first_shard_set(run, home):
+    """Start training, end its last rank by SIGKILL once a shard set is complete, and wait for the rest."""
+    process = start(run, home)
+    rank = run.read_config().world_size - 1
+    while process.poll() is None and not ShardSet.steps(run.checkpoints):
+        time.sleep(0.005)
+    started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
+    os.kill(started["pid"], signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+
+
+def slices(run, step):
+    """Every rank's tensors in the shard set of `step`, whose files are as its manifest says."""
+    shard_set = ShardSet.read(ShardSet.path(run.checkpoints, step))
+    shard_set.verify(run.checkpoints)
+    return [dict(read_checkpoint(run.checkpoints / item.path)) for item in shard_set.slices]
+
+
+def whole(run, step):
+    """Every parameter and optimizer state of a shard set, assembled by the strategy file."""
+    layouts = read_strategy(run.strategy_file(run.read_config())).layouts
+    ranks = slices(run, step)
+    tensors = {}
+    for name, part in ranks[0].items():
+        if name not in layouts:
+            tensors[name] = part
+            continue
+        shape = layouts[name].full_shape(part.shape)
+        tensors[name] = np.full(shape, np.nan, part.dtype)
+        for rank, held in enumerate(ranks):
+            tensors[name][layouts[name].slice_of(rank, shape)] = held[name]
+    return tensors
+
+
+def losses(run):
+    records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    return [(record["step"], record["loss"]) for record in records if "step" in record]
+
+
+def assert_same_bits(run, other, step):
+    """Every rank holds the same tensors at `step`, to the bit."""
+    for found, expected in zip(slices(run, step), slices(other, step), strict=True):
+        assert set(found) == set(expected)
+        for name in expected:
+            assert found[name].tobytes() == expected[name].tobytes(), name

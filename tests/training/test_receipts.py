@@ -1,0 +1,47 @@
+"""Rank 0 waits for every rank's receipt, and no longer than it should."""
+
+import threading
+
+import pytest
+
+from tasks.checkpoint.shard_set import SliceFile
+from tasks.errors import TrainingError
+from tasks.training.receipts import Receipts
+
+
+def slices(rank: int) -> SliceFile:
+    return SliceFile(rank, f"rank_{rank}/checkpoint-1_5.ckpt", 10, "0" * 64)
+
+
+def test_receipts_are_collected_in_the_order_of_ranks(tmp_path):
+    receipts = Receipts(tmp_path)
+    late = threading.Timer(0.05, receipts.leave, (5, slices(0)))
+    late.start()
+    for rank in (2, 1):
+        receipts.leave(5, slices(rank))
+    assert receipts.collect(5, world_size=3) == (slices(0), slices(1), slices(2))
+    late.join()
+
+
+def test_ranks_that_never_save_are_named(tmp_path):
+    receipts = Receipts(tmp_path, patience_seconds=0.05)
+    receipts.leave(5, slices(1))
+    with pytest.raises(TrainingError, match=r"step 5: expected all 3 ranks.*ranks \[0, 2\] did not"):
+        receipts.collect(5, world_size=3)
+
+
+def test_what_an_earlier_try_left_is_discarded_rank_by_rank(tmp_path):
+    Receipts(tmp_path).leave(5, slices(0))
+    Receipts(tmp_path).leave(5, slices(1))
+    receipts = Receipts(tmp_path, patience_seconds=0.05)
+    receipts.discard_of(1)
+    with pytest.raises(TrainingError, match=r"ranks \[1\] did not"):
+        receipts.collect(5, world_size=2)
+
+
+def test_receipts_are_of_one_step(tmp_path):
+    receipts = Receipts(tmp_path)
+    for step in (5, 10):
+        receipts.leave(step, slices(0))
+    receipts.discard(5)
+    assert receipts.collect(10, world_size=1) == (slices(0),)
