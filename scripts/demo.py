@@ -1,7 +1,7 @@
 """`make demo`: one real run of the DAG `sharded_training`, without a server, and a summary of what it left.
 
 Airflow runs the DAG (`airflow dags test`) and writes its log as JSON lines; shown here is what the tasks themselves
-say. The whole log stays in `.airflow/demo.jsonl`.
+say. The whole log stays in `demo.jsonl` in Airflow's home.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 from scripts import local_airflow
@@ -86,9 +87,8 @@ class Progress:
         return "\n".join((self.task_lines or self.complaints)[-10:])
 
 
-def run(conf: str) -> tuple[int, Progress]:
+def run(home: Path, conf: str) -> tuple[int, Progress]:
     """Run the DAG with the parameters in the JSON object `conf`; its exit code, and what the log told."""
-    home = local_airflow.HOME
     variables = local_airflow.environment(home, os.environ) | {"AIRFLOW__LOGGING__JSON_LOGS": "True"}
     local_airflow.initialise(home, variables)
     command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "-c", conf]
@@ -104,16 +104,21 @@ def run(conf: str) -> tuple[int, Progress]:
     return airflow.returncode, progress
 
 
-def report(code: int, progress: Progress) -> int:
+def report(home: Path, code: int, progress: Progress) -> int:
     """Print the summary of a run that succeeded, or why it failed; return the exit code."""
     if code:
-        print(f"\nThe demo failed{f' in {progress.task}' if progress.task else ''}. Log: .airflow/demo.jsonl\n")
+        print(f"\nThe demo failed{f' in {progress.task}' if progress.task else ''}. Log: {home / 'demo.jsonl'}\n")
         print(progress.message(), flush=True)
         return 1
-    directory = RunDirectory(home_from(os.environ).run(DAG_ID, progress.run_id))
+    directory = RunDirectory(_short(home_from(os.environ).run(DAG_ID, progress.run_id)))
     times = "  ".join(f"{task} {seconds:.0f} s" for task, seconds in progress.seconds.items())
     print(f"\n── {directory.path} ──\n{summary(directory)}\n\nTime       {times}\n\n{NEXT}", flush=True)
     return 0
+
+
+def _short(path: Path) -> Path:
+    """`path` from here, where it lies below: shorter to read, and as good to type."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 NEXT = """Next:
@@ -125,8 +130,11 @@ NEXT = """Next:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--conf", default="{}", help="JSON object of parameters that differ from their defaults")
+    arguments.add_argument("--home", type=Path, default=local_airflow.HOME, help="Airflow's home")
+    chosen = arguments.parse_args()
+    home = chosen.home.absolute()
     try:
-        return report(*run(arguments.parse_args().conf))
+        return report(home, *run(home, chosen.conf))
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130

@@ -26,9 +26,8 @@ for name; do
   $python $reason"
 done
 
-cat >&2 <<MESSAGE
+echo "\
 Shardline needs Python 3.10, 3.11 or 3.12 with venv and ensurepip (MindSpore 2.10 has no build for any other).
 Found:${unsuitable:- none of $*}
-Install one, or name one: make PYTHON=/path/to/python3.11
-MESSAGE
+Install one, or name one: make PYTHON=/path/to/python3.11" >&2
 exit 1

@@ -63,7 +63,7 @@ def curve(values: Sequence[float], width: int = 64, height: int = 6) -> list[str
     eighths = [round(mean / top * height * 8) for mean in means]
     rows = ["".join(BLOCKS[max(0, min(8, bar - 8 * row))] for bar in eighths) for row in reversed(range(height))]
     labels = [f"Loss {top:5.2f}", *[""] * (height - 2), f"{0:.2f}"]
-    foot = f"{'':10} step 1{f'step {len(values)}, loss {values[-1]:.3f}':>{columns - 6}}"
+    foot = f"{'':10} step 1" + f"step {len(values)}, loss {values[-1]:.3f}".rjust(max(columns - 6, 28))
     return [*(f"{label:>10} {row}" for label, row in zip(labels, rows, strict=True)), foot]
 
 

@@ -1,0 +1,87 @@
+"""`make ui`: its port, its password, and that nothing outlives it. (tests/airflow uses the server itself.)"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import ui
+from scripts.local_airflow import PROJECT, environment
+from tests.airflow.conftest import free_port, processes_of, start_ui
+
+
+def test_a_port_in_use_is_refused_with_the_remedy(tmp_path):
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", 0))
+        occupant.listen()
+        port = occupant.getsockname()[1]
+        finished = subprocess.run(
+            [sys.executable, "-m", "scripts.ui", "--home", str(tmp_path), "--port", str(port)],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == (
+        f"port {port} on 127.0.0.1 cannot be used (Address already in use); choose another: make ui PORT=8081"
+    )
+
+
+def test_the_password_is_made_once_and_only_the_user_reads_it(tmp_path):
+    first = ui.password(tmp_path)
+    assert ui.password(tmp_path) == first
+    assert len(first) >= 16
+    assert (tmp_path / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_users_own_airflow_and_python_do_not_leak_in(tmp_path):
+    variables = environment(
+        tmp_path, {"AIRFLOW_HOME": "/x", "AIRFLOW__CORE__EXECUTOR": "X", "PYTHONPATH": "/x", "HTTPS_PROXY": "proxy"}
+    )
+    assert "/x" not in variables.values()
+    assert variables["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert variables["HTTPS_PROXY"] == "proxy"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
+def test_nothing_outlives_it(airflow_database, number):
+    home = Path(os.environ["AIRFLOW_HOME"])
+    before = {process.pid for process in processes_of(home)}
+    server = start_ui(home, free_port())
+    server.send_signal(number)
+    server.wait()
+    while {process.pid for process in processes_of(home)} - before:
+        time.sleep(0.2)
+
+
+STOPPING = """
+import os, sys, time
+from pathlib import Path
+import psutil
+from scripts import processes
+
+log = Path(sys.argv[1])
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+processes.adopt_orphans()
+processes.start(["sh", "-c", f"setsid {sys.executable} -c '{stubborn}' & exit"], os.environ, log)
+while not log.read_text():
+    time.sleep(0.05)
+assert psutil.Process().children(recursive=True)
+processes.stop_descendants(grace=0.5)
+assert psutil.Process().children(recursive=True) == []
+print("none left")
+"""
+
+
+def test_descendants_that_ignore_sigterm_and_hide_in_another_session_are_ended(tmp_path):
+    """In a process of its own: pytest itself must not become the reaper of what other tests start."""
+    finished = subprocess.run(
+        [sys.executable, "-c", STOPPING, tmp_path / "log"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert (finished.stdout, finished.returncode) == ("none left\n", 0), finished.stderr
