@@ -18,10 +18,10 @@ export CONF ?= {}
 export PORT ?= 8080
 ARGS ?=
 
-.PHONY: help demo ui test lint format airflow lock clean
+.PHONY: help demo ui test soak rehearsal lint format docs screenshots airflow lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train, merge, validate and promote a model, without a server; CONF='{"epochs": 2}' sets parameters
 	@$(PYTHON_IN_VENV) -m scripts.demo --conf "$$CONF"
@@ -30,7 +30,19 @@ ui: $(INSTALLED) ## Airflow's user interface on 127.0.0.1, until Ctrl-C; PORT=80
 	@$(PYTHON_IN_VENV) -m scripts.ui --port "$$PORT"
 
 test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest
-	$(PYTHON_IN_VENV) -m pytest $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -m 'not soak and not rehearsal' $(ARGS)
+
+soak: $(INSTALLED_DEV) ## Run the long and large tests
+	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)
+
+rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without having them
+	@$(PYTHON_IN_VENV) -m pytest -m rehearsal $(ARGS)
+
+screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
+	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow/test_three_uses.py
+
+docs: $(INSTALLED) ## Make the documents' generated pages again
+	@$(PYTHON_IN_VENV) -m scripts.parameters > docs/parameters.md
 
 lint: $(INSTALLED_DEV) ## Check style, types, the direction of imports and the container files
 	$(PYTHON_IN_VENV) -m ruff check .
