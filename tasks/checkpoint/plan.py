@@ -165,6 +165,8 @@ def _within_stage(found: Mapping[TensorHeader, Sequence[int]], first: int, count
 def _stage_copy(
     name: str, first: int, layout: Layout, local: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
 ) -> Copy:
+    if sum(len(ranks) for ranks in local.values()) == layout.world_size:
+        return Copy(first, layout, _consecutive(first, layout.world_size))
     holders = frozenset(_some(local))
     for group in layout.replica_groups():
         if not any(first + rank in holders for rank in group):
@@ -231,6 +233,12 @@ def _check_not_a_slice(header: TensorHeader, staged: StagedLayouts) -> None:
 
 def _some(found: Mapping[TensorHeader, Sequence[int]]) -> list[int]:
     return sorted(rank for ranks in found.values() for rank in ranks)
+
+
+@lru_cache(maxsize=256)
+def _consecutive(first: int, count: int) -> tuple[int, ...]:
+    """The same tuple for all tensors: a plan has thousands of tensors over thousands of ranks."""
+    return tuple(range(first, first + count))
 
 
 class HeldSlices:
