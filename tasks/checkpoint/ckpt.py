@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.checkpoint.file_index import Extent, FileIndex, Schema, TensorHeader, check_name, file_size
+from tasks.checkpoint.file_index import Extent, FileIndex, Schema, TensorHeader, check_name, readable
 from tasks.checkpoint.tensor_types import BY_NAME, TEXT
 from tasks.checkpoint.wire import LENGTH_DELIMITED, Cursor, encode_bytes, encode_number, encode_varint, signed
 from tasks.errors import CorruptShard, UnsupportedFormat
@@ -45,12 +45,8 @@ def index_ckpt(path: Path) -> FileIndex:
     Raises `CorruptShard` with the place where the bytes are no checkpoint, `UnsupportedFormat` for an encrypted file,
     map tensors or an unknown type.
     """
-    size = file_size(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _Indexer(path, size, descriptor).run()
-    finally:
-        os.close(descriptor)
+    with readable(path) as descriptor:
+        return _Indexer(path, os.fstat(descriptor).st_size, descriptor).run()
 
 
 class _Indexer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.checkpoint.ckpt import TRAILER_LENGTH
-from tasks.checkpoint.file_index import FileIndex
+from tasks.checkpoint.file_index import FileIndex, readable
 from tasks.checkpoint.shard_set import ShardSet, digest_message, file_digest
 from tasks.checkpoint.tensor_io import OpenCheckpoint
 from tasks.errors import CorruptShard
@@ -49,11 +49,8 @@ def _check_crc(file: OpenCheckpoint) -> None:
 
 
 def _ckpt_crc(index: FileIndex) -> int:
-    descriptor = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with readable(index.path) as descriptor:
         return crc32_of(descriptor, index.size - TRAILER_LENGTH, index.path)
-    finally:
-        os.close(descriptor)
 
 
 def _safetensors_crc(file: OpenCheckpoint) -> int:

@@ -6,8 +6,10 @@ file's index is little more than one array of offsets.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -102,6 +104,25 @@ def check_name(name: str, path: Path) -> None:
         raise CorruptShard(
             f"{path}: expected a parameter's name, found {name!r}; the file was not written by a training run"
         )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[int]:
+    """A descriptor of the regular file at `path`, open for reading while the block runs.
+
+    Whatever the system refuses is `MissingShard` where it cannot be opened, `CorruptShard` where it cannot be read.
+    """
+    file_size(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MissingShard(f"{path}: cannot be opened: {error.strerror}; is it readable for this user?") from error
+    try:
+        yield descriptor
+    except OSError as error:
+        raise CorruptShard(f"{path}: cannot be read: {error.strerror}; is the disk faulty?") from error
+    finally:
+        os.close(descriptor)
 
 
 def file_size(path: Path) -> int:

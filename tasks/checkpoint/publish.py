@@ -42,7 +42,8 @@ def remove_abandoned_files(output: Path) -> None:
     """Remove what merges into `output` that no longer run left staged, whatever their files were called."""
     for path in output.parent.glob(f".{glob.escape(output.stem)}*.staged"):
         target, _, _ = path.name[1:].rsplit(".", 2)
-        atomic.remove_abandoned(path.with_name(target))
+        if path.is_file():
+            atomic.remove_abandoned(path.with_name(target))
 
 
 def check_record_is_ours(request: MergeRequest) -> None:

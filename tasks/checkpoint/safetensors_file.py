@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader, check_name, file_size
+from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader, check_name, readable
 from tasks.checkpoint.tensor_types import BY_CODE, INT4, TensorType
 from tasks.errors import CorruptShard, UnsupportedFormat
 
@@ -26,15 +26,15 @@ _parsed: dict[bytes, tuple[Schema, Any, dict[str, str], int]] = {}
 
 def index_safetensors(path: Path) -> FileIndex:
     """The index of the .safetensors at `path`; `CorruptShard` where it is none, `UnsupportedFormat` for other types."""
-    size = file_size(path)
-    with path.open("rb", buffering=0) as file:
-        length = int.from_bytes(file.read(8), "little")
+    with readable(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
         if size < 10 or length > min(size - 8, _LARGEST_HEADER):
             raise CorruptShard(
                 f"{path}, byte 0: expected a header of at most {max(size - 8, 0)} bytes, found a length of {length}; "
                 "the file is truncated, damaged or no .safetensors"
             )
-        header = os.pread(file.fileno(), length, 8)
+        header = os.pread(descriptor, length, 8)
     # The ranks of one run often have one header: remember the last.
     if header not in _parsed:
         _parsed.clear()

@@ -120,11 +120,14 @@ def digest_message(shard_set: ShardSet, item: SliceFile, file: Path, digest: str
 
 
 def file_digest(path: Path) -> str:
-    """The BLAKE3 digest of a file's content, in hex; reads 1 MiB at a time."""
+    """The BLAKE3 digest of a file's content, in hex; reads 1 MiB at a time. `CorruptShard` where it cannot be read."""
     digest, buffer = blake3(), memoryview(bytearray(_BUFFER))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+    except OSError as error:
+        raise CorruptShard(f"{path}: cannot be read: {error.strerror}; restore the file") from error
     return digest.hexdigest()
 
 

@@ -72,9 +72,12 @@ def find_slices(directory: Path, world_size: int | None, step: str | None = None
     """
     if not directory.is_dir():
         raise MissingShard(f"{directory}: there is no such folder; expected one that holds rank_0, rank_1, …")
-    if ShardSet.steps(directory) and "_" not in (step or ""):
-        return _with_manifest(directory, world_size, step)
-    return _by_names(directory, world_size, step)
+    try:
+        if ShardSet.steps(directory) and "_" not in (step or ""):
+            return _with_manifest(directory, world_size, step)
+        return _by_names(directory, world_size, step)
+    except OSError as error:
+        raise MissingShard(f"{directory}: cannot be listed: {error}; is it readable for this user?") from error
 
 
 def _with_manifest(directory: Path, world_size: int | None, step: str | None) -> SliceSet:

@@ -107,7 +107,12 @@ def ranges(extents: Sequence[Extent], start: int, length: int) -> Iterator[Exten
 def _read_exactly(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
     view = target.data
     while view:
-        count = os.preadv(descriptor, [view], offset)
+        try:
+            count = os.preadv(descriptor, [view], offset)
+        except OSError as error:
+            raise CorruptShard(
+                f"{path}: cannot be read at byte {offset}: {error.strerror}; restore the file"
+            ) from error
         if not count:
             raise CorruptShard(f"{path}: expected {len(view)} more bytes at {offset}, found the end; was it truncated?")
         view, offset = view[count:], offset + count

@@ -422,3 +422,29 @@ def test_a_device_that_fails_while_publishing_is_refused(case, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", failing)
     case.refused(OutputError, "cannot be published")
+
+
+def test_a_disk_that_fails_while_reading_is_refused(case, monkeypatch):
+    def failing(descriptor: int, buffers: list, offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", failing)
+    case.refused(CorruptShard, r"rank_0.*cannot be read at byte .*Input/output error")
+
+
+def test_a_file_that_cannot_be_opened_is_refused(case, monkeypatch):
+    genuine = os.open
+
+    def forbidden(path: object, flags: int, mode: int = 0o777) -> int:
+        if str(path).endswith(f"rank_4/{NAME}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return genuine(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    case.refused(MissingShard, r"rank_4.*cannot be opened: Permission denied")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(case):
+    case.file(1).unlink()
+    case.file(1).mkdir()
+    case.refused(MissingShard, r"rank_1.*there is no such checkpoint file")
