@@ -54,8 +54,13 @@ class Launch:
         """Until all ranks have met, so that each is somewhere inside its module."""
         logs = [self.directory.rank_log(rank) for rank in range(world_size)]
         wait_until(
-            lambda: all(log.exists() and "has met" in log.read_text(errors="replace") for log in logs), "ranks have met"
+            lambda: (
+                self.process.poll() is not None
+                or all(log.exists() and "has met" in log.read_text(errors="replace") for log in logs)
+            ),
+            f"ranks have met; their logs are in {self.directory.logs}",
         )
+        assert self.process.poll() is None, self.wait()
 
     def pid_of_rank(self, rank: int) -> int:
         started = rank_folder(self.directory.logs, rank).read_started()

@@ -11,8 +11,8 @@ from tasks.launch.hang import Progress, place
 
 @pytest.fixture
 def directory(directory):
-    """A run directory for 4 ranks that may stand still for 2 seconds."""
-    directory.write_config(RunConfig(world_size=4, hang_timeout=2))
+    """A run directory for 4 ranks that may stand still for 6 seconds."""
+    directory.write_config(RunConfig(world_size=4, hang_timeout=6))
     return directory
 
 
@@ -47,7 +47,7 @@ def test_a_rank_that_cannot_answer_is_named(start):
 
 
 def test_steps_and_log_lines_are_progress(start, directory):
-    ended = start("count 5", ranks="3").wait()
+    ended = start("count 8", ranks="3").wait()
     assert ended.exit_code == 0, ended.stderr
 
 
