@@ -24,6 +24,8 @@ from tasks.checkpoint.unchanged import recorded_merge
 from tasks.checkpoint.work import MergeWork
 from tasks.errors import OutputError
 
+_FLUSH_SECONDS = 0.1
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -76,10 +78,10 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
         files = stack.enter_context(open_all(prepared.slices.files))
         staged = [stack.enter_context(staged_file(layout, directory / layout.name)) for layout in prepared.files]
         work = MergeWork(prepared, files, staged, meter)
-        work.write(tensors)
-        for file in staged:
-            file.finish()
         with _flushing(staged):
+            work.write(tensors)
+            for file in staged:
+                file.finish()
             # A file that isn't the manifest's is the better explanation of a difference: digests come first.
             work.digest_inputs(range(len(files)))
             work.prove(tensors, and_digest_outputs=True)
@@ -91,13 +93,14 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
 
 @contextmanager
 def _flushing(staged: Sequence[StagedFile]) -> Iterator[None]:
-    """Flush to disk while the block runs: the proof reads from memory what the disk is still writing."""
-    failures: list[OutputError] = []
+    """Flush to disk again and again while the block runs, so that the disk is busy from the first block on."""
+    ended, failures = threading.Event(), []
 
     def flush() -> None:
         try:
-            for file in staged:
-                file.flush()
+            while not ended.wait(_FLUSH_SECONDS):
+                for file in staged:
+                    file.flush()
         except OutputError as error:
             failures.append(error)
 
@@ -106,6 +109,7 @@ def _flushing(staged: Sequence[StagedFile]) -> Iterator[None]:
     try:
         yield
     finally:
+        ended.set()
         thread.join()
     if failures:
         raise failures[0]
