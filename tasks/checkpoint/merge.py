@@ -60,7 +60,18 @@ def notices_of(prepared: Prepared) -> tuple[str, ...]:
         "were swapped, nothing can tell"
         for ranks in indistinguishable_ranks(prepared.plan)
     )
-    return (*prepared.slices.notices, *doubts)
+    return (*prepared.slices.notices, *doubts, *_absences(prepared))
+
+
+def _absences(prepared: Prepared) -> Iterator[str]:
+    """A .ckpt doesn't say whether redundant slices were left out of it on purpose."""
+    copies = ((tensor, copy) for tensor in prepared.plan.tensors if tensor.is_known for copy in tensor.copies)
+    lacking = [tensor.header.name for tensor, copy in copies if len(copy.holders) < copy.layout.world_size]
+    if lacking and any(file.format == "ckpt" for file in prepared.slices.files):
+        yield (
+            f"{len(lacking)} tensors, such as {lacking[0]}, are missing on some ranks; the slices were taken from "
+            "their replicas on others"
+        )
 
 
 def make_folder(folder: Path) -> None:

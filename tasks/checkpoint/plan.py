@@ -79,8 +79,8 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
     staged = nothing if integrated or layouts is None else layouts
     ranks = _ranks_by_schema(slices.files)
     names = _all_names(ranks)
-    known = {name for stage in layouts.stages for name in stage} if layouts else set(names)
-    unsaved = sorted(known.difference(names))
+    known = {name for stage in layouts.stages for name in stage} if layouts else None
+    unsaved = sorted((known or set()).difference(names))
     if unsaved:
         raise MissingShard(
             f"{slices.directory}: the strategy knows {len(unsaved)} parameters that no rank has saved, such as "

@@ -12,7 +12,7 @@ from tasks.checkpoint.tensor_types import CASTS, TEXT, TensorType
 from tasks.errors import ConfigError
 
 _STATE_PREFIXES = frozenset(
-    [
+    {
         "accu_grads",
         "accum",
         "accum_update",
@@ -43,9 +43,30 @@ _STATE_PREFIXES = frozenset(
         "step_size",
         "velocity",
         "vhat",
-    ]
+    }
 )
 """What the optimizers and training wrappers of MindSpore 2.10 put before a parameter's name to name its states."""
+
+
+_TRAINING_SCALARS = frozenset(
+    {
+        "beta1_power",
+        "beta2_power",
+        "cov_step",
+        "current_iterator_step",
+        "decay_steps",
+        "epoch_num",
+        "global_step",
+        "last_overflow_iterator_step",
+        "learning_rate",
+        "loss_scale",
+        "momentum",
+        "scale_sense",
+        "step_num",
+        "weight_decay",
+    }
+)
+"""Scalars that training saves beside the network; without a strategy nothing but their names tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +88,15 @@ class Selection:
         if self.dtype is not None and self.dtype not in CASTS:
             raise ConfigError(f"dtype {self.dtype!r}: expected one of {', '.join(CASTS)}")
 
-    def choose(self, names: Sequence[str], known: Iterable[str], schemas: Iterable[Schema]) -> list[str]:
-        """The names to keep, in order. `known` are those that the strategy knows."""
-        known, everything = set(known), set(names)
-        incidental = _incidental(schemas) - known if self.weights_only else set()
+    def choose(self, names: Sequence[str], known: set[str] | None, schemas: Iterable[Schema]) -> list[str]:
+        """The names to keep, in order. `known` are those that the strategy knows; `None` where there is none."""
+        everything = set(names)
+        incidental = _incidental(schemas, known) if self.weights_only else set()
         return [
             name
             for name in names
             if self._matches(name)
-            and not (self.known_only and name not in known)
+            and not (self.known_only and known is not None and name not in known)
             and not (self.weights_only and (is_optimizer_state(name, everything) or name in incidental))
         ]
 
@@ -94,10 +115,13 @@ def is_optimizer_state(name: str, names: set[str]) -> bool:
     return prefix in _STATE_PREFIXES and parameter in names
 
 
-def _incidental(schemas: Iterable[Schema]) -> set[str]:
-    """Scalars and strings: steps, learning rates, powers of beta."""
-    headers = (header for schema in schemas for header in schema.headers)
-    return {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}
+def _incidental(schemas: Iterable[Schema], known: set[str] | None) -> set[str]:
+    """Scalars and strings that are no parameters of the network: steps, learning rates, powers of beta."""
+    headers = {header for schema in schemas for header in schema.headers}
+    small = {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}
+    if known is not None:
+        return small - known
+    return {header.name for header in headers if header.type is TEXT} | small & _TRAINING_SCALARS
 
 
 def selection_record(selection: Selection) -> dict[str, Any]:

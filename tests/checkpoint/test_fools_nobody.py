@@ -252,6 +252,14 @@ def test_a_parameter_missing_in_all_ranks_is_refused(case):
     case.refused(MissingShard, r"knows 1 parameters that no rank has saved, such as layer3.weight")
 
 
+def test_a_slice_that_only_a_replica_holds_is_taken_and_said(case):
+    case.rewrite(2, **{"layer1.weight": None})
+    merged = case.merge()
+    assert np.array_equal(read_checkpoint(merged.output)["layer1.weight"], tensors()["layer1.weight"])
+    (notice,) = merged.notices
+    assert notice.startswith("1 tensors, such as layer1.weight, are missing on some ranks")
+
+
 def test_a_slice_that_no_replica_holds_is_refused(case):
     for rank in (2, 3, 6, 7):
         case.rewrite(rank, **{"layer1.weight": None})

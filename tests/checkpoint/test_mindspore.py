@@ -18,7 +18,7 @@ from tasks.checkpoint.request import MergeRequest
 from tasks.checkpoint.reshard import ReshardRequest, reshard
 from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.tensor_types import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, cast
-from tasks.errors import UnsupportedFormat
+from tasks.errors import LayoutError, UnsupportedFormat
 from tests.checkpoint.sharding import LAYOUTS, SHAPES, save_shards, save_strategy, slices_of, tensors
 
 GENERATOR = np.random.default_rng(7)
@@ -232,6 +232,32 @@ def test_optimizer_sharding_merges_to_what_mindspores_merge_gives(tmp_path):
     for name, array in whole.items():
         assert np.array_equal(ours[name], array)
         assert np.array_equal(theirs[name], array)
+
+
+def test_pipeline_stages_come_from_files_of_their_own_or_from_one_that_mindspore_merged(tmp_path):
+    layouts = [
+        {"up.weight": Layout((2, 2), ((), (0,))), "up-1.bias": Layout((4,), ((),))},
+        {"down.weight": Layout((2, 2), ((0,), ())), "down.bias": Layout((2, 2), ((1,),))},
+    ]
+    whole = {"up.weight": (4, 6), "up-1.bias": (6,), "down.weight": (6, 4), "down.bias": (4,)}
+    arrays = {name: GENERATOR.standard_normal(shape).astype(np.float32) for name, shape in whole.items()}
+    (tmp_path / "strategies").mkdir()
+    files = []
+    for stage, declared in enumerate(layouts):
+        files.append(save_strategy(tmp_path / "strategies" / f"stage{stage}.ckpt", declared, stage=stage))
+        for rank in range(4):
+            (tmp_path / "src" / f"rank_{stage * 4 + rank}").mkdir(parents=True)
+            kept = slices_of({name: arrays[name] for name in declared}, declared, rank)
+            saved_by_mindspore(tmp_path / "src" / f"rank_{stage * 4 + rank}" / "net-1_1.ckpt", kept)
+    merged_names = tmp_path / "merged_names.ckpt"
+    mindspore.merge_pipeline_strategys(str(tmp_path / "strategies"), str(merged_names))
+    for number, strategies in enumerate([tuple(files), tuple(reversed(files)), (merged_names,)]):
+        request = MergeRequest(tmp_path / "src", strategies, tmp_path / f"out{number}" / "model.ckpt")
+        found = read_checkpoint(merge(request).output)
+        assert list(found) == list(whole)
+        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    with pytest.raises(LayoutError, match="give the strategy of the run that saved them, all of its stages"):
+        merge(MergeRequest(tmp_path / "src", (files[0],), tmp_path / "out" / "model.ckpt"))
 
 
 def test_resharding_gives_the_slices_that_mindspore_gives(shards, tmp_path):

@@ -12,7 +12,7 @@ SCHEMA = Schema.of(
 )
 
 
-def choose(selection: Selection, known: tuple[str, ...] = ("a.weight", "a.scale")) -> list[str]:
+def choose(selection: Selection, known: set[str] | None = frozenset({"a.weight", "a.scale"})) -> list[str]:
     return selection.choose(NAMES, known, [SCHEMA])
 
 
@@ -22,6 +22,11 @@ def test_everything_is_kept_by_default():
 
 def test_weights_only_leaves_states_and_what_training_saves_beside_the_network():
     assert choose(Selection(weights_only=True)) == ["a.weight", "a.scale", "teacher.a.weight", "moment1.gone"]
+
+
+def test_without_a_strategy_scalars_are_told_apart_by_name():
+    kept = choose(Selection(weights_only=True, known_only=True), known=None)
+    assert kept == ["a.weight", "a.scale", "teacher.a.weight", "moment1.gone"]
 
 
 def test_known_only_leaves_what_the_strategy_does_not_know():
