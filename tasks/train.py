@@ -1,6 +1,6 @@
 """Train a network, sharded over the ranks that mpirun started. Every rank runs this.
 
-    python -m tasks.launch tasks.train --run-directory DIR        (or: mpirun -n N python -m tasks.train …)
+    python -m tasks.launch tasks.train --run-directory DIR        (one rank, without mpirun: python -m tasks.train)
 
 Leaves the strategy file, shard sets, metrics and reference logits in the run directory. Where that has a complete
 shard set of the same configuration, training goes on from its step and ends with the same weights, bit for bit.

@@ -10,6 +10,7 @@ batch_size, seed, steps, and layers as [name, inputs, outputs, relu].
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import mindspore
@@ -50,6 +51,7 @@ def train_step(settings):
     return step.set_train()
 
 
+@cache
 def samples():
     """Images float32 [4500, 1, 28, 28] and labels int32 [4500]: the embedded digits."""
     digits = Embedded().read()["train"]

@@ -87,6 +87,6 @@ def rank_of(environment: Mapping[str, str], world_size: int) -> int:
     if found != world_size:
         raise ConfigError(
             f"world_size is {world_size}, but {found} {'rank runs' if found == 1 else 'ranks run'}; start with "
-            f"`python -m tasks.launch tasks.train --run-directory DIR`, or `mpirun -n {world_size} python …`"
+            "`python -m tasks.launch tasks.train --run-directory DIR`, which has mpirun start as many as it takes"
         )
     return int(environment.get("OMPI_COMM_WORLD_RANK", "0"))

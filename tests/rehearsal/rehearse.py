@@ -101,11 +101,14 @@ def _compile(run: Path, rank: int) -> str | None:
     from tasks.config import RunConfig
     from tasks.networks.cells import build
     from tasks.parallel.semi_auto import SemiAutoBackend
+    from tasks.parallel.strategies import with_strategies_of
     from tasks.training.steps import train_step
     from tests.rehearsal.networks import rehearsed
 
     config = RunConfig.from_json((run / "config.json").read_bytes())
     network = rehearsed(config, (run / "network").read_text())
+    if config.strategy_load_file:
+        network = with_strategies_of(network.with_strategies({}), Path(config.strategy_load_file), config.world_size)
     backend = SemiAutoBackend(config, rank, network)
     backend.shard_automatically()
     step = train_step(build(network, config.batch_size, backend, config.seed), config)

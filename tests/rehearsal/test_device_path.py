@@ -14,11 +14,13 @@ from tests.rehearsal.rehearse import launch
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.timeout(1800)]
 
+LOADED = str(Path(__file__).parents[1] / "fixtures" / "strategy" / "tutorial_sgd.ckpt")
 CASES = {
     "tutorial, SGD": ("mlp", {"optimizer": "SGD"}),
     "tutorial, Momentum": ("mlp", {"optimizer": "Momentum"}),
     "tutorial, Adam": ("mlp", {"optimizer": "Adam"}),
     "tutorial, Adam, only trainable": ("mlp", {"optimizer": "Adam", "strategy_only_trainable_params": True}),
+    "tutorial, from a file": ("mlp", {"optimizer": "Adam", "strategy_load_file": LOADED}),
     "tutorial, JSON": ("mlp", {"optimizer": "Momentum", "strategy_save_file": "strategy.json"}),
     "tensor parallel, Adam": ("tensor_parallel", {"optimizer": "Adam"}),
     "mixed, Momentum": ("mixed", {"optimizer": "Momentum"}),

@@ -1,0 +1,124 @@
+"""Which backend a run gets, what it needs from its surroundings, and the device path's contexts without a device."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mindspore
+import pytest
+from mindspore import ops
+
+from tasks.checkpoint.strategy import read_strategy, write_strategy
+from tasks.config import RunConfig
+from tasks.errors import ConfigError, LaunchError, TrainingError
+from tasks.networks import network_of
+from tasks.parallel.backend import SingleDevice, backend_of, rank_of
+from tasks.parallel.cpu import cluster
+from tasks.parallel.cpu.backend import CpuBackend
+from tasks.parallel.layouts import strategy_of
+from tasks.parallel.placement import whole
+from tasks.parallel.semi_auto import SemiAutoBackend
+from tasks.parallel.threads import threads_per_rank
+
+PROJECT = Path(__file__).parents[2]
+
+
+def backend(**parameters: Any) -> SingleDevice:
+    config = RunConfig(**parameters)
+    return backend_of(config, network_of(config), rank=0)
+
+
+def test_each_target_has_its_backend():
+    assert type(backend(world_size=1)) is SingleDevice
+    assert type(backend(world_size=1, device_target="Ascend")) is SingleDevice
+    assert type(backend(world_size=8)) is CpuBackend
+    assert type(backend(world_size=8, device_target="GPU")) is SemiAutoBackend
+    assert type(backend(world_size=8, device_target="Ascend")) is SemiAutoBackend
+
+
+def test_the_rank_is_the_one_mpirun_gave():
+    assert rank_of({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"}, 8) == 3
+    assert rank_of({}, 1) == 0
+
+
+@pytest.mark.parametrize("environment", [{}, {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}])
+def test_another_number_of_ranks_than_configured_is_refused(environment):
+    with pytest.raises(ConfigError, match=r"world_size is 8, but \d ranks? runs?.*tasks\.launch tasks\.train"):
+        rank_of(environment, 8)
+
+
+def test_cores_are_shared_out_among_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}) == 2
+    assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "64"}) == 1
+    assert threads_per_rank({}) is None, "a single rank has them all"
+
+
+@pytest.mark.parametrize("environment", [{}, {"SHARDLINE_MASTER_ADDRESS": "127.0.0.1", "SHARDLINE_MASTER_PORT": "x"}])
+def test_ranks_must_be_told_where_to_meet(environment):
+    with pytest.raises(LaunchError, match=r"SHARDLINE_MASTER_ADDRESS and SHARDLINE_MASTER_PORT must say"):
+        cluster.join(0, 8, environment)
+
+
+def test_a_mindspore_without_the_private_function_is_named(monkeypatch):
+    monkeypatch.delattr("mindspore.communication.management._init_with_store")
+    meeting = {"SHARDLINE_MASTER_ADDRESS": "127.0.0.1", "SHARDLINE_MASTER_PORT": "1"}
+    with pytest.raises(TrainingError, match=rf"found MindSpore {mindspore.__version__} .*_init_with_store"):
+        cluster.join(0, 8, meeting)
+
+
+@pytest.fixture
+def on_cards(tmp_path):
+    """The device backend with its parallel context set, as after `init()` on real cards."""
+    write_strategy(strategy_of(network_of(RunConfig()), RunConfig()), tmp_path / "loaded.ckpt")
+    cards = backend(
+        device_target="GPU",
+        strategy_save_file="saved.ckpt",
+        strategy_load_file=str(tmp_path / "loaded.ckpt"),
+        strategy_only_trainable_params=True,
+    )
+    assert isinstance(cards, SemiAutoBackend)
+    cards.shard_automatically()
+    yield cards
+    mindspore.reset_auto_parallel_context()
+
+
+def test_the_parallel_context_has_all_three_keys_of_strategy_ckpt_config(on_cards, tmp_path):
+    assert mindspore.get_auto_parallel_context("parallel_mode") == "semi_auto_parallel"
+    assert mindspore.get_auto_parallel_context("dataset_strategy") == "full_batch"
+    strategy = mindspore.get_auto_parallel_context("strategy_ckpt_config")
+    assert Path(strategy["save_file"]).name == "saved.ckpt"
+    assert strategy["load_file"] == str(tmp_path / "loaded.ckpt")
+    assert strategy["only_trainable_params"] is True
+
+
+def test_operators_are_sharded_as_declared_and_the_others_left_to_the_compiler(on_cards):
+    network = network_of(on_cards.config)
+    strategies = {}
+    for operator in network.operators(32):
+        primitive, _ = on_cards.place(operator, whole(operator.shapes[0], 8))
+        assert isinstance(primitive, ops.Primitive)
+        strategies[operator.name] = primitive.in_strategy if "in_strategy" in primitive.attrs else None
+    assert strategies == {operator.name: operator.splits for operator in network.operators(32)}
+
+
+def test_the_compilers_strategy_file_is_the_one_published(on_cards, tmp_path):
+    compilers = Path(mindspore.get_auto_parallel_context("strategy_ckpt_config")["save_file"])
+    write_strategy(strategy_of(network_of(on_cards.config), on_cards.config), compilers)
+    on_cards.write_strategy(network_of(on_cards.config), tmp_path / "published.ckpt")
+    assert read_strategy(tmp_path / "published.ckpt") == read_strategy(compilers)
+
+
+def test_a_parameter_is_created_whole_on_cards_and_sliced_on_cpus():
+    shape = (784, 512)
+    assert backend(device_target="GPU").region("layer1.weight", shape) == (slice(0, 784), slice(0, 512))
+    assert backend().region("layer1.weight", shape) == (slice(0, 784), slice(0, 256))
+
+
+def test_started_without_mpirun_the_task_says_how(tmp_path):
+    (tmp_path / "config.json").write_text(RunConfig().to_json())
+    command = [sys.executable, "-m", "tasks.train", "--run-directory", str(tmp_path)]
+    finished = subprocess.run(command, cwd=PROJECT, check=False, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert finished.stderr.splitlines()[-1].startswith("ConfigError: world_size is 8, but 1 rank runs; start with")
