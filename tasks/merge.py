@@ -41,6 +41,7 @@ def merge_run(directory: RunDirectory, meter: Meter | None = None) -> dict[str, 
         output=directory.merged_file(config),
         step=str(shard_set.step),
         selection=Selection(known_only=config.strategy_only_trainable_params),
+        owns_folder=True,
     )
     merged = merge(request, meter)
     return {

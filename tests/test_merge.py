@@ -146,6 +146,13 @@ def test_a_new_shard_set_replaces_the_merged_file(run):
     assert np.array_equal(read_checkpoint(Path(result["merged_file"]))["layer1.bias"], tensors(1)["layer1.bias"])
 
 
+def test_another_format_replaces_the_merged_file(run):
+    merge_run(run)
+    run.write_config(RunConfig(merged_format="safetensors"))
+    merge_run(run)
+    assert sorted(snapshot(run.merged)) == ["merge.json", "model.safetensors"]
+
+
 def test_slices_without_a_manifest_are_not_a_checkpoint_of_a_run(run):
     (run.checkpoints / "shard_set-20.json").unlink()
     with pytest.raises(MissingShard, match="expected a complete shard set"):

@@ -12,12 +12,15 @@ from tasks.errors import OutputError
 
 
 @contextmanager
-def exclusive(output: Path) -> Iterator[None]:
+def exclusive(output: Path, lock: str = "merge") -> Iterator[None]:
     """Hold `output` for this process; `OutputError` where another one writes it.
+
+    A folder holds one merge, for it holds one record: merges into any of its files exclude one another. What writes
+    something else gives another name of a `lock`.
 
     The lock goes with its process, so that one left behind by a SIGKILL is taken over.
     """
-    path = output.with_name(f".{output.name}.lock")
+    path = output.with_name(f".{lock}.lock")
     descriptor = _acquire(path, output)
     try:
         yield
@@ -37,7 +40,8 @@ def _acquire(path: Path, output: Path) -> int:
         except OSError as error:
             os.close(descriptor)
             raise OutputError(
-                f"{output} is being written by another process; wait until it has finished, or choose another output"
+                f"{output} is being written by another process (or another output in its folder is); wait until it has "
+                "finished, or choose another folder"
             ) from error
         # The holder before us may have removed the file between our open and our lock.
         if _is_at(descriptor, path):

@@ -47,7 +47,9 @@ def remove_abandoned_files(output: Path) -> None:
 
 
 def check_record_is_ours(request: MergeRequest) -> None:
-    """`OutputError` where merge.json beside the output is of another output."""
+    """`OutputError` where merge.json beside the output is of another output, unless the folder is the request's own."""
+    if request.owns_folder:
+        return
     try:
         record = read_record(request.record_path)
     except CheckpointError:

@@ -22,7 +22,7 @@ class MergeRequest:
     """What to merge into what. `step` is as `find_slices` takes it; `integrated` says that every rank's file is whole.
 
     `max_file_size` (bytes) splits a .safetensors output; `crc` ends a .ckpt with MindSpore's checksum. Without `proof`
-    replicas are still compared.
+    replicas are still compared. A request that `owns_folder` replaces whatever merge is there, of any name.
     """
 
     shards: Path
@@ -35,6 +35,7 @@ class MergeRequest:
     crc: bool = False
     allow_non_finite: bool = False
     proof: bool = True
+    owns_folder: bool = False
     workers: int = field(default_factory=default_workers)
 
     @property

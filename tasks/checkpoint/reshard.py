@@ -84,7 +84,7 @@ def reshard(request: ReshardRequest, meter: Meter | None = None) -> Resharded:
     plan = _plan(request)
     target = _target(request, plan)
     request.output.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(request.output), _staged_folder(request.output) as folder:
+    with exclusive(request.output, request.output.name), _staged_folder(request.output) as folder:
         return _Resharding(request, plan, target, folder, meter or Meter()).run()
 
 

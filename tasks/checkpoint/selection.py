@@ -119,9 +119,8 @@ def _incidental(schemas: Iterable[Schema], known: set[str] | None) -> set[str]:
     """Scalars and strings that are no parameters of the network: steps, learning rates, powers of beta."""
     headers = {header for schema in schemas for header in schema.headers}
     small = {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}
-    if known is not None:
-        return small - known
-    return {header.name for header in headers if header.type is TEXT} | small & _TRAINING_SCALARS
+    text = {header.name for header in headers if header.type is TEXT}
+    return text | (small & _TRAINING_SCALARS) | (small - known if known is not None else set())
 
 
 def selection_record(selection: Selection) -> dict[str, Any]:
