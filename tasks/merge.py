@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tasks import command_line
@@ -31,8 +32,13 @@ from tasks.run_directory import RunDirectory
 from tasks.termination import clean_up_when_terminated
 
 
-def merge_run(directory: RunDirectory, meter: Meter | None = None) -> dict[str, Any]:
-    """Merge a run's newest complete shard set, or the one that its configuration names."""
+def merge_run(
+    directory: RunDirectory, meter: Meter | None = None, tell: Callable[[Merged], None] = lambda _: None
+) -> dict[str, Any]:
+    """Merge a run's newest complete shard set, or the one that its configuration names.
+
+    `tell` is given the outcome, to say it to a person; the result is for the tasks that follow.
+    """
     config = directory.read_config()
     shard_set = _shard_set(directory, config.checkpoint_step)
     request = MergeRequest(
@@ -44,6 +50,7 @@ def merge_run(directory: RunDirectory, meter: Meter | None = None) -> dict[str, 
         owns_folder=True,
     )
     merged = merge(request, meter)
+    tell(merged)
     return {
         "merged_file": str(merged.output),
         "digest": merged.digest,
@@ -70,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         if arguments.shards is None and arguments.output is None:
             directory = command_line.run_directory_from(arguments, os.environ)
             with directory.lock():
-                return merge_run(directory, meter)
+                return merge_run(directory, meter, partial(_summarise, quiet=arguments.json))
         if arguments.run_directory is not None:
             raise ConfigError("--run-directory and --shards: a run knows its folders; leave one of them out")
         request = request_from(arguments)

@@ -2,7 +2,7 @@
 
 Every contender works on the same slices, which are in the page cache, in a process of its own; its wall time,
 processor time and peak memory (the sum over its process tree, sampled every 20 ms) are measured from outside. Fast
-contenders are repeated, taking turns, and the median is kept.
+contenders are repeated, taking turns, and the best run of each is kept: the one least disturbed by other work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -106,7 +105,7 @@ def warm(shards: Path) -> None:
                     pass
 
 
-def run_size(size: int, suffix: str, repeats: int, folder: Path) -> list[Measured]:
+def run_size(size: int, suffix: str, options: argparse.Namespace, folder: Path) -> list[Measured]:
     """All contenders that take this format, at one size."""
     shards = folder / "shards"
     strategy = save(shards, size, suffix)
@@ -116,10 +115,11 @@ def run_size(size: int, suffix: str, repeats: int, folder: Path) -> list[Measure
             file.write(os.urandom(1 << 20))
     print(f"{size / 1e9:.2f} GB, {suffix}: slices of {merged / 1e9:.2f} GB", file=sys.stderr)
     names = [name for name, (takes, _) in CONTENDERS.items() if takes == suffix]
+    names = [name for name in names if name.startswith(tuple(options.only))]
     if importlib.util.find_spec("torch") is None:
         names = [name for name in names if not name.startswith("torch")]
     results = []
-    for turn in range(repeats):
+    for turn in range(options.repeats):
         for name in names:
             if turn == 0 or name.startswith(REPEATED):
                 measured = measure(name, size, shards, strategy, folder / "output")
@@ -134,14 +134,18 @@ def _merged_size(shards: Path, strategy: Path) -> int:
     return prepare(MergeRequest(shards, (strategy,), shards.parent / "x.ckpt")).plan.bytes_out
 
 
-def medians(results: list[Measured]) -> list[Measured]:
-    """One row for each contender and size."""
-    rows = []
-    for key in dict.fromkeys((row.size, row.contender) for row in results):
-        runs = [row for row in results if (row.size, row.contender) == key]
-        middle = {name: statistics.median(getattr(row, name) for row in runs) for name in ("wall", "work", "processor")}
-        rows.append(Measured(key[1], key[0], **middle, memory=max(row.memory for row in runs)))
-    return rows
+def best(results: list[Measured]) -> list[Measured]:
+    """The run of each contender and size that was least disturbed by other work on the machine."""
+    kept: dict[tuple[int, str], Measured] = {}
+    for row in results:
+        key = (row.size, row.contender)
+        kept[key] = min(kept.get(key, row), row, key=lambda row: row.wall)
+    return list(kept.values())
+
+
+def _earlier() -> list[Measured]:
+    document = json.loads((HERE / "results.json").read_text())
+    return [Measured(**row) for row in document["rows"]]
 
 
 def machine() -> str:
@@ -156,16 +160,20 @@ def main() -> None:
     arguments.add_argument("--sizes", type=float, nargs="+", default=[0.01, 0.3, 1.0, 4.0], help="GB")
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--folder", type=Path, help="where to put the slices; default: a temporary folder")
+    arguments.add_argument("--only", nargs="+", default=[""], metavar="PREFIX", help="contenders, by how names begin")
+    arguments.add_argument(
+        "--add", action="store_true", help="keep the rows of results.json that are not measured again"
+    )
     parsed = arguments.parse_args()
-    results = []
+    results = _earlier() if parsed.add else []
     for size in parsed.sizes:
         for suffix in (".ckpt", ".safetensors"):
             with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
-                results += run_size(int(size * 1e9), suffix, parsed.repeats, Path(folder))
+                results += run_size(int(size * 1e9), suffix, parsed, Path(folder))
     document = {
         "machine": machine(),
         "load_average_at_the_end": os.getloadavg()[1],
-        "rows": [asdict(row) for row in medians(results)],
+        "rows": [asdict(row) for row in best(results)],
     }
     (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
 
