@@ -11,15 +11,25 @@ from airflow.sdk import Asset, Context, Param
 
 from plugins.task_operator import TaskOperator
 from tasks.config import form_schema
+from tasks.errors import ConfigError
 
 MODEL = Asset("shardline", uri="shardline://model-store", group="model")
 """Emitted by promote alone; `extra` holds the version, the digest, the accuracy and the path."""
 
 DEVICE_POOL = "device"
 
-TRAINING_SLOTS = int(os.environ.get("SHARDLINE_DEVICE_SLOTS", "8"))
-"""How many slots of the pool `device` a training takes. Airflow fixes a task's slots when it parses the DAG, before
-any run has chosen its world size; so a training takes the whole pool, and the next run's waits for it."""
+
+def training_slots(environment: Mapping[str, str]) -> int:
+    """How many slots of the pool `device` a training takes: all of them, SHARDLINE_DEVICE_SLOTS, 8 by default.
+
+    Airflow fixes a task's slots when it parses the DAG, before any run has chosen its world size; so a training takes
+    the whole pool, and the next run's waits for it. `ConfigError` where the setting is no number of cards.
+    """
+    slots = environment.get("SHARDLINE_DEVICE_SLOTS") or "8"
+    if not slots.isdecimal() or int(slots) < 1:
+        raise ConfigError(f"SHARDLINE_DEVICE_SLOTS: expected a number of cards, at least 1, found {slots!r}")
+    return int(slots)
+
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "shardline",
@@ -77,7 +87,7 @@ def pipeline() -> None:
         module="tasks.launch",
         arguments=("tasks.train",),
         pool=DEVICE_POOL,
-        pool_slots=TRAINING_SLOTS,
+        pool_slots=training_slots(os.environ),
         retries=2,
         execution_timeout=timedelta(days=7),
         doc_md=TRAIN,

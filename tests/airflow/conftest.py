@@ -45,6 +45,12 @@ class Server:
     password: str
     home: Path
     shared: Path
+    process: subprocess.Popen[str]
+
+    def stop(self) -> None:
+        """End it as `kill` does, and return when it has ended."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -121,13 +127,9 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
         SHARDLINE_RETRAINING_CRON="* * * * * */15",
         SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current"}),
     )
-    try:
-        yield Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        left = processes_of(home)
-    assert left == []
+    running = Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared, process)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -179,9 +181,9 @@ def form_run(page, api, digits, screenshot) -> str:
     page.get_by_role("button", name="Trigger Dag").click()
     form = page.get_by_role("dialog")
     expect(form.get_by_role("heading", name="Trigger Dag - sharded_training")).to_be_visible()
+    screenshot("trigger-form")
     choose(page, "Data source", "directory")
     form.locator("[name=element_data_directory]").fill(str(digits))
-    screenshot("trigger-form")
     for label, value in (("Cards (ranks)", "4"), ("Epochs", "1"), ("Batch size", "16"), ("Minimum accuracy", "0")):
         field = form.get_by_label(label)
         field.fill(value)

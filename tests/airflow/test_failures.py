@@ -10,6 +10,7 @@ import pytest
 from tasks.run_directory import Home, RunDirectory
 from tests.airflow.conftest import environment_of
 
+pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
 
 

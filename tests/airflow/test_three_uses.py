@@ -1,13 +1,17 @@
 """Trigger it from the form, let a schedule trigger it, clear only the merge: on a running Airflow."""
 
+import time
 from pathlib import Path
 
+import pytest
 from blake3 import blake3
 from playwright.sync_api import expect
 
 from tasks.config import RunConfig
 from tasks.run_directory import Home, RunDirectory
+from tests.airflow.conftest import processes_of
 
+pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
 TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}
 
@@ -68,7 +72,7 @@ def test_only_the_merge_is_run_again_by_rest(form_run, api):
 
 def test_only_the_merge_is_run_again_from_the_browsers_dialog(form_run, api, page, screenshot):
     before, result = api.tries(DAG, form_run), api.xcom(DAG, form_run, "merge")
-    page.goto(f"/dags/{DAG}/runs/{form_run}/tasks/merge")
+    page.goto(f"/dags/{DAG}/runs/{form_run}/tasks/merge/details")
     page.get_by_role("button", name="to clear").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("button", name="Affected Tasks: 3")).to_be_visible()
@@ -97,3 +101,15 @@ def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, p
     assert api.xcom("retraining", runs[0]["dag_run_id"], "promote")["version"] > promoted
     page.goto("/dags/retraining")
     screenshot("retraining")
+
+
+def test_stopping_airflow_during_a_training_leaves_no_process(api, server, small):
+    """The last test of this folder: the server is gone afterwards."""
+    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": 1000})
+    directory = RunDirectory(Home(server.shared).run(DAG, run_id))
+    while not list(directory.checkpoints.glob("shard_set-*.json")):
+        time.sleep(0.2)
+    assert len(processes_of(server.home)) > 8
+    server.stop()
+    assert server.process.returncode == 0
+    assert processes_of(server.home) == []

@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from dags.pipeline import training_slots
 from scripts.local_airflow import PROJECT
 from tasks.config import RunConfig, form_schema
+from tasks.errors import ConfigError
 
 ORDER = ["prepare_dataset", "train", "merge", "validate", "promote"]
 HEAVY = [
@@ -71,6 +73,24 @@ def test_each_task_runs_its_module_in_its_pool(dagbag, task_id, command, pool, s
     assert task.retries >= 1
     assert task.execution_timeout
     assert list(task.skip_on_exit_code) == []
+
+
+def test_a_training_takes_the_whole_pool_whatever_its_size():
+    assert training_slots({}) == 8
+    assert training_slots({"SHARDLINE_DEVICE_SLOTS": "16"}) == 16
+
+
+@pytest.mark.parametrize("slots", ["0", "-1", "eight"])
+def test_a_wrong_number_of_cards_is_named(slots):
+    with pytest.raises(ConfigError, match=f"SHARDLINE_DEVICE_SLOTS: expected a number of cards.* found '{slots}'"):
+        training_slots({"SHARDLINE_DEVICE_SLOTS": slots})
+
+
+def test_the_tasks_run_in_the_workers_python_or_in_the_one_that_is_set(dagbag, monkeypatch):
+    merge = dagbag.dags["sharded_training"].get_task("merge")
+    assert merge.get_env({})["SHARDLINE_PYTHON"] == sys.executable
+    monkeypatch.setenv("SHARDLINE_PYTHON", "/opt/shardline/.venv/bin/python")
+    assert merge.get_env({})["SHARDLINE_PYTHON"] == "/opt/shardline/.venv/bin/python"
 
 
 def test_only_the_first_task_sees_the_parameters(dagbag):
