@@ -1,20 +1,19 @@
 """Which rank failed first, and how to say it.
 
 The rank to name is the first that ended badly, not the last to complain: when one rank is gone, the others lose
-their connections and end in errors of their own, or are killed by mpirun. The witnesses, the best first:
+their connections and end in errors of their own, or are told to go by mpirun. Every rank has a witness that records
+its end (`tasks.launch.rank`); the earliest record counts, with two exceptions:
 
-1. mpirun names the first process that it saw end badly. Such a rank, when it left no record, was killed from
-   outside or crashed, and whatever others recorded is a consequence.
-2. The supervisor saw a rank gone without any record, and nobody had told it to go. mpirun says nothing where that
-   rank left with exit code 0, and version 5 now and then hangs instead of saying anything.
-3. `failure.json` of the ranks whose module raised or returned an exit code: the earliest.
+- A rank that fell silent, killed or crashed, counts before an exception of up to a second earlier: its peers notice the
+  lost connection before its witness notices the end. (mpirun's own SIGKILL comes a second after its SIGTERM.)
+- A rank without any record, whose witness was killed too, counts first if mpirun names it as the first to fail.
 """
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +30,12 @@ _SIGNALLED = re.compile(
 _EXITED = re.compile(r"Process name: \[\S+?,(?P<rank>\d+)\] Exit code: (?P<code>\d+)")
 _ERROR_LINE = re.compile(r"(?P<name>[A-Z]\w+): ")
 _OF_THE_MACHINE = {"OSError", "PermissionError"}  # a full disk, a forbidden folder
-_HINTS = {
+_HINTS: dict[int, str] = {
     signal.SIGKILL: "SIGKILL comes from a person, or from the kernel when memory runs out: look into `dmesg`.",
     signal.SIGSEGV: "A crash in native code: the log holds the Python stack where it happened.",
     signal.SIGBUS: "SIGBUS often means that /dev/shm or the drive is full.",
 }
-
+_NOTICED_LATE_S = 1.0
 _COLLECTIVE = re.compile(r"AllReduce|AllGather|ReduceScatter|Broadcast|AlltoAll|collective", re.IGNORECASE)
 _LOST_COLLECTIVE = (
     "A collective fails where a rank is missing or too late (MindSpore on the CPU waits 30 s): look into the other "
@@ -45,24 +44,13 @@ _LOST_COLLECTIVE = (
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How mpirun saw its first failing rank end: by `signal_number`, or else with `exit_code`."""
-
-    rank: int
-    host: str = ""
-    exit_code: int = 0
-    signal_number: int = 0
-
-
-@dataclass(frozen=True)
 class Launch:
-    """What is known when all is over: mpirun's exit code, and the ranks that were seen gone without a record."""
+    """What is known when all is over."""
 
     folder: Path
     world_size: int
     mpirun_log: Path
     mpirun_exit: int
-    vanished: Sequence[int] = ()
     out_of_memory: bool = False
 
     def rank(self, number: int) -> RankFolder:
@@ -83,28 +71,35 @@ def error(launch: Launch) -> ShardlineError:
 
 def _explain(launch: Launch) -> str:
     failures = _failures(launch)
-    ended, gone = ended_first(_text(launch.mpirun_log)), _gone_first(launch)
-    if ended is None or (gone is not None and launch.rank(ended.rank).was_told_to_go()):
-        ended = gone
-    if ended is not None and ended.rank not in failures:
-        return _killed(launch, ended)
-    if failures:
-        return _failed(launch, min(failures.values(), key=lambda failure: failure.time), failures)
-    return _mpirun_failed(launch)
+    named_by_mpirun = first_by_mpirun(_text(launch.mpirun_log))
+    if named_by_mpirun is not None and named_by_mpirun.rank not in failures:
+        return _silenced(launch, named_by_mpirun)
+    if not failures:
+        return _mpirun_failed(launch)
+    first = _first(failures.values())
+    return _silenced(launch, first) if first.silent else _failed(launch, first, failures)
 
 
-def ended_first(mpirun_output: str) -> Ended | None:
+def first_by_mpirun(output: str) -> Failure | None:
     """The first failing rank by mpirun's own message, of Open MPI 4.1 or 5; None if it names none."""
-    text = " ".join(mpirun_output.split())
+    text = " ".join(output.split())
     if match := _SIGNALLED.search(text):
-        return Ended(int(match["rank"]), match["host"], signal_number=int(match["signal"]))
+        return Failure(int(match["rank"]), match["host"], 0, 0, signal_number=int(match["signal"]), silent=True)
     if match := _EXITED.search(text):
-        return Ended(int(match["rank"]), exit_code=int(match["code"]))
+        return Failure(int(match["rank"]), "", 0, int(match["code"]), silent=True)
     return None
 
 
-def _gone_first(launch: Launch) -> Ended | None:
-    return next((Ended(rank) for rank in launch.vanished if not launch.rank(rank).was_told_to_go()), None)
+def _first(failures: Iterable[Failure]) -> Failure:
+    """The one that made the others fail: see the module's docstring."""
+
+    def time(failure: Failure) -> float:
+        return failure.time
+
+    causes = [failure for failure in failures if failure.signal_number != signal.SIGTERM] or list(failures)
+    first = min(causes, key=time)
+    silent = min((failure for failure in causes if failure.silent), key=time, default=first)
+    return silent if silent.time < first.time + _NOTICED_LATE_S else first
 
 
 def _failures(launch: Launch) -> dict[int, Failure]:
@@ -119,18 +114,14 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _killed(launch: Launch, ended: Ended) -> str:
-    started = launch.rank(ended.rank).read_started()
-    host = ended.host or (started.host if started else "")
-    how, hint = "ended without finishing", ""
-    if ended.signal_number:
-        how = f"was ended by {signal_name(ended.signal_number)}"
-        hint = _HINTS.get(signal.Signals(ended.signal_number), "") if ended.signal_number < 32 else ""
-        if ended.signal_number == signal.SIGKILL and launch.out_of_memory:
-            hint = "The kernel killed a process for want of memory meanwhile: use fewer ranks or a host with more."
-    elif ended.exit_code:
-        how = f"left with exit code {ended.exit_code}"
-    return _message(launch, ended.rank, f"rank {ended.rank}{_on(host)} {how}", hint)
+def _silenced(launch: Launch, failure: Failure) -> str:
+    how, hint = f"left without finishing, with exit code {failure.exit_code}", ""
+    if failure.signal_number:
+        how = f"was ended by {signal_name(failure.signal_number)}"
+        hint = _HINTS.get(failure.signal_number, "")
+    if failure.signal_number == signal.SIGKILL and launch.out_of_memory:
+        hint = "The kernel killed a process for want of memory meanwhile: use fewer ranks or a host with more."
+    return _message(launch, failure.rank, f"rank {failure.rank}{_on(failure.host)} {how}", hint)
 
 
 def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str:
@@ -173,8 +164,7 @@ def _mpirun_failed(launch: Launch) -> str:
         how = f"was ended by {signal_name(-launch.mpirun_exit)}"
     unfinished = launch.unfinished()
     if launch.mpirun_exit == 0:
-        what = f"{named(unfinished)} ended without finishing, although mpirun reports success"
-        return _message(launch, unfinished[0], what, "")
+        return f"{named(unfinished)} didn't finish, although mpirun reports success; see the logs in {launch.folder}"
     lines = logs.last_lines(launch.mpirun_log, _LOG_LINES)
     return "\n".join(
         [f"mpirun {how}, and {named(unfinished)} didn't finish.", *_quoted(lines, launch.mpirun_log, "mpirun's")]

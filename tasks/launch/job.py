@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tasks.launch import logs, parent_death
 from tasks.launch.diagnosis import Launch
@@ -52,7 +49,6 @@ class Job:
     metrics_file: Path
     hang_timeout: float | None
     _hang: str = ""
-    _vanished: list[int] = field(default_factory=list)
     _next_look: float = 0
 
     def run(self, interruption: Interruption) -> Outcome:
@@ -73,7 +69,6 @@ class Job:
             self.world_size,
             mpirun_log,
             process.wait(),
-            self._vanished,
             out_of_memory=_out_of_memory_kills() > kills_before,
         )
         return Outcome(launch, rank_zero.result, self._hang)
@@ -105,7 +100,7 @@ class Job:
             for follower in followers:
                 follower.follow()
             if give_up_at is None:
-                give_up_at = self._give_up_at(process)
+                give_up_at = self._give_up_at()
             elif time.monotonic() > give_up_at:
                 return
             if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
@@ -113,36 +108,15 @@ class Job:
                 return
             time.sleep(_POLL_S)
 
-    def _give_up_at(self, process: subprocess.Popen[bytes]) -> float | None:
+    def _give_up_at(self) -> float | None:
         """When mpirun should be gone, once all ranks have finished or one has failed; None while all is well."""
         now = time.monotonic()
         if now < self._next_look:
             return None
         self._next_look = now + _RANKS_POLL_S
-        ranks = self._ranks
-        if all(rank.has_finished() for rank in ranks):
+        if all(rank.has_finished() for rank in self._ranks):
             return now + _LEAVE_GRACE_S
-        vanished = [number for number, rank in enumerate(ranks) if _has_vanished(rank)]
-        if process.poll() is not None:  # then they ended because mpirun did
-            return None
-        self._vanished = vanished
-        failed = vanished or any(rank.read_failure() for rank in ranks)
-        return now + _FAILURE_GRACE_S if failed else None
-
-
-def _has_vanished(rank: RankFolder) -> bool:
-    """Whether a rank of this host is gone without having recorded how it ended."""
-    started = rank.read_started()
-    if started is None or started.host != platform.node() or _is_running(started.pid):
-        return False
-    return not rank.has_finished() and rank.read_failure() is None
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        return now + _FAILURE_GRACE_S if any(rank.read_failure() for rank in self._ranks) else None
 
 
 def _out_of_memory_kills() -> int:

@@ -5,6 +5,9 @@
 The rank dies with its mpirun, writes everything it prints to its own log, runs MODULE as `python -m MODULE` would,
 records how that ended (`tasks.launch.records`), and leaves by `os._exit`: MindSpore's exit handlers wait for
 ranks that have left already, a minute in 2.10. The same MODULE runs under a plain `mpirun -n N python -m MODULE`.
+
+MODULE runs in a child. What mpirun started stays as its witness: small, and able to record a SIGKILL or a crash, which
+the module's own process can't, at the time when it happens.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import ctypes
 import faulthandler
 import os
 import platform
+import resource
 import runpy
 import signal
 import sys
@@ -40,6 +44,10 @@ def main(argv: Sequence[str]) -> NoReturn:
     rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
     folder = rank_folder(arguments.logs, rank)
     _redirect(folder)
+    if module_process := os.fork():
+        _witness(module_process, rank, folder)
+    send_on_parent_death(signal.SIGKILL)
+    _show_stacks(folder)
     folder.write_started(Started(rank, os.getpid(), platform.node(), time.time()))
     failure = _run(rank, arguments.module, arguments.arguments)
     # Where all ranks raise the same, mpirun ends the others as soon as the first has left. They are heard first.
@@ -58,8 +66,33 @@ def _redirect(folder: RankFolder) -> None:
         os.dup2(source, target)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+
+
+def _witness(module_process: int, rank: int, folder: RankFolder) -> NoReturn:
+    """Wait for the module's process, record an end that it couldn't record itself, and end likewise."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # mpirun tells the whole process group to go
+    code = os.waitstatus_to_exitcode(os.waitpid(module_process, 0)[1])
+    if not folder.has_finished() and folder.read_failure() is None:
+        end = Failure(rank, platform.node(), time.time(), max(code, 0), signal_number=max(-code, 0), silent=True)
+        _record(folder, end)
+        code = code or 1
+    if code < 0:
+        _end_by(-code)
+    os._exit(code)
+
+
+def _end_by(signal_number: int) -> NoReturn:
+    """End this process by a signal, so that mpirun sees and reports it; without a second core dump."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if signal_number != signal.SIGKILL:
+        signal.signal(signal_number, signal.SIG_DFL)
+    os.kill(os.getpid(), signal_number)
+    os._exit(128 + signal_number)
+
+
+def _show_stacks(folder: RankFolder) -> None:
+    """Dump where every thread stands, also inside native code: on a crash into the log, else into `stacks`."""
     faulthandler.enable()
-    # Where every thread stands, also inside native code: when asked (SIGUSR1), and when the rank is told to go.
     stacks = os.open(folder.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
     faulthandler.register(signal.SIGTERM, file=stacks, all_threads=True, chain=True)

@@ -3,10 +3,10 @@
     log_output/1/rank.N/stdout          everything it printed
     log_output/1/rank.N/started.json    process id, host, time
     log_output/1/rank.N/finished.json   the module returned 0
-    log_output/1/rank.N/failure.json    the module raised, or returned something else
+    log_output/1/rank.N/failure.json    the module raised or returned something else, or its process was ended
     log_output/1/rank.N/stacks          where its threads stood when it was told to go, or asked by SIGUSR1
 
-A rank that is killed leaves none of the last three. Only the standard library is imported here: ranks load it first.
+Only the standard library is imported here: ranks load it first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Failure:
-    """How the module of a rank failed. `error` and `message` are empty where it only returned an exit code."""
+    """How a rank failed: by an exception, an exit code, or `silent`, without a word of the module.
+
+    A silent one was ended by `signal_number`, or left past Python with `exit_code`, as native code does.
+    """
 
     rank: int
     host: str
@@ -40,6 +43,8 @@ class Failure:
     exit_code: int
     error: str = ""
     message: str = ""
+    signal_number: int = 0
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,6 @@ class RankFolder:
 
     def read_stacks(self) -> str:
         return self.stacks.read_text(errors="backslashreplace") if self.stacks.exists() else ""
-
-    def was_told_to_go(self) -> bool:
-        """Whether the rank got SIGTERM, from mpirun or from the supervisor."""
-        return self.read_stacks() != ""
 
     def write_started(self, started: Started) -> None:
         atomic.write_text(self.path / "started.json", json.dumps(asdict(started)))

@@ -6,7 +6,7 @@ in a session of its own, follows rank 0's log, and at the end leaves no process 
 | what ends                | who notices                         | what then                                      |
 |--------------------------|-------------------------------------|------------------------------------------------|
 | all ranks, well          | `finished.json` of every rank       | rank 0's result is returned                    |
-| a rank, badly            | mpirun, its records, its process id | the others get a few seconds, then SIGKILL     |
+| a rank, badly            | its witness, mpirun                 | the others get a few seconds, then SIGKILL     |
 | progress of any rank     | `hang_timeout`                      | a dump of all stacks, SIGTERM, SIGKILL         |
 | mpirun                   | the kernel (ranks get SIGKILL)      | `LaunchError`                                  |
 | the supervisor           | the kernel (mpirun gets SIGTERM)    | mpirun ends its ranks; the next try reaps      |

@@ -68,7 +68,8 @@ class Launch:
         return started.pid
 
     def pid_of_mpirun(self) -> int:
-        return psutil.Process(self.pid_of_rank(0)).ppid()
+        """The parent of the rank's witness."""
+        return psutil.Process(self.pid_of_rank(0)).parent().ppid()
 
     def alive(self) -> list[psutil.Process]:
         return LaunchProcesses(self.directory.path).alive()

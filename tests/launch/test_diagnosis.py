@@ -1,10 +1,12 @@
 """Who failed first, from the messages of both versions of Open MPI and the ranks' records."""
 
+import signal
+
 import pytest
 
 from tasks.errors import ConfigError, LaunchError
 from tasks.launch import diagnosis
-from tasks.launch.diagnosis import Ended, Launch
+from tasks.launch.diagnosis import Launch
 from tasks.launch.records import Failure, Started, rank_folder
 
 RULE = "-" * 74
@@ -42,15 +44,19 @@ thus causing the job to be terminated. The first process to do so was:
 @pytest.mark.parametrize(
     ("output", "ended"),
     [
-        (KILLED_4, Ended(3, "vm", signal_number=9)),
-        (KILLED_5, Ended(3, "vm", signal_number=9)),
-        (EXITED_4, Ended(3, exit_code=7)),
-        (EXITED_5, Ended(3, exit_code=7)),
-        ("There are not enough slots available in the system", None),
+        (KILLED_4, (3, "vm", 0, 9)),
+        (KILLED_5, (3, "vm", 0, 9)),
+        (EXITED_4, (3, "", 7, 0)),
+        (EXITED_5, (3, "", 7, 0)),
     ],
 )
 def test_the_rank_that_mpirun_names(output, ended):
-    assert diagnosis.ended_first(output) == ended
+    first = diagnosis.first_by_mpirun(output)
+    assert (first.rank, first.host, first.exit_code, first.signal_number) == ended
+
+
+def test_an_mpirun_that_names_none():
+    assert diagnosis.first_by_mpirun("There are not enough slots available in the system") is None
 
 
 @pytest.fixture
@@ -73,23 +79,44 @@ def test_the_earliest_failure_counts_not_the_lowest_rank(launch):
     assert first_line(launch) == "rank 2 on host2 raised ValueError: of rank 2."
 
 
-def test_a_killed_rank_counts_before_those_that_complain_about_its_loss(launch):
+def silent(rank: int, time: float, signal_number: int = 0, exit_code: int = 0) -> Failure:
+    return Failure(rank, f"host{rank}", time, exit_code, signal_number=signal_number, silent=True)
+
+
+def record(launch, *failures: Failure) -> None:
+    for failure in failures:
+        launch.rank(failure.rank).write_failure(failure)
+
+
+def test_a_killed_rank_counts_before_those_that_noticed_its_loss_a_little_earlier(launch):
+    record(launch, Failure(0, "host0", 10.0, 1, "ConnectionError", "peer lost"), silent(3, 10.2, signal.SIGKILL))
+    assert first_line(launch) == "rank 3 on host3 was ended by signal 9 (SIGKILL)."
+
+
+def test_an_exception_counts_before_those_that_mpirun_killed_later(launch):
+    record(launch, Failure(0, "host0", 10.0, 1, "ValueError", "the cause"), silent(3, 11.1, signal.SIGKILL))
+    assert first_line(launch) == "rank 0 on host0 raised ValueError: the cause."
+
+
+def test_ranks_that_were_told_to_go_do_not_count(launch):
+    record(launch, silent(0, 10.0, signal.SIGTERM), silent(1, 10.0, signal.SIGTERM), silent(2, 10.3, signal.SIGSEGV))
+    assert first_line(launch) == "rank 2 on host2 was ended by signal 11 (SIGSEGV)."
+
+
+def test_a_rank_that_somebody_told_to_go_counts_where_nothing_else_happened(launch):
+    record(launch, silent(2, 10.0, signal.SIGTERM), silent(0, 10.1, signal.SIGTERM))
+    assert first_line(launch) == "rank 2 on host2 was ended by signal 15 (SIGTERM)."
+
+
+def test_a_rank_that_left_past_python_is_named_with_its_exit_code(launch):
+    record(launch, silent(1, 10.0, exit_code=3))
+    assert first_line(launch) == "rank 1 on host1 left without finishing, with exit code 3."
+
+
+def test_a_rank_killed_with_its_witness_is_known_from_mpirun(launch):
     launch.mpirun_log.write_text(KILLED_5)
-    launch.rank(0).write_failure(Failure(0, "host0", 1.0, 1, "ConnectionError", "peer lost"))
+    record(launch, Failure(0, "host0", 1.0, 1, "ConnectionError", "peer lost"))
     assert first_line(launch) == "rank 3 on vm was ended by signal 9 (SIGKILL)."
-
-
-def test_a_rank_that_mpirun_itself_stopped_does_not_count(launch, tmp_path):
-    launch.mpirun_log.write_text(KILLED_5.replace("9 (Killed)", "15 (Terminated)"))
-    launch.rank(3).stacks.write_text("Current thread 0x1")
-    gone = Launch(tmp_path, 4, launch.mpirun_log, 143, vanished=(2, 3))
-    assert first_line(gone) == "rank 2 on host2 ended without finishing."
-
-
-def test_a_rank_that_somebody_else_stopped_counts(launch):
-    launch.mpirun_log.write_text(KILLED_5.replace("9 (Killed)", "15 (Terminated)"))
-    launch.rank(3).stacks.write_text("Current thread 0x1")
-    assert first_line(launch) == "rank 3 on vm was ended by signal 15 (SIGTERM)."
 
 
 def test_memory_that_ran_out_is_told_from_a_kill_by_a_person(launch, tmp_path):

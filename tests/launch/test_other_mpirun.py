@@ -48,6 +48,13 @@ def test_one_that_starts_nothing_is_quoted(script, start, directory):
     ]
 
 
+def test_one_that_reports_success_although_no_rank_ran_is_not_believed(script, start, directory):
+    script("exit 0")
+    ended = start().wait()
+    assert ended.exit_code == 1
+    assert "LaunchError: ranks 0-3 didn't finish, although mpirun reports success" in ended.stderr
+
+
 def test_what_ranks_print_before_they_have_a_log_is_quoted(script, start):
     """As where the Python that runs the ranks is broken."""
     script(START_FOUR_RANKS.replace('"$@"', f"{sys.executable} -c 'import no_such_module'") + "exit 1")
