@@ -21,6 +21,8 @@ from tasks.checkpoint.tensor_types import cast, has_non_finite
 from tasks.errors import NonFiniteValue, ReplicaMismatch
 
 BLOCK_BYTES = 4 << 20
+ALL_BLOCKS_BYTES = 24 << 20
+"""What the blocks of all workers may take together, so that more workers don't take more memory."""
 Elements = NDArray[np.generic]
 
 
@@ -38,10 +40,11 @@ class Task:
         return tuple(ends) == self.tensor.header.shape
 
 
-def tasks_of(tensors: Sequence[PlannedTensor]) -> Iterator[Task]:
-    """The blocks of `tensors`, in order."""
+def tasks_of(tensors: Sequence[PlannedTensor], workers: int) -> Iterator[Task]:
+    """The blocks of `tensors`, in order, small enough for so many workers."""
+    block_bytes = min(BLOCK_BYTES, ALL_BLOCKS_BYTES // workers)
     for tensor in tensors:
-        limit = BLOCK_BYTES // max(tensor.header.type.itemsize, tensor.target.itemsize)
+        limit = block_bytes // max(tensor.header.type.itemsize, tensor.target.itemsize)
         for block in blocks(tensor.header.shape, limit):
             yield Task(tensor, block)
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint.execute import BLOCK_BYTES
+from tasks.checkpoint.execute import ALL_BLOCKS_BYTES, BLOCK_BYTES
 from tasks.checkpoint.file_index import FileIndex
 from tasks.checkpoint.request import Prepared
 from tasks.errors import OutputError
 
 _PROBE = 16 << 20
-_BLOCKS_PER_WORKER = 4
+_COPIES_OF_A_BLOCK = 3
 
 
 def forecast(prepared: Prepared) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def forecast(prepared: Prepared) -> dict[str, Any]:
     write_rate, free = _write_rate(directory), os.statvfs(directory)
     read_rate = _read_rate([file.path for file in prepared.slices.files])
     reads = bytes_in * (2 if prepared.request.proof else 1) + bytes_out
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return {
         "output": [file.name for file in prepared.files],
         "step": prepared.slices.step,
@@ -41,7 +41,7 @@ def forecast(prepared: Prepared) -> dict[str, Any]:
         "bytes_written": bytes_out,
         "disk_free": free.f_bavail * free.f_frsize,
         "fits": bytes_out <= free.f_bavail * free.f_frsize,
-        "memory": resident + prepared.request.workers * _BLOCKS_PER_WORKER * BLOCK_BYTES,
+        "memory": resident + _COPIES_OF_A_BLOCK * min(prepared.request.workers * BLOCK_BYTES, ALL_BLOCKS_BYTES),
         "seconds": round(bytes_out / write_rate + reads / read_rate / prepared.request.workers, 1),
     }
 

@@ -228,7 +228,7 @@ class _Resharding:
                 self.meter.advance(content.nbytes, tensors=int(task.is_last))
 
             self.meter.begin("resharding", self.plan.bytes_out, len(self.plan.tensors))
-            in_parallel(write, tasks_of(self.plan.tensors), self.request.workers)
+            in_parallel(write, tasks_of(self.plan.tensors, self.request.workers), self.request.workers)
             in_parallel(StagedFile.flush, staged, self.request.workers)
 
     def _distribute(self, content: Elements, task: Task, staged: Sequence[StagedFile]) -> None:

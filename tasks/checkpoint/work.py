@@ -49,7 +49,7 @@ class MergeWork:
             self.meter.advance(content.nbytes, tensors=int(task.is_last))
 
         self._begin("merging", tensors)
-        in_parallel(write, tasks_of(tensors), request.workers)
+        in_parallel(write, tasks_of(tensors, request.workers), request.workers)
 
     def digest_inputs(self, ranks: Iterable[int]) -> None:
         """Digest the files of `ranks`, and compare them with the manifest and with their own checksums."""
