@@ -21,7 +21,7 @@ from tasks.checkpoint.tensor_types import cast, has_non_finite
 from tasks.errors import NonFiniteValue, ReplicaMismatch
 
 BLOCK_BYTES = 4 << 20
-ALL_BLOCKS_BYTES = 24 << 20
+ALL_BLOCKS_BYTES = 16 << 20
 """What the blocks of all workers may take together, so that more workers don't take more memory."""
 Elements = NDArray[np.generic]
 

@@ -23,7 +23,7 @@ from tasks.checkpoint.tensor_io import OpenCheckpoint
 from tasks.checkpoint.tensor_types import cast
 from tasks.errors import ProofError, ReplicaMismatch
 
-_WINDOW_BYTES = 2 << 20
+_WINDOW_BYTES = 1 << 20
 Interval = tuple[int, int]
 
 

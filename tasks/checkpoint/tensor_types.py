@@ -70,6 +70,8 @@ _TYPES = (
 BY_NAME = {tensor_type.name: tensor_type for tensor_type in _TYPES}
 BY_CODE = {tensor_type.code: tensor_type for tensor_type in _TYPES if tensor_type.code and tensor_type is not INT4}
 _BY_STORAGE = {tensor_type.storage: tensor_type for tensor_type in _TYPES if tensor_type not in (BFLOAT16, INT4, TEXT)}
+_BLOCK = 1 << 16
+"""Elements at a time: what a processor's cache holds, and what temporaries may take."""
 CASTS = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 
 
@@ -84,11 +86,10 @@ def has_non_finite(elements: NDArray[np.generic], tensor_type: TensorType) -> bo
         return False
     bits = elements.view(f"<u{tensor_type.itemsize}")
     mask = bits.dtype.type(tensor_type.exponent)
-    block = 1 << 16
-    masked = np.empty(min(block, bits.size), dtype=bits.dtype)
+    masked = np.empty(min(_BLOCK, bits.size), dtype=bits.dtype)
     return any(
         np.bitwise_and(part, mask, out=masked[: part.size]).max() == mask
-        for part in (bits[start : start + block] for start in range(0, bits.size, block))
+        for part in (bits[start : start + _BLOCK] for start in range(0, bits.size, _BLOCK))
     )
 
 
@@ -96,13 +97,17 @@ def cast(elements: NDArray[np.generic], source: TensorType, target: TensorType) 
     """`elements` of the floating-point type `source`, rounded to nearest even, in the storage of `target`."""
     if source == target:
         return elements
+    converted = np.empty(elements.size, dtype=target.storage)
     with np.errstate(over="ignore"):
-        if source == BFLOAT16:
-            elements = (elements.astype("<u4") << np.uint32(16)).view("<f4")
-        if target != BFLOAT16:
-            converted: NDArray[np.generic] = elements.astype(target.storage)
-            return converted
-        return _to_bfloat16(elements)
+        for start in range(0, elements.size, _BLOCK):
+            converted[start : start + _BLOCK] = _cast_block(elements[start : start + _BLOCK], source, target)
+    return converted
+
+
+def _cast_block(elements: NDArray[np.generic], source: TensorType, target: TensorType) -> NDArray[np.generic]:
+    if source == BFLOAT16:
+        elements = (elements.astype("<u4") << np.uint32(16)).view("<f4")
+    return _to_bfloat16(elements) if target == BFLOAT16 else elements.astype(target.storage)
 
 
 def _to_bfloat16(elements: NDArray[np.generic]) -> NDArray[np.generic]:
