@@ -22,18 +22,20 @@ from tasks.checkpoint.digests import verified_digest
 from tasks.checkpoint.execute import Assembler, Elements, Task, tasks_of
 from tasks.checkpoint.file_index import Format, TensorHeader
 from tasks.checkpoint.layout import replicated
+from tasks.checkpoint.merge import make_folder
 from tasks.checkpoint.output import OutputFile, layout_output
 from tasks.checkpoint.output_lock import exclusive
 from tasks.checkpoint.plan import Copy, Plan, PlannedTensor, held_slices, plan_merge
 from tasks.checkpoint.progress import Meter
 from tasks.checkpoint.proof import Proven, prove_resharded
+from tasks.checkpoint.rank_identity import check_no_rank_is_anothers_copy
 from tasks.checkpoint.request import MergeRequest, prepare, read_strategies
 from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
 from tasks.checkpoint.source import SliceSet, index_checkpoint
 from tasks.checkpoint.staging import StagedFile, reserved_file
 from tasks.checkpoint.strategy import StagedLayouts
-from tasks.checkpoint.tensor_io import OpenCheckpoint, open_all
+from tasks.checkpoint.tensor_io import OpenCheckpoint, allow_open_files, open_all
 from tasks.checkpoint.workers import default_workers, in_parallel
 from tasks.errors import ConfigError, LayoutError, OutputError
 
@@ -83,7 +85,7 @@ def reshard(request: ReshardRequest, meter: Meter | None = None) -> Resharded:
     """
     plan = _plan(request)
     target = _target(request, plan)
-    request.output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(request.output.parent)
     with exclusive(request.output, request.output.name), _staged_folder(request.output) as folder:
         return _Resharding(request, plan, target, folder, meter or Meter()).run()
 
@@ -136,7 +138,7 @@ def _with_new_copies(tensor: PlannedTensor, layouts: StagedLayouts) -> PlannedTe
         for stage, known in enumerate(layouts.stages)
         if name in known
     )
-    if not copies and tensor.is_known:
+    if not copies and (tensor.is_known or _is_state_of_split_parameter(tensor, layouts)):
         raise LayoutError(
             f"parameter {name}: the new strategy doesn't know it, so that nothing says how to cut it; give a strategy "
             "that does, or leave it out (--exclude, --weights-only)"
@@ -147,6 +149,15 @@ def _with_new_copies(tensor: PlannedTensor, layouts: StagedLayouts) -> PlannedTe
     for copy in copies:
         _check_divides(name, copy, shape)
     return PlannedTensor(tensor.merged, tensor.target, copies, is_known=True)
+
+
+def _is_state_of_split_parameter(tensor: PlannedTensor, layouts: StagedLayouts) -> bool:
+    """Whether it is an optimizer state of a parameter that the new strategy splits: it would have to be split too."""
+    _, _, parameter = tensor.header.name.partition(".")
+    found = (known[parameter] for known in layouts.stages if parameter in known)
+    return any(
+        len(layout.tensor_map) == len(tensor.header.shape) and max(layout.shards(), default=1) > 1 for layout in found
+    )
 
 
 def _check_divides(name: str, copy: Copy, shape: tuple[int, ...]) -> None:
@@ -200,6 +211,7 @@ class _Resharding:
         with open_all(self.plan.slices.files) as files:
             self._write(files)
             self._prove(files)
+            check_no_rank_is_anothers_copy(self.plan, self.inputs, files)
             for file in files:
                 file.check_unchanged()
         digests = [file_digest(self._path(rank)) for rank in range(len(self.target.files))]
@@ -216,6 +228,7 @@ class _Resharding:
 
     def _write(self, files: Sequence[OpenCheckpoint]) -> None:
         assembler = Assembler(files, compare_replicas=False, allow_non_finite=self.request.allow_non_finite)
+        allow_open_files(len(self.target.files))
         with ExitStack() as stack:
             staged = []
             for rank, layout in enumerate(self.target.files):

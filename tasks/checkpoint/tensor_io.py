@@ -15,6 +15,7 @@ from tasks.checkpoint.file_index import Extent, FileIndex
 from tasks.errors import CorruptShard, MissingShard, OutputError
 
 Bytes = NDArray[np.uint8]
+_OTHER_FILES = 32
 
 
 class OpenCheckpoint:
@@ -53,7 +54,7 @@ class OpenCheckpoint:
 @contextmanager
 def open_all(files: Sequence[FileIndex]) -> Iterator[list[OpenCheckpoint]]:
     """All of `files`, open together."""
-    _allow_open_files(len(files) + 64)
+    allow_open_files(len(files))
     with ExitStack() as stack:
         opened = []
         for index in files:
@@ -126,7 +127,11 @@ def _identity_of(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _allow_open_files(count: int) -> None:
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit, as far as it may, so that `count` more files can be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+    wanted = len(list(Path("/proc/self/fd").iterdir())) + count + _OTHER_FILES
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted, hard)
+        )

@@ -144,6 +144,24 @@ def test_states_that_the_new_strategy_does_not_know_are_refused(source):
     assert list(read_checkpoint(source / "to_4" / "rank_0" / "checkpoint-1_20.ckpt")) == list(FOUR)[:3]
 
 
+def test_states_in_an_integrated_file_are_refused_likewise(source):
+    merged = merge(MergeRequest(source / "shards", (source / "8.ckpt",), source / "merged" / "model.ckpt"))
+    save_strategy(source / "4.ckpt", {name: FOUR[name] for name in FOUR if not name.startswith("moment1")})
+    with pytest.raises(LayoutError, match=r"moment1.layer1.weight: the new strategy doesn't know it"):
+        reshard(ReshardRequest((source / "4.ckpt",), source / "cut", integrated=merged.output))
+
+
+def test_a_rank_folder_copied_over_another_is_refused(source):
+    layouts = {"w": Layout((2,), ((0,), ()))}
+    save_shards(source / "two", {"w": np.arange(8, dtype=np.float32).reshape(4, 2)}, layouts, world_size=2)
+    save_strategy(source / "two.ckpt", layouts)
+    file = source / "two" / "rank_0" / "checkpoint-1_20.ckpt"
+    (source / "two" / "rank_1" / "checkpoint-1_20.ckpt").write_bytes(file.read_bytes())
+    with pytest.raises(LayoutError, match="are equal, but the strategy gives these ranks different slices"):
+        reshard(ReshardRequest((source / "two.ckpt",), source / "out", source / "two", (source / "two.ckpt",)))
+    assert not (source / "out").exists()
+
+
 def test_a_strategy_of_another_network_is_refused(source):
     save_strategy(source / "4.ckpt", {**FOUR, "other.weight": Layout((4,), ((), ()))})
     with pytest.raises(LayoutError, match=r"knows 1 parameters that the source doesn't hold, such as other.weight"):
