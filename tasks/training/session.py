@@ -53,6 +53,8 @@ def run_rank(
         step_cell = train_step(cell, config)
     with phases.measure("compile"):
         backend.compile(step_cell, *(Tensor(array) for array in batches.at(0)))
+    with phases.measure("start_barrier"):
+        backend.barrier()
     with phases.measure("resume"):
         saver, first = _start(run, config, network, backend, step_cell)
     last = config.epochs * batches.steps_per_epoch
@@ -61,7 +63,7 @@ def run_rank(
     with phases.measure("reference"):
         images, labels = digits.load(run.dataset_file, "test")
         logits = logits_of(cell, images[:SAMPLES], config.batch_size)
-    with phases.measure("barrier"):
+    with phases.measure("end_barrier"):
         backend.barrier()
     if backend.rank > 0:
         return None

@@ -51,7 +51,7 @@ def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.Completed
         for process in (*workers, scheduler):
             process.kill()
             process.wait()
-    return max(outcomes, key=lambda outcome: outcome.returncode)
+    return next((outcome for outcome in outcomes if outcome.returncode), outcomes[0])
 
 
 def _environment(cuda: Path, ranks: int) -> dict[str, str]:
@@ -89,8 +89,15 @@ def rehearse(runs: Sequence[Path]) -> int:
         if outcome is not None and NO_DRIVER not in outcome:
             print(f"rank {get_rank()}: {run}: {outcome}", flush=True)
             return 1
-    time.sleep(2)  # let the others pass the same point before this one leaves the cluster
+    _wait_for_all(runs[-1], get_group_size())
     return 0
+
+
+def _wait_for_all(run: Path, ranks: int) -> None:
+    """Return when every rank has left its last file: one that leaves the cluster takes down those still compiling."""
+    deadline = time.monotonic() + 120
+    while len(list(run.glob("rank_*/*"))) < ranks and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _compile(run: Path, rank: int) -> str | None:
