@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.checkpoint.checkpoint_file import read_checkpoint
+from tasks.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from tasks.checkpoint.shard_set import file_digest
 from tasks.config import RunConfig
 from tasks.errors import CheckpointError, CorruptShard, MissingShard, ReplicaMismatch
@@ -124,6 +124,17 @@ def test_integrated_files_that_differ_are_refused(tmp_path):
     )
     save_manifest(directory.checkpoints, directory.path / "src_strategy.ckpt", integrated=True)
     with pytest.raises(ReplicaMismatch, match="rank 5"):
+        merge_run(directory)
+
+
+def test_an_integrated_file_that_lacks_a_tensor_is_refused(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    save_run(directory, {"integrated_save": True})
+    save_shards(directory.checkpoints, tensors(), layouts={})
+    fewer = {name: array for name, array in tensors().items() if name != "layer1.bias"}
+    write_checkpoint(fewer, directory.checkpoints / "rank_5" / "checkpoint-1_20.ckpt")
+    save_manifest(directory.checkpoints, directory.path / "src_strategy.ckpt", integrated=True)
+    with pytest.raises(MissingShard, match=r"\(rank 5\): expected the whole model.*such as layer1.bias"):
         merge_run(directory)
 
 

@@ -86,6 +86,8 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
             f"{slices.directory}: the strategy knows {len(unsaved)} parameters that no rank has saved, such as "
             f"{unsaved[0]}; give the strategy of the run that saved these files"
         )
+    if integrated:
+        _check_whole(slices, ranks, names)
     chosen = selection.choose(names, known, ranks)
     if not chosen:
         raise MissingShard(
@@ -105,6 +107,17 @@ def _ranks_by_schema(files: Sequence[FileIndex]) -> dict[Schema, list[int]]:
 def _all_names(ranks: Mapping[Schema, Sequence[int]]) -> list[str]:
     """Every tensor's name, in the order of the first rank that has it."""
     return list(dict.fromkeys(header.name for schema in ranks for header in schema.headers))
+
+
+def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names: Sequence[str]) -> None:
+    """`MissingShard` where a rank's file, which should be the whole model, lacks a tensor that another has."""
+    for schema, holders in ranks.items():
+        missing = [name for name in names if name not in schema.positions]
+        if missing and not slices.files[holders[0]].removes_redundancy:
+            raise MissingShard(
+                f"{slices.files[holders[0]].path} (rank {holders[0]}): expected the whole model, as every rank saved it, "
+                f"but {len(missing)} tensors are missing, such as {missing[0]}; take another step"
+            )
 
 
 def _plan_tensor(

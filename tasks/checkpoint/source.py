@@ -9,7 +9,7 @@ checkpoint file may name it as it likes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -212,8 +212,3 @@ def _number(step: str) -> int:
     if not step.isdecimal():
         raise ConfigError(f"step {step!r}: expected a number, or EPOCH_STEP as in the files' names")
     return int(step)
-
-
-def ranks_without(files: Sequence[FileIndex], name: str) -> list[int]:
-    """The ranks whose file has no tensor of this name."""
-    return [rank for rank, file in enumerate(files) if name not in file.schema.positions]
