@@ -115,7 +115,7 @@ def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names:
         missing = [name for name in names if name not in schema.positions]
         if missing and not slices.files[holders[0]].removes_redundancy:
             raise MissingShard(
-                f"{slices.files[holders[0]].path} (rank {holders[0]}): expected the whole model, as every rank saved it, "
+                f"{slices.files[holders[0]].path} (rank {holders[0]}): expected the whole model, "
                 f"but {len(missing)} tensors are missing, such as {missing[0]}; take another step"
             )
 
