@@ -27,13 +27,13 @@ class RunConfig(BaseModel):
     data_source: Literal["embedded", "directory", "mnist"] = Field(
         "embedded",
         title="Data source",
-        description="`embedded`: 5,000 MNIST digits that come with the installation. `directory`: IDX files (raw or "
-        ".gz) in *Data directory*. `mnist`: the 70,000 digits of MNIST, downloaded from *Mirrors*.",
+        description="**embedded**: 5,000 MNIST digits that come with the installation. **directory**: IDX files (raw or "
+        ".gz) in *Data directory*. **mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*.",
     )
     data_directory: str | None = Field(
         None,
         title="Data directory",
-        description="For the source `directory`: a folder with the four IDX files of MNIST or Fashion-MNIST.",
+        description="For the source **directory**: a folder with the four IDX files of MNIST or Fashion-MNIST.",
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field("CPU", title="Device")
     world_size: int = Field(8, ge=1, le=4096, title="Cards (ranks)", description="How many ranks mpirun starts.")
@@ -53,18 +53,23 @@ class RunConfig(BaseModel):
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
         title="Mirrors",
-        description="For the source `mnist`: where to download from, in this order.",
+        description="For the source **mnist**: where to download from, in this order.",
         json_schema_extra={"section": "Data"},
     )
 
     momentum: float = Field(
-        0.9, ge=0, lt=1, title="Momentum", description="For `Momentum` only.", json_schema_extra={"section": "Training"}
+        0.9,
+        ge=0,
+        lt=1,
+        title="Momentum",
+        description="For the optimizer **Momentum** only.",
+        json_schema_extra={"section": "Training"},
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, title="Seed", json_schema_extra={"section": "Training"})
     start_from: Literal["scratch", "current"] = Field(
         "scratch",
         title="Start from",
-        description="`current`: the weights of the model store's current version; optimizer states start anew.",
+        description="**current**: the weights of the model store's current version; optimizer states start anew.",
         json_schema_extra={"section": "Training"},
     )
     master_port: int | None = Field(
@@ -105,13 +110,13 @@ class RunConfig(BaseModel):
     strategy_save_file: str = Field(
         "src_strategy.ckpt",
         title="Strategy file",
-        description="`save_file` of `strategy_ckpt_config`: the file's name in the run directory.",
+        description="**save_file** of **strategy_ckpt_config**: the file's name in the run directory.",
         json_schema_extra={"section": "Checkpoints"},
     )
     strategy_load_file: str | None = Field(
         None,
         title="Strategy file to load",
-        description="`load_file` of `strategy_ckpt_config`: operators are sharded as this file says.",
+        description="**load_file** of **strategy_ckpt_config**: operators are sharded as this file says.",
         json_schema_extra={"section": "Checkpoints"},
     )
     strategy_only_trainable_params: bool = Field(
