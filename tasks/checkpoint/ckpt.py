@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from tasks.errors import CorruptShard, UnsupportedFormat
 
 PIECE = 2**29
 TRAILER_NAME = b"crc_num"
-TRAILER_LENGTH = len(TRAILER_NAME) + 10
+_CHECKSUM_LENGTH = 10
+TRAILER_LENGTH = len(TRAILER_NAME) + _CHECKSUM_LENGTH
 _ENCRYPTED = (0x7F3A5ED8).to_bytes(4, "little")
 _LONGEST_NAME = 2**16
 
@@ -46,7 +47,43 @@ def index_ckpt(path: Path) -> FileIndex:
     map tensors or an unknown type.
     """
     with readable(path) as descriptor:
-        return _Indexer(path, os.fstat(descriptor).st_size, descriptor).run()
+        size = os.fstat(descriptor).st_size
+        alike = _last_template.get("ckpt")
+        if alike is not None and alike.fits(descriptor, size):
+            return alike.index_of(path, descriptor)
+        indexer = _Indexer(path, size, descriptor)
+        index = indexer.run()
+        if indexer.is_regular:
+            _last_template["ckpt"] = _Template(index, tuple(indexer.constants))
+        return index
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The file that was indexed last: the ranks of one run differ in their payloads alone, as a rule.
+
+    `constants` is all that stands outside of payloads, by offset. A file of the same size with the same constants has
+    the same index, which is found many times faster than it is worked out.
+    """
+
+    index: FileIndex
+    constants: tuple[tuple[int, bytes], ...]
+
+    def fits(self, descriptor: int, size: int) -> bool:
+        """Whether the open file has this size and these constants, and a checksum where the first one had it."""
+        return size == self.index.size and all(
+            os.pread(descriptor, len(content), offset) == content for offset, content in self.constants
+        )
+
+    def index_of(self, path: Path, descriptor: int) -> FileIndex:
+        """The index of a file that fits."""
+        if self.index.crc is None:
+            return replace(self.index, path=path)
+        checksum = os.pread(descriptor, _CHECKSUM_LENGTH, self.index.size - _CHECKSUM_LENGTH)
+        return replace(self.index, path=path, crc=int.from_bytes(checksum, "big"))
+
+
+_last_template: dict[str, _Template] = {}
 
 
 class _Indexer:
@@ -60,6 +97,9 @@ class _Indexer:
         self.offsets: list[int] = []
         self.pieces: dict[int, tuple[Extent, ...]] = {}
         self.names: set[str] = set()
+        self.constants: list[tuple[int, bytes]] = []
+        self.is_regular = True
+        """Whether every record is its headers and then its payload, and nothing else."""
 
     def run(self) -> FileIndex:
         self._check_kind()
@@ -68,6 +108,7 @@ class _Indexer:
         while not self.cursor.at_end:
             crc = self._trailer()
             if crc is not None:
+                self.constants.append((self.cursor.position, TRAILER_NAME))
                 break
             record = self._record()
             # Cutting by rows can leave empty pieces at the end.
@@ -92,7 +133,7 @@ class _Indexer:
         if self.size - self.cursor.position != TRAILER_LENGTH:
             return None
         ahead = self.cursor.read(self.cursor.position, TRAILER_LENGTH)
-        return int.from_bytes(ahead[-10:], "big") if ahead.startswith(TRAILER_NAME) else None
+        return int.from_bytes(ahead[-_CHECKSUM_LENGTH:], "big") if ahead.startswith(TRAILER_NAME) else None
 
     def _record(self) -> _Record:
         start = self.cursor.position
@@ -113,7 +154,15 @@ class _Indexer:
                     value.skip(wire_type)
         if tag is None or tensor is None:
             raise self.cursor.corrupt("expected a record with a tag and a tensor", start)
-        return self._tensor(tag, tensor, start)
+        record = self._tensor(tag, tensor, start)
+        self._keep(start, value.end, record.payload)
+        return record
+
+    def _keep(self, start: int, end: int, payload: Extent) -> None:
+        """Remember what stands before a record's payload."""
+        self.is_regular = self.is_regular and payload.offset + payload.length == end
+        if self.is_regular:
+            self.constants.append((start, self.cursor.read(start, payload.offset - start)))
 
     def _tensor(self, tag: str, tensor: Cursor, start: int) -> _Record:
         dims: list[int] = []
@@ -204,4 +253,4 @@ def _field_start(number: int, length: int) -> bytes:
 
 def trailer(crc: int) -> bytes:
     """The trailer that carries the CRC-32 of all that precedes it."""
-    return TRAILER_NAME + crc.to_bytes(10, "big")
+    return TRAILER_NAME + crc.to_bytes(_CHECKSUM_LENGTH, "big")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader, check_name, readable
 from tasks.checkpoint.tensor_types import BY_CODE, INT4, TensorType
@@ -21,7 +22,7 @@ from tasks.errors import CorruptShard, UnsupportedFormat
 
 _LARGEST_HEADER = 100_000_000
 _WIDEST_FIRST = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
-_parsed: dict[bytes, tuple[Schema, Any, dict[str, str], int]] = {}
+_last_parsed: dict[bytes, tuple[Schema, NDArray[np.int64], dict[str, str], int]] = {}
 
 
 def index_safetensors(path: Path) -> FileIndex:
@@ -36,10 +37,10 @@ def index_safetensors(path: Path) -> FileIndex:
             )
         header = os.pread(descriptor, length, 8)
     # The ranks of one run often have one header: remember the last.
-    if header not in _parsed:
-        _parsed.clear()
-        _parsed[header] = _parse(header, path)
-    schema, offsets, metadata, end = _parsed[header]
+    parsed = _last_parsed.get(header) or _parse(header, path)
+    _last_parsed.clear()
+    _last_parsed[header] = parsed
+    schema, offsets, metadata, end = parsed
     if 8 + length + end != size:
         raise CorruptShard(
             f"{path}: its header describes {8 + length + end} bytes, the file has {size}; it is truncated or damaged"
@@ -52,7 +53,7 @@ def index_safetensors(path: Path) -> FileIndex:
     )
 
 
-def _parse(header: bytes, path: Path) -> tuple[Schema, Any, dict[str, str], int]:
+def _parse(header: bytes, path: Path) -> tuple[Schema, NDArray[np.int64], dict[str, str], int]:
     document = _json(header, path)
     metadata = document.pop("__metadata__", None) or {}
     try:

@@ -81,6 +81,26 @@ def test_a_cut_record_is_refused(tmp_path, length):
         read_checkpoint(tmp_path / "x.ckpt")
 
 
+def test_a_second_file_of_equal_headers_is_read_as_the_first_was(tmp_path):
+    for number in range(3):
+        array = np.full((2, 3), number, dtype=np.float32)
+        write_checkpoint({"a": array, "b": array}, tmp_path / f"{number}.ckpt", crc=number != 2)
+    first, second, third = (read_checkpoint(tmp_path / f"{number}.ckpt") for number in range(3))
+    assert second.index.schema is first.index.schema is third.index.schema
+    assert second.index.crc != first.index.crc
+    assert third.index.crc is None
+    assert second["b"][0, 0] == 1
+
+
+def test_a_file_that_ends_like_another_but_for_its_checksum_is_refused(tmp_path):
+    write_checkpoint({"a": np.zeros(3, np.float32)}, tmp_path / "a.ckpt", crc=True)
+    read_checkpoint(tmp_path / "a.ckpt")
+    content = (tmp_path / "a.ckpt").read_bytes()
+    (tmp_path / "b.ckpt").write_bytes(content[:-17] + b"x" * 17)
+    with pytest.raises(CorruptShard, match=r"b\.ckpt"):
+        read_checkpoint(tmp_path / "b.ckpt")
+
+
 def test_safetensors_are_the_librarys_bytes(tmp_path):
     arrays = {
         "b": np.arange(6, dtype=np.float32).reshape(2, 3),
