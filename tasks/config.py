@@ -27,8 +27,8 @@ class RunConfig(BaseModel):
     data_source: Literal["embedded", "directory", "mnist"] = Field(
         "embedded",
         title="Data source",
-        description="**embedded**: 5,000 MNIST digits that come with the installation. **directory**: IDX files (raw or "
-        ".gz) in *Data directory*. **mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*.",
+        description="**embedded**: 5,000 MNIST digits that come with the installation. **directory**: IDX files (raw "
+        "or .gz) in *Data directory*. **mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*.",
     )
     data_directory: str | None = Field(
         None,
@@ -122,7 +122,7 @@ class RunConfig(BaseModel):
     strategy_only_trainable_params: bool = Field(
         False,
         title="Strategy of trainable parameters only",
-        description="`only_trainable_params` of `strategy_ckpt_config`. Set: the strategy file leaves out optimizer "
+        description="**only_trainable_params** of **strategy_ckpt_config**. Set: the strategy file leaves out optimizer "
         "states, and the merged model holds the weights alone.",
         json_schema_extra={"section": "Checkpoints"},
     )
