@@ -87,6 +87,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from tasks.training.loop import Loop
     from tasks.training.metrics import Metrics
     from tasks.training.phases import Phases
+    from tasks.training.receipts import Receipts
     from tasks.training.steps import train_step
     from tests import plain_training
 
@@ -116,11 +117,11 @@ def measure(arguments: argparse.Namespace) -> None:
             for batch in plain_training.batches(settings):
                 float(plain_step(*batch).asnumpy())
             found["plain"].append((time.perf_counter() - start) / arguments.steps)
-    backend.barrier()
     if backend.rank == 0:
         arguments.rank.write_text(
             json.dumps({key: value[1:] if key != "cpu" else value for key, value in found.items()})
         )
+    Receipts(arguments.rank.parent).leave_together(backend.rank, world_size)
     sys.stdout.flush()
     os._exit(0)
 

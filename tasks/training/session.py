@@ -24,6 +24,7 @@ from tasks.training.batches import Batches
 from tasks.training.loop import Loop
 from tasks.training.metrics import Metrics
 from tasks.training.phases import Phases
+from tasks.training.receipts import Receipts
 from tasks.training.reference import SAMPLES, logits_of, save_reference
 from tasks.training.resuming import resume, warm_start
 from tasks.training.saving import Identity, Saver
@@ -64,7 +65,7 @@ def run_rank(
         images, labels = digits.load(run.dataset_file, "test")
         logits = logits_of(cell, images[:SAMPLES], config.batch_size)
     with phases.measure("end_barrier"):
-        backend.barrier()
+        Receipts(run.checkpoints).leave_together(backend.rank, backend.world_size)
     if backend.rank > 0:
         return None
     save_reference(run.reference_logits_file, images[:SAMPLES], labels[:SAMPLES], logits)

@@ -45,7 +45,7 @@ def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.Completed
     try:
         outcomes = []
         for worker in workers:
-            output, _ = worker.communicate(timeout=280)
+            output, _ = worker.communicate(timeout=1500)
             outcomes.append(subprocess.CompletedProcess(command, worker.returncode, output))
     finally:
         for process in (*workers, scheduler):

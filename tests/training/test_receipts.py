@@ -26,7 +26,7 @@ def test_receipts_are_collected_in_the_order_of_ranks(tmp_path):
 def test_ranks_that_never_save_are_named(tmp_path):
     receipts = Receipts(tmp_path, patience_seconds=0.05)
     receipts.leave(5, slices(1))
-    with pytest.raises(TrainingError, match=r"step 5: expected all 3 ranks.*ranks \[0, 2\] did not"):
+    with pytest.raises(TrainingError, match=r"all 3 ranks for '5'.*ranks \[0, 2\] left none"):
         receipts.collect(5, world_size=3)
 
 
@@ -35,7 +35,7 @@ def test_what_an_earlier_try_left_is_discarded_rank_by_rank(tmp_path):
     Receipts(tmp_path).leave(5, slices(1))
     receipts = Receipts(tmp_path, patience_seconds=0.05)
     receipts.discard_of(1)
-    with pytest.raises(TrainingError, match=r"ranks \[1\] did not"):
+    with pytest.raises(TrainingError, match=r"ranks \[1\] left none"):
         receipts.collect(5, world_size=2)
 
 
@@ -45,3 +45,16 @@ def test_receipts_are_of_one_step(tmp_path):
         receipts.leave(step, slices(0))
     receipts.discard(5)
     assert receipts.collect(10, world_size=1) == (slices(0),)
+
+
+def test_ranks_leave_only_when_all_are_at_the_end(tmp_path):
+    late = threading.Timer(0.05, Receipts(tmp_path).leave_together, (1, 2))
+    late.start()
+    Receipts(tmp_path).leave_together(0, 2)
+    assert (tmp_path / ".receipts" / "end" / "rank_1.json").exists()
+    late.join()
+
+
+def test_a_rank_that_never_reaches_the_end_is_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"for 'end'.*ranks \[1\] left none"):
+        Receipts(tmp_path, patience_seconds=0.05).leave_together(0, 2)

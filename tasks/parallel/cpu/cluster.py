@@ -19,11 +19,15 @@ from mindspore.communication import GlobalComm, create_group, get_group_size
 from tasks.errors import LaunchError, TrainingError
 
 _JOINING = timedelta(minutes=5)
+_PATIENCE_SECONDS = 1800
+"""How long a collective waits for the slowest rank. MindSpore's own 30 s are less than what a busy machine's ranks lie
+apart; a rank that died or hangs is the launcher's to notice."""
 
 
 def join(rank: int, world_size: int, environment: Mapping[str, str] = os.environ) -> None:
     """Join `world_size` ranks at SHARDLINE_MASTER_ADDRESS and SHARDLINE_MASTER_PORT, where rank 0 listens."""
     address, port = _master(environment)
+    os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", str(_PATIENCE_SECONDS))
     store_class, init_with_store = _private_functions()
     try:
         store = store_class(address, port, world_size, rank == 0, _JOINING)
