@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,13 @@ class StagedFile:
 
     def __init__(self, layout: OutputFile, path: Path, descriptor: int) -> None:
         self.layout, self.path, self._descriptor = layout, path, descriptor
+        # The file system writes to one file in turns anyway, and its waiters spin: waiting here costs nothing.
+        self._turn = threading.Lock()
 
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
-        write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path)
+        with self._turn:
+            write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path)
 
     def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of what lies in `extents`."""
