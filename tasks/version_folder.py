@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tasks import atomic
 from tasks.checkpoint.shard_set import file_digest
-from tasks.errors import PromotionError
+from tasks.errors import CorruptShard, PromotionError
 
 _DESCRIPTION = "version.json"
 
@@ -62,8 +62,8 @@ class Version:
         for name, digest in self.files.items():
             try:
                 found = file_digest(self.path / name)
-            except OSError as error:
-                raise PromotionError(f"{self.path / name}: {error.strerror}; restore it, or roll back") from error
+            except CorruptShard as error:
+                raise PromotionError(f"version {self.version}: {error}, or roll back") from error
             if found != digest:
                 raise PromotionError(
                     f"{self.path / name}: expected the digest {digest} of version {self.version}, found {found}: it "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.checkpoint.record import published_files, read_record
 from tasks.checkpoint.shard_set import file_digest
-from tasks.errors import ValidationError
+from tasks.errors import CorruptShard, ValidationError
 from tasks.run_directory import RunDirectory
 
 
@@ -41,8 +41,8 @@ def verify(merged: MergedModel) -> None:
     """Raise `ValidationError` unless the file is, byte for byte, what `merge.json` describes."""
     try:
         found = file_digest(merged.file)
-    except OSError as error:
-        raise ValidationError(f"{merged.file}: expected the merged model: {error.strerror}; clear merge") from error
+    except CorruptShard as error:
+        raise ValidationError(f"expected the merged model that merge.json names: {error}, or clear merge") from error
     if found != merged.digest:
         raise ValidationError(
             f"{merged.file}: expected the digest {merged.digest} that merge.json names, found {found}: the file was "
