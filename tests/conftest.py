@@ -6,6 +6,7 @@ Setting it costs nothing; the database is made only for tests that ask for `airf
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def isolate_environment() -> None:
 
 
 isolate_environment()
+
+
+def pytest_collection_finish() -> None:
+    """Choose MindSpore's device before the first test: it refuses the choice once any kernel has run in the process."""
+    if mindspore := sys.modules.get("mindspore"):
+        mindspore.set_device("CPU")
 
 
 @pytest.fixture(scope="session")
