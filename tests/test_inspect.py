@@ -67,3 +67,13 @@ def test_the_command_prints_json(files):
     command = [sys.executable, "-m", "tasks.inspect", str(files / "strategy.ckpt"), "--json"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["layouts"]["layer3.weight"]["shards"] == [2, 1]
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    strategy = PROJECT / "tests" / "fixtures" / "strategy" / "mindformers_8_npus.ckpt"
+    command = [sys.executable, "-m", "tasks.inspect", str(strategy)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
