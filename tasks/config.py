@@ -122,8 +122,8 @@ class RunConfig(BaseModel):
     strategy_only_trainable_params: bool = Field(
         False,
         title="Strategy of trainable parameters only",
-        description="**only_trainable_params** of **strategy_ckpt_config**. Set: the strategy file leaves out "
-        "optimizer states, and the merged model holds the weights alone.",
+        description="**only_trainable_params** of **strategy_ckpt_config**. Set: the merged model holds "
+        "the weights alone, without optimizer states.",
         json_schema_extra={"section": "Checkpoints"},
     )
 

@@ -41,12 +41,14 @@ def merge_run(
     """
     config = directory.read_config()
     shard_set = _shard_set(directory, config.checkpoint_step)
+    weights_only = config.strategy_only_trainable_params
     request = MergeRequest(
         shards=directory.checkpoints,
         strategies=(directory.strategy_file(config),),
         output=directory.merged_file(config),
         step=str(shard_set.step),
-        selection=Selection(known_only=config.strategy_only_trainable_params),
+        # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
+        selection=Selection(weights_only=weights_only, known_only=weights_only),
         owns_folder=True,
     )
     merged = merge(request, meter)

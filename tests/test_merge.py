@@ -96,12 +96,14 @@ def test_merged_as_safetensors(tmp_path):
     assert all(np.array_equal(merged[name], array) for name, array in tensors().items())
 
 
-def test_a_strategy_of_trainable_parameters_merges_the_weights_alone(tmp_path):
+@pytest.mark.parametrize("states_in_strategy", [False, True])
+def test_a_strategy_of_trainable_parameters_merges_the_weights_alone(tmp_path, states_in_strategy):
     directory = RunDirectory(tmp_path / "run")
     save_run(directory, {"strategy_only_trainable_params": True})
-    layouts = {name: layout for name, layout in LAYOUTS.items() if not name.startswith("moment1")}
+    weights = {name: layout for name, layout in LAYOUTS.items() if not name.startswith("moment1")}
+    layouts = LAYOUTS if states_in_strategy else weights
     save_manifest(directory.checkpoints, save_strategy(directory.path / "src_strategy.ckpt", layouts))
-    assert list(read_checkpoint(Path(merge_run(directory)["merged_file"]))) == list(layouts)
+    assert list(read_checkpoint(Path(merge_run(directory)["merged_file"]))) == list(weights)
 
 
 def test_integrated_files_are_compared_and_rank_0s_is_published(tmp_path):
