@@ -33,7 +33,6 @@ def add_merge_options(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--format", choices=("ckpt", "safetensors"), help="where the output's name has no suffix")
     arguments.add_argument("--max-file-size", type=size, metavar="SIZE", help="several .safetensors and an index: 5GB")
     add_selection_options(arguments)
-    arguments.add_argument("--dtype", choices=tuple(CASTS), help="cast floating-point tensors")
     arguments.add_argument("--allow-non-finite", action="store_true", help="accept NaN and infinities")
     arguments.add_argument("--crc", action="store_true", help="end a .ckpt with MindSpore's checksum")
     arguments.add_argument("--no-proof", action="store_true", help="compare replicas, but don't read the output again")
@@ -51,10 +50,21 @@ def add_source_options(arguments: argparse.ArgumentParser) -> None:
 
 
 def add_selection_options(arguments: argparse.ArgumentParser) -> None:
-    """Which tensors to keep."""
+    """Which tensors to keep, and in which type."""
     arguments.add_argument("--include", nargs="+", action="extend", default=[], metavar="GLOB", help="keep only these")
     arguments.add_argument("--exclude", nargs="+", action="extend", default=[], metavar="GLOB", help="leave these out")
     arguments.add_argument("--weights-only", action="store_true", help="leave optimizer states out")
+    arguments.add_argument("--dtype", choices=tuple(CASTS), help="cast floating-point tensors")
+
+
+def selection_from(arguments: argparse.Namespace) -> Selection:
+    """The selection that the parsed options make."""
+    return Selection(
+        include=tuple(arguments.include),
+        exclude=tuple(arguments.exclude),
+        weights_only=arguments.weights_only,
+        dtype=arguments.dtype,
+    )
 
 
 def request_from(arguments: argparse.Namespace) -> MergeRequest:
@@ -67,12 +77,7 @@ def request_from(arguments: argparse.Namespace) -> MergeRequest:
         output=output_with_format(arguments.output, arguments.format),
         step=arguments.step,
         integrated=arguments.integrated or None,
-        selection=Selection(
-            include=tuple(arguments.include),
-            exclude=tuple(arguments.exclude),
-            weights_only=arguments.weights_only,
-            dtype=arguments.dtype,
-        ),
+        selection=selection_from(arguments),
         max_file_size=arguments.max_file_size,
         crc=arguments.crc,
         allow_non_finite=arguments.allow_non_finite,

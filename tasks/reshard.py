@@ -18,11 +18,9 @@ from typing import Any
 from tasks import command_line
 from tasks.checkpoint.progress import Meter, ReportingMeter
 from tasks.checkpoint.reshard import ReshardRequest, reshard
-from tasks.checkpoint.selection import Selection
-from tasks.checkpoint.tensor_types import CASTS
 from tasks.checkpoint.workers import default_workers
 from tasks.errors import ConfigError
-from tasks.merge_options import add_selection_options, add_source_options
+from tasks.merge_options import add_selection_options, add_source_options, selection_from
 from tasks.termination import clean_up_when_terminated
 
 
@@ -35,7 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--name", help="the name of every rank's file, without suffix; default: the source's")
     arguments.add_argument("--format", choices=("ckpt", "safetensors"), default="ckpt")
     add_selection_options(arguments)
-    arguments.add_argument("--dtype", choices=tuple(CASTS), help="cast floating-point tensors")
     arguments.add_argument("--allow-non-finite", action="store_true", help="accept NaN and infinities")
     return arguments
 
@@ -52,12 +49,7 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         step=arguments.step,
         name=arguments.name,
         file_format=arguments.format,
-        selection=Selection(
-            include=tuple(arguments.include),
-            exclude=tuple(arguments.exclude),
-            weights_only=arguments.weights_only,
-            dtype=arguments.dtype,
-        ),
+        selection=selection_from(arguments),
         allow_non_finite=arguments.allow_non_finite,
         workers=arguments.workers or default_workers(),
     )
