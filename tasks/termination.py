@@ -1,4 +1,8 @@
-"""SIGTERM ends a task as Ctrl-C does: by an exception, so that what it staged is removed on the way out."""
+"""SIGTERM ends a task as Ctrl-C does: by an exception, so that what it staged is removed on the way out.
+
+A rank in training does better: it finishes its step, saves a shard set together with the others, and leaves with
+`STOPPED`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+STOPPED = 75
+"""The exit status of a rank that was told to stop by SIGTERM, and left after all ranks had saved a shard set.
+
+What sysexits.h calls EX_TEMPFAIL: trying again goes on from there. `tasks.launch.rank` takes it for a good end towards
+mpirun, which would otherwise kill the ranks that are a moment behind.
+"""
 
 
 @contextmanager
