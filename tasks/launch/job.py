@@ -48,6 +48,8 @@ class Job:
     processes: LaunchProcesses
     metrics_file: Path
     hang_timeout: float | None
+    card_locks: tuple[int, ...] = ()
+    """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
     _hang: str = ""
     _next_look: float = 0
 
@@ -88,6 +90,7 @@ class Job:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=self.card_locks,
             )
 
     def _watch(

@@ -1,7 +1,8 @@
 """One launch, from the first check to the last process.
 
-The supervisor holds the run directory's lock, ends what an earlier try left, checks what can be checked, starts mpirun
-in a session of its own, follows rank 0's log, and at the end leaves no process behind, however the end came:
+The supervisor holds the run directory's lock, ends what an earlier try left, checks what can be checked, waits for its
+cards (`tasks.cards`), starts mpirun in a session of its own, follows rank 0's log, and at the end leaves no process
+behind, however the end came:
 
 | what ends                | who notices                         | what then                                      |
 |--------------------------|-------------------------------------|------------------------------------------------|
@@ -21,6 +22,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.cards import CardLedger, Lease, cards_of
+from tasks.command_line import home_from
 from tasks.config import RunConfig
 from tasks.errors import LaunchError
 from tasks.launch import diagnosis, logs, mpirun, preflight
@@ -41,22 +44,35 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
     is left in any case.
     """
     config = directory.read_config()
+    world_size = _world_size(module, config)
     with directory.lock(), Interruption() as interruption:
-        job = _prepare(module, config, directory, environment)
-        try:
-            outcome = job.run(interruption)
-        except BrokenPipeError as error:
-            raise LaunchError("nobody reads the output of this launch any more: its ranks were stopped") from error
-        return _result(outcome, interruption)
+        _end_leftovers(directory)
+        preflight.check(module, config, directory, world_size, environment)
+        ledger = CardLedger.of_this_host(home_from(environment), config.device_target, cards_of(environment))
+        with ledger.lease(world_size, directory.path.name, _say, lambda: bool(interruption.reason)) as lease:
+            job = _prepare(module, config, directory, lease, environment)
+            try:
+                outcome = job.run(interruption)
+            except BrokenPipeError as error:
+                raise LaunchError("nobody reads the output of this launch any more: its ranks were stopped") from error
+            return _result(outcome, interruption)
 
 
-def _prepare(module: str, config: RunConfig, directory: RunDirectory, environment: Mapping[str, str]) -> Job:
-    """Clear what an earlier try left, check, and put the command together."""
-    processes = LaunchProcesses(directory.path)
-    if left := processes.end(grace_s=1):
+def _end_leftovers(directory: RunDirectory) -> None:
+    """End what an earlier try may have left running: it would hold its cards."""
+    if left := LaunchProcesses(directory.path).end(grace_s=1):
         _say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
-    world_size = 1 if module in _SINGLE_DEVICE else config.world_size
-    preflight.check(module, config, directory, world_size, environment)
+
+
+def _world_size(module: str, config: RunConfig) -> int:
+    return 1 if module in _SINGLE_DEVICE else config.world_size
+
+
+def _prepare(
+    module: str, config: RunConfig, directory: RunDirectory, lease: Lease, environment: Mapping[str, str]
+) -> Job:
+    """Set the logs of an earlier try aside, and put the command together."""
+    world_size, processes = _world_size(module, config), LaunchProcesses(directory.path)
     launcher = mpirun.find(environment)
     master = {
         "SHARDLINE_MASTER_ADDRESS": preflight.MASTER_ADDRESS,
@@ -69,12 +85,13 @@ def _prepare(module: str, config: RunConfig, directory: RunDirectory, environmen
     rank = [sys.executable, "-m", "tasks.launch.rank", "--logs", str(folder), module]
     return Job(
         launcher.command(world_size, [*rank, "--run-directory", str(directory.path)], as_root=os.geteuid() == 0),
-        mpirun.without_outer_run(environment) | processes.environment | master,
+        mpirun.without_outer_run(environment) | processes.environment | lease.environment | master,
         world_size,
         folder,
         processes,
         directory.metrics_file,
         config.hang_timeout,
+        lease.descriptors,
     )
 
 
