@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tasks.errors import ConfigError
 
+BUILT_IN_NETWORKS = ("mlp",)
+
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$"
 
 
 class RunConfig(BaseModel):
@@ -23,7 +26,13 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    network: Literal["mlp"] = Field("mlp", title="Network")
+    network: str = Field(
+        "mlp",
+        title="Network",
+        description="**mlp**: a classifier of digits. **package.module:factory**: a network of your own.",
+        pattern=_NETWORK,
+        examples=list(BUILT_IN_NETWORKS),
+    )
     data_source: Literal["embedded", "directory", "mnist"] = Field(
         "embedded",
         title="Data source",

@@ -15,12 +15,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks import atomic, networks
+from tasks import atomic
 from tasks.command_line import home_from, main, parser, run_directory_from
 from tasks.config import RunConfig
-from tasks.datasets.preparation import prepare
-from tasks.datasets.sources import source_of
 from tasks.errors import ConfigError
+from tasks.networks import check_network, train_spec
 from tasks.run_directory import Home, RunDirectory
 
 
@@ -29,21 +28,22 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
 
     `ConfigError` where the network, the ranks, the batch size and the data do not go together.
     """
+    spec = train_spec(config)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
-        networks.check(config)
+        check_network(spec.network, config)
     run.write_config(config)
-    description = prepare(config.data_source, source_of(config, home.data / "downloads"), home.data)
-    if config.batch_size > description.train.count:
+    description = spec.dataset.prepare(config, home.data)
+    if config.batch_size > description.count("train"):
         raise ConfigError(
-            f"batch_size: expected at most the {description.train.count} training images, found {config.batch_size}"
+            f"batch_size: expected at most the {description.count('train')} training samples, found {config.batch_size}"
         )
     atomic.write_text(run.dataset_file, description.to_json())
     return {
         "run_directory": str(run.path),
         "dataset": str(run.dataset_file),
         "digest": description.digest,
-        "train": description.train.count,
-        "test": description.test.count,
+        "train": description.count("train"),
+        "test": description.count("test"),
     }
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -136,6 +137,16 @@ class RunDirectory:
         from tasks.config import RunConfig  # pydantic, which a merge by hand does without
 
         return RunConfig.from_json(self.read(self.config_file, "prepare_dataset"))
+
+    def dataset_digest(self) -> str:
+        """The digest of all the data that the run was prepared with; `RunDirectoryError` unless it is there."""
+        try:
+            return str(json.loads(self.read(self.dataset_file, "prepare_dataset"))["digest"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunDirectoryError(
+                f"{self.dataset_file}: expected the description that prepare_dataset writes, found something else "
+                f"({error!r}); run prepare_dataset again"
+            ) from error
 
     def read(self, file: Path, task: str) -> bytes:
         """The content of `file`, which the named earlier task should have left."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks import command_line
 from tasks.config import RunConfig
-from tasks.networks import check_network, network_of
-from tasks.networks.declaration import Network
+from tasks.networks import check_network, train_spec
+from tasks.networks.train_spec import TrainSpec
 from tasks.parallel.backend import backend_of, rank_of
 from tasks.parallel.strategies import with_strategies_of
 from tasks.parallel.threads import threads_per_rank
@@ -30,10 +31,10 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     phases = Phases()
     config = _with_absolute_paths(run, run.read_config())
     rank = rank_of(environment, config.world_size)
-    network = _sharded_network(config)
+    spec = _sharded_spec(config)
     with phases.measure("imports"):
         from tasks.training.session import run_rank
-    return run_rank(run, config, network, backend_of(config, network, rank), phases)
+    return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 
 
 def _with_absolute_paths(run: RunDirectory, config: RunConfig) -> RunConfig:
@@ -43,13 +44,14 @@ def _with_absolute_paths(run: RunDirectory, config: RunConfig) -> RunConfig:
     return config.model_copy(update={"strategy_load_file": str(run.path / config.strategy_load_file)})
 
 
-def _sharded_network(config: RunConfig) -> Network:
-    """The network with its strategies: as declared, or as `strategy_load_file` says."""
-    network = network_of(config)
+def _sharded_spec(config: RunConfig) -> TrainSpec:
+    """What is trained, the network with its strategies: as declared, or as `strategy_load_file` says."""
+    spec = train_spec(config)
     if config.strategy_load_file is not None and config.world_size > 1:
-        network = with_strategies_of(network, Path(config.strategy_load_file), config.world_size)
-    check_network(network, config)
-    return network
+        network = with_strategies_of(spec.network, Path(config.strategy_load_file), config.world_size)
+        spec = replace(spec, network=network)
+    check_network(spec.network, config)
+    return spec
 
 
 def _set_environment() -> None:

@@ -2,9 +2,9 @@
 
     python -m tasks.launch tasks.validate [--run-directory DIR]
 
-Leaves `validation/report.json`, `report.md`, `confusion_matrix.png` and `loss.png` in the run directory, and fails
-after that where the model is worse than `min_accuracy` or is not the model that the ranks trained. The launcher holds
-the run directory meanwhile.
+Leaves `validation/report.json`, `report.md`, `loss.png` and the metric's own pictures in the run directory, and fails
+after that where the model is worse than asked or is not the model that the ranks trained. The launcher holds the run
+directory meanwhile.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ import os
 import sys
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tasks import atomic
 from tasks.command_line import main as run_command
 from tasks.command_line import parser, run_directory_from
-from tasks.datasets import digits
 from tasks.errors import ValidationError
+from tasks.networks import train_spec
 from tasks.run_directory import RunDirectory
 from tasks.validation.merged import read_merged, verify
-from tasks.validation.metrics import score
 from tasks.validation.model import MergedNetwork
-from tasks.validation.plots import LossByStep, plot_confusion_matrix, plot_loss
-from tasks.validation.report import CONFUSION_MATRIX_FILE, LOSS_FILE, Report
+from tasks.validation.plots import LossByStep, plot_loss
+from tasks.validation.report import LOSS_FILE, Report
 from tasks.validation.sharded_logits import compare
 
 
@@ -36,7 +32,7 @@ def validate(run: RunDirectory) -> dict[str, Any]:
     run.report_file.unlink(missing_ok=True)
     report = examine(run)
     losses = training_losses(run)
-    plot_confusion_matrix(report.scores.confusion_matrix, run.validation / CONFUSION_MATRIX_FILE)
+    report.scores.plot(run.validation)
     plot_loss(losses, report.scores.loss, run.validation / LOSS_FILE)
     atomic.write_text(run.validation / "report.md", report.to_markdown())
     atomic.write_text(run.report_file, report.to_json())
@@ -45,7 +41,7 @@ def validate(run: RunDirectory) -> dict[str, Any]:
         raise ValidationError("; ".join(report.failures))
     return {
         "run_directory": str(run.path),
-        "accuracy": report.scores.accuracy,
+        report.metric: report.scores.value,
         "loss": report.scores.loss,
         "report": str(run.report_file),
         "merged_digest": report.merged.digest,
@@ -57,15 +53,14 @@ def examine(run: RunDirectory) -> Report:
     config = run.read_config()
     merged = read_merged(run)
     verify(merged)
-    images, labels = digits.load(run.dataset_file, "test")
-    network = MergedNetwork(merged, config)
-    logits = network.logits(images)
-    _check_finite(logits, run)
+    spec = train_spec(config)
+    samples, labels = spec.dataset.load(run.dataset_file, "test")
+    network = MergedNetwork(merged, spec.network, config)
     return Report(
         merged=merged,
-        dataset_digest=digits.read_description(run.dataset_file).digest,
-        min_accuracy=config.min_accuracy,
-        scores=score(logits, labels),
+        dataset_digest=run.dataset_digest(),
+        metric=spec.metric.name,
+        scores=spec.metric.score(network.logits, samples, labels),
         sharded_logits=compare(run, merged, network.logits),
     )
 
@@ -79,15 +74,6 @@ def training_losses(run: RunDirectory) -> LossByStep:
         raise ValidationError(
             f"{run.metrics_file}: expected a JSON object on each line, found something else ({error!r}); clear train"
         ) from error
-
-
-def _check_finite(logits: npt.NDArray[np.float32], run: RunDirectory) -> None:
-    wrong = int((~np.isfinite(logits)).any(axis=1).sum())
-    if wrong:
-        raise ValidationError(
-            f"expected finite logits, found NaN or infinity for {wrong} of {len(logits)} held-out images: training "
-            f"diverged; see the losses in {run.metrics_file}, and lower the learning rate"
-        )
 
 
 def main() -> int:

@@ -78,7 +78,7 @@ def test_a_missing_data_directory_ends_the_task_with_one_message(tmp_path: Path)
 def test_a_batch_greater_than_the_data_is_refused(tmp_path: Path):
     finished = run(tmp_path, SHARDLINE_PARAMETERS='{"batch_size": 4800}')
     assert finished.returncode == 2
-    assert "batch_size: expected at most the 4500 training images, found 4800" in finished.stderr
+    assert "batch_size: expected at most the 4500 training samples, found 4800" in finished.stderr
 
 
 def test_parameters_on_the_command_line_go_before_the_environment(tmp_path: Path):

@@ -161,19 +161,19 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
         ),
         (lambda run: run.dataset_file.unlink(), DatasetError, "prepare_dataset writes"),
         (lambda run: run.reference_logits_file.unlink(), RunDirectoryError, "the task train writes it"),
-        (lambda run: run.reference_logits_file.write_bytes(b""), ValidationError, "expected the arrays images and"),
+        (lambda run: run.reference_logits_file.write_bytes(b""), ValidationError, "expected the arrays samples and"),
         (lambda run: run.reference_logits_file.write_bytes(b"PK\x03\x04"), ValidationError, "expected the arrays"),
-        (lambda run: np.savez(run.reference_logits_file, images=np.zeros(3)), ValidationError, "expected the arrays"),
+        (lambda run: np.savez(run.reference_logits_file, samples=np.zeros(3)), ValidationError, "expected the arrays"),
         (
             lambda run: np.savez(
-                run.reference_logits_file, images=np.zeros((2, 1, 28, 28), np.float32), logits=np.full((2, 10), np.nan)
+                run.reference_logits_file, samples=np.zeros((2, 1, 28, 28), np.float32), logits=np.full((2, 10), np.nan)
             ),
             ValidationError,
             "expected finite logits, not all 0",
         ),
         (
             lambda run: np.savez(
-                run.reference_logits_file, images=np.zeros((2, 1, 28, 28), np.float32), logits=np.ones((2, 9))
+                run.reference_logits_file, samples=np.zeros((2, 1, 28, 28), np.float32), logits=np.ones((2, 9))
             ),
             ValidationError,
             r"expected logits of shape \(2, 10\), found \(2, 9\)",
@@ -215,7 +215,7 @@ def test_another_networks_checkpoint_is_refused(run: RunDirectory, weights: Weig
 
 def test_a_model_that_diverged_is_refused(run: RunDirectory, weights: Weights):
     merged_run.save_merged(run, weights | {"layer3.bias": np.full(10, np.inf, np.float32)}, "ckpt")
-    with pytest.raises(ValidationError, match="found NaN or infinity for 500 of 500 held-out images"):
+    with pytest.raises(ValidationError, match="found NaN or infinity for 500 of 500 samples"):
         validate(run)
 
 

@@ -56,6 +56,10 @@ class DatasetDescription:
     def split(self, split: Split) -> SplitDescription:
         return self.train if split == "train" else self.test
 
+    def count(self, split: Split) -> int:
+        """The number of samples of a split."""
+        return self.split(split).count
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 

@@ -7,12 +7,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tasks.config import RunConfig
 from tasks.datasets.description import DatasetDescription, Split, content_digest, read_split
+from tasks.datasets.preparation import prepare
+from tasks.datasets.sources import source_of
 from tasks.errors import DatasetError
 
 # Mean and standard deviation of MNIST's 60,000 training images, scaled to 0…1, which the field takes for all its kin.
 MEAN = 0.1307
 STANDARD_DEVIATION = 0.3081
+
+
+class Digits:
+    """A `Dataset` of 28 × 28 images in ten classes: MNIST, or a set made in its image."""
+
+    def prepare(self, config: RunConfig, home_data: Path) -> DatasetDescription:
+        return prepare(config.data_source, source_of(config, home_data / "downloads"), home_data)
+
+    def load(self, dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        return load(dataset_file, split)
 
 
 def load(dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:

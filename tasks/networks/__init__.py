@@ -1,19 +1,30 @@
-"""What can be trained. Declarations are pure Python; `tasks.networks.cells` builds MindSpore cells from them."""
+"""What can be trained: `train_spec` finds the declaration that a run's `network` names.
+
+Declarations know no MindSpore; `tasks.networks.cells` builds cells from them. A built-in network NAME is the factory
+`tasks.networks.NAME:train_spec`; any other is named in the same way, by its module and factory.
+"""
 
 from __future__ import annotations
 
-from tasks.config import RunConfig
-from tasks.errors import ConfigError
-from tasks.networks.declaration import Network
-from tasks.networks.mlp import MLP
+from dataclasses import replace
+from importlib import import_module
 
-NETWORKS = {network.name: network for network in (MLP,)}
+from tasks.config import BUILT_IN_NETWORKS, RunConfig
+from tasks.errors import ConfigError
+from tasks.networks.train_spec import Network, TrainSpec
+
+
+def train_spec(config: RunConfig) -> TrainSpec:
+    """What a run trains, with the strategies that its network was declared with; none on a single rank."""
+    name = config.network
+    module, _, factory = (f"tasks.networks.{name}:train_spec" if name in BUILT_IN_NETWORKS else name).partition(":")
+    spec: TrainSpec = getattr(import_module(module), factory)(config)
+    return replace(spec, network=spec.network.with_strategies({})) if config.world_size == 1 else spec
 
 
 def network_of(config: RunConfig) -> Network:
-    """The network that a run trains, with the strategies it was declared with; none on a single rank."""
-    network = NETWORKS[config.network]
-    return network.with_strategies({}) if config.world_size == 1 else network
+    """The network of the run's `train_spec`."""
+    return train_spec(config).network
 
 
 def check(config: RunConfig) -> None:

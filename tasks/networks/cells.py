@@ -6,9 +6,12 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from tasks.networks.declaration import Dense, Network
+from tasks.errors import ConfigError
+from tasks.networks.declaration import Dense
+from tasks.networks.declaration import Network as LayeredNetwork
 from tasks.networks.initial import uniform_slice
 from tasks.networks.operators import Operator
+from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.placement import Placement, whole
 
@@ -33,7 +36,7 @@ class DenseCell(nn.Cell):
 class NetworkCell(nn.Cell):
     """Samples [batch, *sample_shape] to logits [batch, classes], both whole on every rank."""
 
-    def __init__(self, network: Network, batch_size: int, backend: SingleDevice, seed: int) -> None:
+    def __init__(self, network: LayeredNetwork, batch_size: int, backend: SingleDevice, seed: int) -> None:
         super().__init__()
         self.flatten = ops.Flatten()
         self.layer_names = tuple(layer.name for layer in network.layers)
@@ -54,6 +57,8 @@ class NetworkCell(nn.Cell):
 
 def build(network: Network, batch_size: int, backend: SingleDevice, seed: int) -> NetworkCell:
     """The cells of `network` with this rank's slices of the initial values that `seed` gives."""
+    if not isinstance(network, LayeredNetwork):
+        raise ConfigError(f"network {network.name}: expected a tasks.networks.declaration, found {type(network)!r}")
     return NetworkCell(network, batch_size, backend, seed)
 
 

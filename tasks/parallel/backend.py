@@ -14,8 +14,8 @@ from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.strategy import write_strategy
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
-from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
+from tasks.networks.train_spec import Network
 from tasks.parallel.layouts import parameter_layouts, strategy_of, with_optimizer_states
 from tasks.parallel.placement import Placement, whole
 

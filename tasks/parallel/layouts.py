@@ -13,8 +13,8 @@ from math import prod
 from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.strategy import OperatorStrategy, Strategy
 from tasks.config import RunConfig
-from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
+from tasks.networks.train_spec import Network
 
 OPTIMIZER_STATES = {"SGD": ("accum", "stat"), "Momentum": ("moments",), "Adam": ("moment1", "moment2")}
 """The prefixes of each optimizer's state parameters; every parameter has one of each, of its own shape and layout."""

@@ -17,8 +17,8 @@ from mindspore.communication import comm_func, init
 
 from tasks import atomic
 from tasks.config import RunConfig
-from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
+from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.placement import Placement
 

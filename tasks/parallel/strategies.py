@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tasks.checkpoint.strategy import Strategy, read_strategy
 from tasks.errors import ConfigError
-from tasks.networks.declaration import Network
 from tasks.networks.operators import Splits
+from tasks.networks.train_spec import Network
 
 
 def with_strategies_of(network: Network, file: Path, world_size: int) -> Network:

@@ -15,19 +15,17 @@ from tasks import atomic
 SAMPLES = 64
 
 
-def logits_of(network: Any, images: NDArray[np.float32], batch_size: int) -> NDArray[np.float32]:
-    """The sharded `network`'s logits float32 [N, classes] of `images`, in batches of the size it was built for."""
+def logits_of(network: Any, samples: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+    """The sharded `network`'s logits float32 [N, ..., classes] of `samples`, in batches of its own size."""
     network.set_train(False)
-    padded = np.resize(images, (-(-len(images) // batch_size) * batch_size, *images.shape[1:]))
+    padded = np.resize(samples, (-(-len(samples) // batch_size) * batch_size, *samples.shape[1:]))
     batches = [network(Tensor(batch)).asnumpy() for batch in np.split(padded, len(padded) // batch_size)]
-    logits: NDArray[np.float32] = np.concatenate(batches)[: len(images)]
+    logits: NDArray[np.float32] = np.concatenate(batches)[: len(samples)]
     return logits
 
 
-def save_reference(
-    file: Path, images: NDArray[np.float32], labels: NDArray[np.int32], logits: NDArray[np.float32]
-) -> None:
-    """Write images, labels and logits to `file` as a whole."""
+def save_reference(file: Path, samples: NDArray[Any], labels: NDArray[Any], logits: NDArray[np.float32]) -> None:
+    """Write samples, labels and logits to `file` as a whole."""
     content = io.BytesIO()
-    np.savez(content, images=images, labels=labels, logits=logits)
+    np.savez(content, samples=samples, labels=labels, logits=logits)
     atomic.write_bytes(file, content.getvalue())

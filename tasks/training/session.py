@@ -13,14 +13,12 @@ from mindspore import Tensor
 from tasks import atomic, command_line, model_store
 from tasks.checkpoint.shard_set import ShardSet, file_digest
 from tasks.config import RunConfig
-from tasks.datasets import digits
-from tasks.datasets.description import DatasetDescription
 from tasks.errors import ConfigError
 from tasks.networks.cells import build
-from tasks.networks.declaration import Network
+from tasks.networks.train_spec import Network, TrainSpec
 from tasks.parallel.backend import SingleDevice
 from tasks.run_directory import RunDirectory
-from tasks.training.batches import Batches
+from tasks.training.batches import Batches, as_taken
 from tasks.training.loop import Loop
 from tasks.training.metrics import Metrics
 from tasks.training.phases import Phases
@@ -43,32 +41,32 @@ _EQUAL_TO_RESUME = (
 
 
 def run_rank(
-    run: RunDirectory, config: RunConfig, network: Network, backend: SingleDevice, phases: Phases
+    run: RunDirectory, config: RunConfig, spec: TrainSpec, backend: SingleDevice, phases: Phases
 ) -> Mapping[str, Any] | None:
     """Train as `config` says, on from the newest shard set if there is one; rank 0 returns the result."""
     with phases.measure("cluster"):
         backend.start()
     with phases.measure("build"):
-        batches = Batches(*digits.load(run.dataset_file, "train"), config.batch_size, config.seed)
-        cell = build(network, config.batch_size, backend, config.seed)
+        batches = Batches(*spec.dataset.load(run.dataset_file, "train"), config.batch_size, config.seed)
+        cell = build(spec.network, config.batch_size, backend, config.seed)
         step_cell = train_step(cell, config)
     with phases.measure("compile"):
         backend.compile(step_cell, *(Tensor(array) for array in batches.at(0)))
     with phases.measure("start_barrier"):
         backend.barrier()
     with phases.measure("resume"):
-        saver, first = _start(run, config, network, backend, step_cell)
+        saver, first = _start(run, config, spec.network, backend, step_cell)
     last = config.epochs * batches.steps_per_epoch
     with Metrics(run.metrics_file if backend.rank == 0 else None, first) as metrics:
         Loop(step_cell, batches, metrics, saver, phases).run(first, last, config.save_checkpoint_steps)
     with phases.measure("reference"):
-        images, labels = digits.load(run.dataset_file, "test")
-        logits = logits_of(cell, images[:SAMPLES], config.batch_size)
+        samples, labels = (as_taken(part[:SAMPLES]) for part in spec.dataset.load(run.dataset_file, "test"))
+        logits = logits_of(cell, samples, config.batch_size)
     with phases.measure("end_barrier"):
         Receipts(run.checkpoints).leave_together(backend.rank, backend.world_size)
     if backend.rank > 0:
         return None
-    save_reference(run.reference_logits_file, images[:SAMPLES], labels[:SAMPLES], logits)
+    save_reference(run.reference_logits_file, samples, labels, logits)
     record = {"phases": phases.seconds, "resumed_from": first, "steps": last - first, "world_size": config.world_size}
     atomic.write_text(run.train_file, json.dumps(record, indent=1) + "\n")
     return _result(run, config, metrics.loss)
@@ -96,8 +94,7 @@ def _start(
 
 def _configuration_digest(run: RunDirectory, config: RunConfig) -> str:
     """A digest of whatever decides the weights of a step, besides the strategy."""
-    dataset = DatasetDescription.from_json(run.read(run.dataset_file, "prepare_dataset"), run.dataset_file)
-    parts = config.model_dump(mode="json", include=set(_EQUAL_TO_RESUME)) | {"dataset": dataset.digest}
+    parts = config.model_dump(mode="json", include=set(_EQUAL_TO_RESUME)) | {"dataset": run.dataset_digest()}
     return blake3(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

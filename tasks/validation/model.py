@@ -11,42 +11,52 @@ import numpy.typing as npt
 
 from tasks.config import RunConfig
 from tasks.errors import ValidationError
-from tasks.networks import network_of
+from tasks.networks.train_spec import Network
 from tasks.parallel.backend import backend_of
+from tasks.training.batches import as_taken
 from tasks.validation.merged import MergedModel
 
 Logits = npt.NDArray[np.float32]
-
-# One shape for every call: the network is compiled once. The last batch is filled up, and cut again.
-_BATCH = 500
 
 
 class MergedNetwork:
     """The network that a run trained, whole, with the weights of its merged checkpoint."""
 
-    def __init__(self, merged: MergedModel, config: RunConfig) -> None:
+    def __init__(self, merged: MergedModel, network: Network, config: RunConfig) -> None:
         """Build and load it; `ValidationError` unless the checkpoint has every parameter, in its shape and type."""
         from tasks.networks.cells import build
 
         unsharded = config.model_copy(update={"world_size": 1})
-        network = network_of(unsharded)
+        network = network.with_strategies({})
         backend = backend_of(unsharded, network, rank=0)
         backend.start()
-        self._cell = build(network, _BATCH, backend, config.seed)
+        self._batch_size = config.batch_size
+        self._cell = build(network, self._batch_size, backend, config.seed)
         self._cell.set_train(False)
         _load(merged.file, self._cell)
 
-    def logits(self, images: npt.NDArray[np.float32]) -> Logits:
-        """The logits float32 [N, classes] of normalised images float32 [N, 1, 28, 28]."""
+    def logits(self, samples: npt.NDArray[Any]) -> Logits:
+        """The logits float32 [N, ..., classes] of samples [N, ...]; `ValidationError` unless all are finite."""
         from mindspore import Tensor
 
         batches = []
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            filled = np.zeros((_BATCH, *images.shape[1:]), np.float32)
+        for start in range(0, len(samples), self._batch_size):
+            batch = as_taken(samples[start : start + self._batch_size])
+            # One shape for every call: the network is compiled once. The last batch is filled up, and cut again.
+            filled = np.zeros((self._batch_size, *batch.shape[1:]), batch.dtype)
             filled[: len(batch)] = batch
             batches.append(self._cell(Tensor(filled)).asnumpy()[: len(batch)])
-        return np.concatenate(batches)
+        return _finite(np.concatenate(batches))
+
+
+def _finite(logits: Logits) -> Logits:
+    wrong = int((~np.isfinite(logits)).any(axis=tuple(range(1, logits.ndim))).sum())
+    if wrong:
+        raise ValidationError(
+            f"expected finite logits, found NaN or infinity for {wrong} of {len(logits)} samples: training diverged; "
+            "see the losses in metrics.jsonl, and lower the learning rate"
+        )
+    return logits
 
 
 def _load(file: Path, cell: Any) -> None:

@@ -28,12 +28,12 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], file: Path) -> None:
 
 
 def plot_loss(losses: LossByStep, validation_loss: float, file: Path) -> None:
-    """Draw the training loss by step, and the merged model's loss on the held-out images as a line across."""
+    """Draw the training loss by step, and the merged model's loss on the held-out samples as a line across."""
     figure = _figure()
     axes = figure.subplots()
     axes.plot(*zip(*losses, strict=True), linewidth=1, label="training, each step")
-    axes.axhline(validation_loss, linestyle="--", color="tab:orange", label="merged model, held-out images")
-    axes.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
+    axes.axhline(validation_loss, linestyle="--", color="tab:orange", label="merged model, held-out samples")
+    axes.set(xlabel="step", ylabel="cross entropy (nats)", title="Loss")
     axes.legend()
     _save(figure, file)
 

@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from tasks.networks.train_spec import Scores
 from tasks.validation.merged import MergedModel
-from tasks.validation.metrics import Scores
 from tasks.validation.sharded_logits import Comparison
 
-CONFUSION_MATRIX_FILE = "confusion_matrix.png"
 LOSS_FILE = "loss.png"
 
 
 @dataclass(frozen=True)
 class Report:
-    """One validation: of which merged model, on which data, with which result."""
+    """One validation: of which merged model, on which data, by which metric, with which result."""
 
     merged: MergedModel
     dataset_digest: str
-    min_accuracy: float
+    metric: str
     scores: Scores
     sharded_logits: Comparison | None
 
     @property
     def failures(self) -> list[str]:
         """Why the model must not be promoted; empty where it may be."""
-        failures = []
-        if self.scores.accuracy < self.min_accuracy:
-            failures.append(
-                f"expected an accuracy of at least {self.min_accuracy}, found {self.scores.accuracy:.4f} on "
-                f"{self.scores.samples} held-out images; train longer, or lower min_accuracy"
-            )
+        failures = list(self.scores.failures)
         compared = self.sharded_logits
         if compared is not None and not compared.equal:
             failures.append(
@@ -43,41 +37,29 @@ class Report:
 
     def to_json(self) -> str:
         """`report.json`, without times or folders: the same model on the same data gives the same bytes."""
-        scores = asdict(self.scores)
         document = {
             "passed": not self.failures,
             "failures": self.failures,
-            "accuracy": scores.pop("accuracy"),
-            "min_accuracy": self.min_accuracy,
-            "loss": scores.pop("loss"),
+            "metric": self.metric,
+            self.metric: self.scores.value,
+            "loss": self.scores.loss,
             "merged": asdict(self.merged) | {"file": self.merged.file.name},
             "dataset_digest": self.dataset_digest,
             "sharded_logits": asdict(self.sharded_logits) if self.sharded_logits else None,
-            **scores,
+            **self.scores.to_document(),
         }
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
         """`report.md`, which the task's log shows as well."""
-        rows = [
-            f"| {scores.label} | {scores.precision:.3f} | {scores.recall:.3f} | {scores.f1:.3f} | {scores.support} |"
-            for scores in self.scores.classes
-        ]
         lines = [
             f"# Validation {'failed' if self.failures else 'passed'}",
             "",
             *(f"- **{failure}**" for failure in self.failures),
-            f"- Accuracy: **{self.scores.accuracy:.4f}** on {self.scores.samples} held-out images "
-            f"(at least {self.min_accuracy})",
-            f"- Loss: {self.scores.loss:.4f} (mean cross-entropy, nats)",
+            f"- Loss: {self.scores.loss:.4f} (mean cross entropy, nats)",
             f"- Model: `{self.merged.file.name}`, step {self.merged.step}, BLAKE3 `{self.merged.digest}`",
             f"- Merged against sharded: {self._comparison()}",
-            "",
-            "| class | precision | recall | F1 | images |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            f"![Confusion matrix]({CONFUSION_MATRIX_FILE})",
+            *self.scores.to_markdown(),
             "",
             f"![Loss]({LOSS_FILE})",
         ]
@@ -88,6 +70,6 @@ class Report:
         if compared is None:
             return "not compared, since an earlier step than the last was merged"
         return (
-            f"the logits of {compared.samples} images differ by {compared.relative_difference:.2e} of the greatest "
+            f"the logits of {compared.samples} samples differ by {compared.relative_difference:.2e} of the greatest "
             f"(at most {compared.tolerance:g})"
         )

@@ -6,8 +6,8 @@ model, unsharded, computes them again: any slice that merging lost, misplaced or
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tasks.checkpoint.shard_set import ShardSet
 from tasks.errors import ValidationError
+from tasks.networks.train_spec import Logits
 from tasks.run_directory import RunDirectory
 from tasks.validation.merged import MergedModel
 
@@ -37,36 +38,31 @@ class Comparison:
 def compare(
     run: RunDirectory,
     merged: MergedModel,
-    network: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    network: Logits,
 ) -> Comparison | None:
     """Compare `network`'s logits with those of the ranks; `None` where an earlier step than the last was merged."""
     newest = ShardSet.newest(run.checkpoints)
     if newest is not None and newest.step != merged.step:
         return None
-    images, expected = _reference(run)
-    found = network(images)
+    samples, expected = _reference(run)
+    found = network(samples)
     if found.shape != expected.shape:
         raise ValidationError(
             f"{run.reference_logits_file}: expected logits of shape {found.shape}, found {expected.shape}; "
             "were they stored for another network?"
         )
-    if not np.isfinite(found).all():
-        raise ValidationError(
-            f"{run.reference_logits_file}: expected finite logits from the merged model for the images there, found "
-            "NaN or infinity where the ranks found none; clear merge"
-        )
     difference = np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max()
-    return Comparison(len(images), float(difference), TOLERANCE)
+    return Comparison(len(samples), float(difference), TOLERANCE)
 
 
-def _reference(run: RunDirectory) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _reference(run: RunDirectory) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     file = run.reference_logits_file
     run.read(file, "train")
     try:
         with np.load(file) as archive:
-            images, logits = archive["images"], archive["logits"]
+            samples, logits = archive["samples"], archive["logits"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ValidationError(f"{file}: expected the arrays images and logits ({error!r}); clear train") from error
-    if not (len(images) == len(logits) > 0 and np.isfinite(logits).all() and logits.any()):
-        raise ValidationError(f"{file}: expected finite logits, not all 0, for at least one image; clear train")
-    return images, logits
+        raise ValidationError(f"{file}: expected the arrays samples and logits ({error!r}); clear train") from error
+    if not (len(samples) == len(logits) > 0 and np.isfinite(logits).all() and logits.any()):
+        raise ValidationError(f"{file}: expected finite logits, not all 0, for at least one sample; clear train")
+    return samples, logits

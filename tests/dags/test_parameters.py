@@ -37,7 +37,7 @@ def test_a_run_writes_its_parameters_and_returns_the_digest_of_its_data(prepare,
 
 def test_the_free_text_parameters_are_all_known_here():
     """A new one must be thought about: `hostile` is tried on each."""
-    assert FREE_TEXT == ["data_directory", "strategy_save_file", "strategy_load_file", "model_name"]
+    assert FREE_TEXT == ["network", "data_directory", "strategy_save_file", "strategy_load_file", "model_name"]
 
 
 def test_hostile_text_arrives_as_it_was_typed(prepare, tmp_path):

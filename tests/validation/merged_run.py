@@ -89,7 +89,7 @@ def make_run(path: Path, dataset_file: Path, weights: Weights, **parameters: Any
     run.dataset_file.write_bytes(dataset_file.read_bytes())
     save_merged(run, weights, config.merged_format)
     images, labels = digits.load(dataset_file, "test")
-    np.savez(run.reference_logits_file, images=images[:32], labels=labels[:32], logits=logits_of(weights, images[:32]))
+    np.savez(run.reference_logits_file, samples=images[:32], labels=labels[:32], logits=logits_of(weights, images[:32]))
     losses = [{"step": step, "epoch": 1, "loss": 2.3 / step} for step in range(1, 50)]
     records = [*losses, {"epoch": 1, "samples_per_second": 1000.0}]
     run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.validation.accuracy import Accuracy, AccuracyScores
 from tasks.validation.merged import MergedModel
-from tasks.validation.metrics import score
 from tasks.validation.report import Report
 from tasks.validation.sharded_logits import Comparison
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> AccuracyScores:
+    return Accuracy(0.9).score(lambda samples: logits, labels, labels)
 
 
 @pytest.fixture
@@ -19,8 +23,8 @@ def report() -> Report:
     return Report(
         merged=MergedModel(Path("/run/merged/model.ckpt"), "d" * 64, 700),
         dataset_digest="e" * 64,
-        min_accuracy=0.9,
-        scores=score(np.eye(10, dtype=np.float32), labels),
+        metric="accuracy",
+        scores=scores(np.eye(10, dtype=np.float32), labels),
         sharded_logits=Comparison(32, 3e-7, 1e-5),
     )
 
@@ -28,7 +32,7 @@ def report() -> Report:
 def test_a_good_model_passes(report: Report):
     document = json.loads(report.to_json())
     assert document["passed"] is True
-    assert document["accuracy"] == 1
+    assert (document["metric"], document["accuracy"], document["min_accuracy"]) == ("accuracy", 1, 0.9)
     assert document["merged"] == {"file": "model.ckpt", "digest": "d" * 64, "step": 700}
     assert document["sharded_logits"] == {"samples": 32, "relative_difference": 3e-7, "tolerance": 1e-5}
 
@@ -38,12 +42,13 @@ def test_the_markdown_says_what_was_found(report: Report):
     assert text.startswith("# Validation passed\n")
     assert "- Accuracy: **1.0000** on 10 held-out images (at least 0.9)\n" in text
     assert f"- Model: `model.ckpt`, step 700, BLAKE3 `{'d' * 64}`\n" in text
-    assert "the logits of 32 images differ by 3.00e-07 of the greatest (at most 1e-05)" in text
+    assert "the logits of 32 samples differ by 3.00e-07 of the greatest (at most 1e-05)" in text
     assert "| 9 | 1.000 | 1.000 | 1.000 | 1 |" in text
 
 
 def test_the_accuracy_asked_for_is_enough(report: Report):
-    assert replace(report, min_accuracy=1.0).failures == []
+    exact = replace(report.scores, min_accuracy=1.0)
+    assert replace(report, scores=exact).failures == []
 
 
 @pytest.mark.parametrize("difference", [1.1e-5, 0.5])
@@ -57,7 +62,7 @@ def test_logits_that_differ_fail(report: Report, difference: float):
 def test_both_failures_are_named(report: Report):
     labels = np.zeros(10, np.int32)
     failing = replace(
-        report, scores=score(np.eye(10, dtype=np.float32), labels), sharded_logits=Comparison(32, 1.0, 1e-5)
+        report, scores=scores(np.eye(10, dtype=np.float32), labels), sharded_logits=Comparison(32, 1.0, 1e-5)
     )
     assert len(failing.failures) == 2
     assert json.loads(failing.to_json())["failures"] == failing.failures

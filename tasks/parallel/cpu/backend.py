@@ -7,8 +7,8 @@ from typing import Any
 
 from tasks.checkpoint.layout import replicated
 from tasks.config import RunConfig
-from tasks.networks.declaration import Network
 from tasks.networks.operators import Operator
+from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.cpu import cluster
 from tasks.parallel.cpu.operators import Assembly, ShardedOperator, redistribution
