@@ -5,7 +5,7 @@
 Without `--run-directory`, the run directory follows from the environment, as the DAG sets it: SHARDLINE_HOME,
 SHARDLINE_DAG_ID and SHARDLINE_RUN_ID. The last line on stdout is a JSON object of paths and digests: the task's XCom.
 A `ShardlineError` ends the task with its message on stderr and exit code 1, or 2 where a parameter is wrong and trying
-again is no use.
+again is no use, or 75 where ranks were told to stop and have saved (`tasks.termination`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import ConfigError, ShardlineError
+from tasks.errors import ConfigError, ShardlineError, Stopped
 from tasks.run_directory import Home, RunDirectory
+from tasks.termination import STOPPED
 
 FAILED = 1
 BAD_PARAMETERS = 2  # argparse's own code for a wrong command line
@@ -61,7 +62,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     except ShardlineError as error:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return BAD_PARAMETERS if isinstance(error, ConfigError) else FAILED
+        return _exit_status(error)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
@@ -72,6 +73,12 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     if result is not None:
         print(json.dumps(result), flush=True)
     return 0
+
+
+def _exit_status(error: ShardlineError) -> int:
+    if isinstance(error, ConfigError):
+        return BAD_PARAMETERS
+    return STOPPED if isinstance(error, Stopped) else FAILED
 
 
 def run_task(description: str, task: Callable[[RunDirectory], Mapping[str, Any]]) -> int:

@@ -30,6 +30,10 @@ class TrainingError(ShardlineError):
     """A rank cannot build, shard, train or save the network."""
 
 
+class Stopped(ShardlineError):
+    """SIGTERM came, and all ranks have saved a shard set and left: the next try goes on from there."""
+
+
 class ValidationError(ShardlineError):
     """The merged model is worse than asked, or not the model that was trained."""
 
