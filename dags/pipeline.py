@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, Context, Param
 
 from plugins.task_operator import TaskOperator
-from tasks.config import form_schema
+from tasks.config import RunConfig
 from tasks.errors import ConfigError
 
 MODEL = Asset("shardline", uri="shardline://model-store", group="model")
@@ -64,7 +64,7 @@ Emits the asset `shardline`."""
 def parameters(defaults: Mapping[str, Any] | None = None) -> dict[str, Param]:
     """The trigger form: every field of `RunConfig`, in its order; `defaults` replaces some of its default values."""
     form = {}
-    for name, schema in form_schema().items():
+    for name, schema in RunConfig.form_schema().items():
         default = (defaults or {}).get(name, schema.pop("default"))
         if "description" in schema:
             schema["description_md"] = schema.pop("description")

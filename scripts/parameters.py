@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.config import form_schema
+from tasks.config import RunConfig
 
 HEAD = """# Parameters
 
@@ -17,7 +17,7 @@ Every one has a default; an unknown key is refused. This page is made from the s
 def page() -> str:
     """The page in Markdown: one table for each section of the form."""
     sections: dict[str, list[str]] = {}
-    for name, schema in form_schema().items():
+    for name, schema in RunConfig.form_schema().items():
         sections.setdefault(schema.get("section", "Main"), []).append(_row(name, schema))
     tables = [
         "\n".join(

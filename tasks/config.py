@@ -1,30 +1,25 @@
 """The parameters of a run: one document, declared once.
 
-`RunConfig` is the schema of the trigger form (`form_schema`), of the JSON document that the DAG passes to its tasks,
-and of `config.json` in the run directory. Unknown keys are refused everywhere. This module imports neither Airflow
-nor MindSpore: the DAG file imports it whenever it is parsed.
+`RunConfig` is the schema of the trigger form, of the JSON document that the DAG passes to its tasks, and of the run
+directory's `config.json`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.errors import ConfigError
+from tasks.parameters import Parameters, PlainName
 
 BUILT_IN_NETWORKS = ("mlp",)
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$"
 
 
-class RunConfig(BaseModel):
+class RunConfig(Parameters):
     """Everything that a user chooses for one run of the pipeline."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     network: str = Field(
         "mlp",
@@ -116,7 +111,7 @@ class RunConfig(BaseModel):
         description="Every rank saves the whole model instead of its slices; merging then verifies and publishes it.",
         json_schema_extra={"section": "Checkpoints"},
     )
-    strategy_save_file: str = Field(
+    strategy_save_file: PlainName = Field(
         "src_strategy.ckpt",
         title="Strategy file",
         description="**save_file** of **strategy_ckpt_config**: the file's name in the run directory.",
@@ -146,7 +141,7 @@ class RunConfig(BaseModel):
     merged_format: Literal["ckpt", "safetensors"] = Field(
         "ckpt", title="Merged format", json_schema_extra={"section": "Merging"}
     )
-    model_name: str = Field(
+    model_name: PlainName = Field(
         "mnist-mlp",
         title="Model name",
         description="The folder of the model store that promotion adds a version to.",
@@ -157,13 +152,6 @@ class RunConfig(BaseModel):
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("model_name", "strategy_save_file")
-    @classmethod
-    def _is_a_plain_name(cls, value: str) -> str:
-        if not re.fullmatch(_NAME, value):
-            raise ValueError("expected letters, digits, '.', '_' or '-', starting with a letter or digit, at most 64")
-        return value
 
     @field_validator("mirrors")
     @classmethod
@@ -180,47 +168,3 @@ class RunConfig(BaseModel):
         if self.data_source == "mnist" and not self.mirrors:
             raise ValueError("data_source 'mnist' needs at least one of mirrors")
         return self
-
-    @classmethod
-    def from_json(cls, document: str | bytes) -> RunConfig:
-        """The configuration in a JSON object; `ConfigError` names each wrong parameter and what it should be."""
-        try:
-            return cls.model_validate(json.loads(document))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the parameters are not JSON: {error}") from error
-        except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
-
-    def to_json(self) -> str:
-        """The document as it stands in `config.json`: every parameter, sorted, indented."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-
-
-def form_schema() -> dict[str, dict[str, Any]]:
-    """JSON schema by parameter, in the form's order: what an Airflow `Param` takes besides its default."""
-    properties = RunConfig.model_json_schema()["properties"]
-    return {name: _flattened(schema) for name, schema in properties.items()}
-
-
-def _flattened(schema: dict[str, Any]) -> dict[str, Any]:
-    """`anyOf [T, null]`, as pydantic writes an optional parameter, becomes `type: [T, null]`, as the form reads it."""
-    flat = {key: value for key, value in schema.items() if key not in ("anyOf", "const")}
-    for option in schema.get("anyOf", []):
-        flat.update({key: value for key, value in option.items() if key != "type"})
-    if "anyOf" in schema:
-        flat["type"] = [option["type"] for option in schema["anyOf"]]
-    if "const" in schema:
-        flat["enum"] = [schema["const"]]
-    return flat
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: unknown parameter; known are {', '.join(RunConfig.model_fields)}")
-        else:
-            found = f" (found {problem['input']!r})" if name else ""
-            lines.append(f"{name}: {problem['msg']}{found}" if name else problem["msg"])
-    return "bad parameters:\n  " + "\n  ".join(lines)

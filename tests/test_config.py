@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.config import RunConfig, form_schema
+from tasks.config import RunConfig
 from tasks.errors import ConfigError
 
 
@@ -53,14 +53,14 @@ def test_every_wrong_parameter_is_named_at_once():
 
 
 def test_the_form_knows_every_parameter_with_a_title_and_no_reference():
-    schema = form_schema()
+    schema = RunConfig.form_schema()
     assert list(schema) == list(RunConfig.model_fields)
     assert all(entry["title"] and "type" in entry and "default" in entry for entry in schema.values())
     assert "$ref" not in json.dumps(schema)
 
 
 def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
-    assert form_schema()["master_port"] == {
+    assert RunConfig.form_schema()["master_port"] == {
         "default": None,
         "description": "Where rank 0 listens for the others. Empty: any free port.",
         "section": "Training",

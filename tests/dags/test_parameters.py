@@ -11,10 +11,12 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
 from tasks.command_line import home_from
-from tasks.config import RunConfig, form_schema
+from tasks.config import RunConfig
 from tasks.run_directory import RunDirectory
 
-FREE_TEXT = [name for name, schema in form_schema().items() if "string" in schema["type"] and "enum" not in schema]
+FREE_TEXT = [
+    name for name, schema in RunConfig.form_schema().items() if "string" in schema["type"] and "enum" not in schema
+]
 
 
 def hostile(marker: Path) -> str:

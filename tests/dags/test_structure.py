@@ -10,7 +10,7 @@ import pytest
 
 from dags.pipeline import training_slots
 from scripts.local_airflow import PROJECT
-from tasks.config import RunConfig, form_schema
+from tasks.config import RunConfig
 from tasks.errors import ConfigError
 
 ORDER = ["prepare_dataset", "train", "merge", "validate", "promote"]
@@ -110,7 +110,7 @@ def test_the_form_is_the_configuration(dagbag, dag_id):
     params = dagbag.dags[dag_id].params
     assert list(params) == list(RunConfig.model_fields)
     assert RunConfig.from_json(json.dumps(params.dump())) == RunConfig()
-    for name, schema in form_schema().items():
+    for name, schema in RunConfig.form_schema().items():
         shown = params.get_param(name).schema
         assert shown["title"]
         for key in ("type", "enum", "minimum", "maximum", "section"):
