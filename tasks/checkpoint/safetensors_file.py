@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader, check_name, readable
+from tasks.checkpoint.json_object import parse_object
 from tasks.checkpoint.tensor_types import BY_CODE, INT4, TensorType
 from tasks.errors import CorruptShard, UnsupportedFormat
 
@@ -54,7 +55,7 @@ def index_safetensors(path: Path) -> FileIndex:
 
 
 def _parse(header: bytes, path: Path) -> tuple[Schema, NDArray[np.int64], dict[str, str], int]:
-    document = _json(header, path)
+    document = parse_object(header, path, "header")
     metadata = document.pop("__metadata__", None) or {}
     try:
         if not all(isinstance(value, str) for value in metadata.values()):
@@ -75,24 +76,6 @@ def _parse(header: bytes, path: Path) -> tuple[Schema, NDArray[np.int64], dict[s
         end = stop
     offsets = np.array([start for start, *_ in entries], dtype=np.int64)
     return Schema.of(headers), offsets, dict(metadata), end
-
-
-def _json(header: bytes, path: Path) -> dict[str, Any]:
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CorruptShard(f"{path}: the name {twice!r} appears twice in the header")
-        return document
-
-    try:
-        document = json.loads(header, object_pairs_hook=refuse_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise CorruptShard(f"{path}: its header is not JSON: {error}; the file is damaged") from error
-    if not isinstance(document, dict):
-        raise CorruptShard(f"{path}: expected a JSON object as header, found {type(document).__name__}")
-    return document
 
 
 def _range(item: dict[str, Any]) -> tuple[int, int]:

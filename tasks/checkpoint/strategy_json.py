@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.checkpoint.json_object import parse_object
 from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.strategy_items import OperatorStrategy, Strategy
 from tasks.errors import CorruptShard, LayoutError
@@ -21,7 +22,7 @@ _NOT_SPLIT = -1
 
 def decode(content: bytes, path: Path) -> Strategy:
     """The strategy in `content`, which came from `path`."""
-    document = _parse(content, path)
+    document = parse_object(content, path, "strategy")
     try:
         operators = {name: _operator(item) for name, item in document.get("parallel_strategy_item", {}).items()}
         layouts = {name: _layout(item, name, path) for name, item in document["parallel_layout_item"].items()}
@@ -42,23 +43,6 @@ def encode(strategy: Strategy) -> bytes:
         "parallel_layout_item": {name: _encode_layout(layout) for name, layout in strategy.layouts.items()},
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _parse(content: bytes, path: Path) -> dict[str, Any]:
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CorruptShard(f"{path}: the name {twice!r} appears twice")
-        return dict(pairs)
-
-    try:
-        document = json.loads(content, object_pairs_hook=refuse_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise CorruptShard(f"{path}: expected JSON, found: {error}; the strategy file is damaged") from error
-    if not isinstance(document, dict):
-        raise CorruptShard(f"{path}: expected a JSON object, found {type(document).__name__}")
-    return document
 
 
 def _operator(item: dict[str, Any]) -> OperatorStrategy:
