@@ -76,22 +76,37 @@ class RunConfig(Parameters):
         description="**current**: the weights of the model store's current version; optimizer states start anew.",
         json_schema_extra={"section": "Training"},
     )
+
+    hostfile: str | None = Field(
+        None,
+        title="Hostfile",
+        description="Several hosts: the path of Open MPI's hostfile, a line `HOST slots=N` for each. Empty: this host.",
+        json_schema_extra={"section": "Launch"},
+    )
     master_port: int | None = Field(
         None,
         ge=1024,
         le=65535,
         title="Master port",
         description="Where rank 0 listens for the others. Empty: any free port.",
-        json_schema_extra={"section": "Training"},
+        json_schema_extra={"section": "Launch"},
     )
-
     hang_timeout: int | None = Field(
         None,
         ge=1,
         title="Hang timeout",
         description="Seconds without a step or a log line of any rank, after which the task fails and says where each "
         "rank stands. Empty: never.",
-        json_schema_extra={"section": "Training"},
+        json_schema_extra={"section": "Launch"},
+    )
+    termination_grace: int = Field(
+        30,
+        ge=0,
+        le=86_400,
+        title="Termination grace",
+        description="Seconds that a training which is cleared, stopped or timed out gets to save a shard set and "
+        "leave. Then it is killed.",
+        json_schema_extra={"section": "Launch"},
     )
 
     save_checkpoint_steps: int = Field(

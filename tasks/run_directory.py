@@ -24,11 +24,12 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from tasks import atomic
 from tasks.errors import RunDirectoryError
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tasks.config import RunConfig
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_LEAVING = re.compile(r"(?P<pid>\d+) leaves before (?P<time>\d+)")
+_LOCK_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,22 +159,52 @@ class RunDirectory:
             raise RunDirectoryError(f"{file} is missing: the task {task} writes it; run that first") from error
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run directory for one task; `RunDirectoryError` where another process holds it."""
+    def lock(self) -> Iterator[Lock]:
+        """Hold the run directory for one task.
+
+        Waits for another process that has said that it is leaving, as a cleared training does while it saves;
+        `RunDirectoryError` where another process holds it otherwise.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be made: {error.strerror}; choose another place") from error
-        with (self.path / ".lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                raise RunDirectoryError(
-                    f"{self.path} is in use by process {lock.read().strip() or '?'}; "
-                    "wait until it ends, or end it, then try again"
-                ) from error
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-            yield
+        with (self.path / ".lock").open("a+") as file:
+            while (holder := _holder_of(file)) is not None:
+                leaving = _LEAVING.match(holder)
+                if not leaving or time.time() > int(leaving["time"]):
+                    raise RunDirectoryError(
+                        f"{self.path} is in use by process {holder or '?'}; "
+                        "wait until it ends, or end it, then try again"
+                    )
+                time.sleep(_LOCK_POLL_S)
+            lock = Lock(file)
+            lock.say(str(os.getpid()))
+            yield lock
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A run directory that this process holds."""
+
+    file: IO[str]
+
+    def leave_within(self, seconds: float) -> None:
+        """Have others wait for the run directory, since it will be free in at most `seconds` seconds."""
+        self.say(f"{os.getpid()} leaves before {int(time.time() + seconds) + 1}")
+
+    def say(self, holder: str) -> None:
+        """Write who holds it."""
+        self.file.truncate(0)
+        self.file.write(f"{holder}\n")
+        self.file.flush()
+
+
+def _holder_of(file: IO[str]) -> str | None:
+    """What the process that holds `file` says of itself; None where nobody did, and this process does now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip()
+    return None

@@ -56,6 +56,10 @@ class Launch:
     def rank(self, number: int) -> RankFolder:
         return rank_folder(self.folder, number)
 
+    def has_stopped(self) -> bool:
+        """Whether all ranks left because they were told to, and had saved a shard set."""
+        return all(self.rank(rank).has_stopped() for rank in range(self.world_size))
+
     def unfinished(self) -> list[int]:
         return [rank for rank in range(self.world_size) if not self.rank(rank).has_finished()]
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 import sysconfig
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psutil
 
 from tasks.launch.ranks import named
 from tasks.launch.records import RankFolder
@@ -46,13 +42,14 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else -1
 
 
-def report(ranks: Sequence[RankFolder], processes: Sequence[psutil.Process]) -> str:
-    """Ask those of `ranks` that are among this host's `processes` for their stacks; say where each stands, in a line.
+def report(ranks: Sequence[RankFolder], ask: Callable[[], None]) -> str:
+    """`ask` the ranks for their stacks, and say where each stands, in a line.
 
     Ranks that stand at the same place are named together, the fewest first: in a collective that is the one that the
     others wait for.
     """
-    _ask(ranks, {process.pid: process for process in processes})
+    ask()
+    _wait_for_answers(ranks)
     places: dict[str, list[int]] = {}
     for number, rank in enumerate(ranks):
         places.setdefault(place(rank.read_stacks()), []).append(number)
@@ -60,16 +57,10 @@ def report(ranks: Sequence[RankFolder], processes: Sequence[psutil.Process]) -> 
     return "\n".join(f"  {named(numbers)}: {where}" for where, numbers in groups)
 
 
-def _ask(ranks: Sequence[RankFolder], processes: dict[int, psutil.Process]) -> None:
-    asked = []
-    for rank in ranks:
-        started = rank.read_started()
-        if started is not None and started.pid in processes:
-            with suppress(psutil.NoSuchProcess):
-                processes[started.pid].send_signal(signal.SIGUSR1)
-                asked.append(rank)
+def _wait_for_answers(ranks: Sequence[RankFolder]) -> None:
+    started = [rank for rank in ranks if rank.has_started()]
     deadline = time.monotonic() + _ANSWER_S
-    while time.monotonic() < deadline and not all(rank.read_stacks() for rank in asked):
+    while time.monotonic() < deadline and not all(rank.read_stacks() for rank in started):
         time.sleep(0.1)
 
 
@@ -78,7 +69,7 @@ def place(stacks: str) -> str:
     _, _, main_thread = stacks.rpartition("Current thread")
     frames = list(_FRAME.finditer(main_thread.partition("\n\n")[0]))
     if not frames:
-        return "no answer; it is stopped, in a system call that does not end, on another host, or gone"
+        return "no answer; it is stopped, in a system call that does not end, or gone"
     own = next((frame for frame in frames if not frame["file"].startswith(_NOT_THE_TASKS)), frames[0])
     called = f", in {_spelt(frames[0])}" if own is not frames[0] else ""
     return _spelt(own) + called

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from tasks.launch import logs, parent_death
 from tasks.launch.diagnosis import Launch
 from tasks.launch.hang import Progress, report
 from tasks.launch.interruption import Interruption
-from tasks.launch.processes import LaunchProcesses
+from tasks.launch.processes import ENDING_S, LaunchProcesses
 from tasks.launch.records import RankFolder, rank_folder
+from tasks.run_directory import Lock
 
 _POLL_S = 0.1
 _RANKS_POLL_S = 0.5
-# What ranks get to save and leave after SIGTERM. Airflow waits 60 s before it kills (killed_task_cleanup_time).
-_STOP_GRACE_S = 5.0
+# What processes get to leave after SIGTERM before they are killed.
+_LEAVE_AT_ONCE_S = 1.0
 # What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
 _FAILURE_GRACE_S = 2.0
 # What mpirun gets to leave after its last rank has.
@@ -38,6 +40,31 @@ class Outcome:
 
 
 @dataclass
+class Followers:
+    """The logs that are shown; where nobody reads them any more, the launch is interrupted and they are silent."""
+
+    followers: tuple[logs.Follower, ...]
+    interruption: Interruption
+    _unread: bool = False
+
+    def follow(self) -> None:
+        self._all(logs.Follower.follow)
+
+    def finish(self) -> None:
+        self._all(logs.Follower.finish)
+
+    def _all(self, act: Callable[[logs.Follower], None]) -> None:
+        if self._unread:
+            return
+        try:
+            for follower in self.followers:
+                act(follower)
+        except BrokenPipeError:
+            self._unread = True
+            self.interruption.reason = self.interruption.reason or "nobody reads the output of this launch any more"
+
+
+@dataclass
 class Job:
     """What is started, where it logs, and how all of its processes are found."""
 
@@ -48,24 +75,28 @@ class Job:
     processes: LaunchProcesses
     metrics_file: Path
     hang_timeout: float | None
+    termination_grace: float
     card_locks: tuple[int, ...] = ()
     """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
     _hang: str = ""
     _next_look: float = 0
 
-    def run(self, interruption: Interruption) -> Outcome:
+    def run(self, interruption: Interruption, lock: Lock) -> Outcome:
         """Start the job and follow it to its end, or until it is interrupted; then none of its processes is left."""
         kills_before = _out_of_memory_kills()
         mpirun_log = self.folder / "mpirun"
         messages = logs.Follower(mpirun_log, sys.stderr.buffer)
         rank_zero = logs.Follower(rank_folder(self.folder, 0).log, sys.stdout.buffer)
+        followers = Followers((messages, rank_zero), interruption)
         process = self._start(mpirun_log)
         try:
-            self._watch(process, (messages, rank_zero), interruption)
+            self._watch(process, followers, interruption)
+            if interruption.reason:
+                lock.leave_within(self.termination_grace + ENDING_S)
+                self._stop(process, followers)
         finally:
-            self.processes.end(_STOP_GRACE_S if interruption.reason else 1.0, process)
-        messages.finish()
-        rank_zero.finish()
+            self.processes.end(_LEAVE_AT_ONCE_S, process)
+        followers.finish()
         launch = Launch(
             self.folder,
             self.world_size,
@@ -93,22 +124,32 @@ class Job:
                 pass_fds=self.card_locks,
             )
 
-    def _watch(
-        self, process: subprocess.Popen[bytes], followers: tuple[logs.Follower, ...], interruption: Interruption
-    ) -> None:
+    def _watch(self, process: subprocess.Popen[bytes], followers: Followers, interruption: Interruption) -> None:
         """Return when mpirun has ended, or should be ended."""
         give_up_at = None
         progress = Progress([self.metrics_file, *(rank.log for rank in self._ranks)])
         while process.poll() is None and not interruption.reason:
-            for follower in followers:
-                follower.follow()
+            followers.follow()
             if give_up_at is None:
                 give_up_at = self._give_up_at()
             elif time.monotonic() > give_up_at:
                 return
             if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
-                self._hang = report(self._ranks, self.processes.alive())
+                self._hang = report(self._ranks, lambda: process.send_signal(signal.SIGUSR1))
                 return
+            time.sleep(_POLL_S)
+
+    def _stop(self, process: subprocess.Popen[bytes], followers: Followers) -> None:
+        """Tell the ranks on all hosts to stop, and give them time to save and leave.
+
+        SIGTERM for mpirun would be the end of its ranks a second later; SIGUSR2 it forwards (`tasks.launch.rank`).
+        """
+        if not all(rank.has_started() for rank in self._ranks):
+            return  # nothing has been learnt yet
+        process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + self.termination_grace
+        while process.poll() is None and time.monotonic() < deadline:
+            followers.follow()
             time.sleep(_POLL_S)
 
     def _give_up_at(self) -> float | None:
@@ -117,7 +158,7 @@ class Job:
         if now < self._next_look:
             return None
         self._next_look = now + _RANKS_POLL_S
-        if all(rank.has_finished() for rank in self._ranks):
+        if all(rank.has_left_well() for rank in self._ranks):
             return now + _LEAVE_GRACE_S
         return now + _FAILURE_GRACE_S if any(rank.read_failure() for rank in self._ranks) else None
 

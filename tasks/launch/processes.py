@@ -21,6 +21,8 @@ from tasks.errors import LaunchError
 MARKER = "SHARDLINE_LAUNCH"
 # After SIGKILL only a process in an uninterruptible system call stays, on a network drive that hangs, say.
 _KILL_TIMEOUT_S = 15
+ENDING_S = _KILL_TIMEOUT_S + 5
+"""What `LaunchProcesses.end` takes at most, with a second of grace."""
 _POLL_S = 0.1
 
 

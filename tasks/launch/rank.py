@@ -8,6 +8,10 @@ ranks that have left already, a minute in 2.10. The same MODULE runs under a pla
 
 MODULE runs in a child. What mpirun started stays as its witness: small, and able to record a SIGKILL or a crash, which
 the module's own process can't, at the time when it happens.
+
+The supervisor speaks to the ranks of all hosts through mpirun, which forwards SIGUSR1 and SIGUSR2 to the process group
+of each, and kills it a second after SIGTERM. So SIGUSR2 means "stop": the witness passes it on as SIGTERM, and the
+module has time to save. SIGUSR1 asks the module where it stands.
 """
 
 from __future__ import annotations
@@ -31,11 +35,15 @@ from typing import NoReturn
 from tasks.errors import ShardlineError
 from tasks.launch.parent_death import send_on_parent_death
 from tasks.launch.records import Failure, RankFolder, Started, rank_folder
+from tasks.termination import STOPPED
+
+_FROM_SUPERVISOR = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(argv: Sequence[str]) -> NoReturn:
     """Run the module as this rank, from the first line to the last."""
     send_on_parent_death(signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SUPERVISOR)  # until what they mean is set up
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, required=True, help="the folder of the ranks' folders")
     parser.add_argument("module")
@@ -48,13 +56,15 @@ def main(argv: Sequence[str]) -> NoReturn:
         _witness(module_process, rank, folder)
     send_on_parent_death(signal.SIGKILL)
     _show_stacks(folder)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the witness's
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_SUPERVISOR)
     folder.write_started(Started(rank, os.getpid(), platform.node(), time.time()))
     failure = _run(rank, arguments.module, arguments.arguments)
     # Where all ranks raise the same, mpirun ends the others as soon as the first has left. They are heard first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _flush()
     _record(folder, failure)
-    os._exit(failure.exit_code if failure else 0)
+    os._exit(0 if failure is None or _has_stopped(failure) else failure.exit_code)
 
 
 def _redirect(folder: RankFolder) -> None:
@@ -71,8 +81,11 @@ def _redirect(folder: RankFolder) -> None:
 def _witness(module_process: int, rank: int, folder: RankFolder) -> NoReturn:
     """Wait for the module's process, record an end that it couldn't record itself, and end likewise."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # mpirun tells the whole process group to go
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the module's
+    signal.signal(signal.SIGUSR2, lambda _number, _frame: os.kill(module_process, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_SUPERVISOR)
     code = os.waitstatus_to_exitcode(os.waitpid(module_process, 0)[1])
-    if not folder.has_finished() and folder.read_failure() is None:
+    if not folder.has_left_well() and folder.read_failure() is None:
         end = Failure(rank, platform.node(), time.time(), max(code, 0), signal_number=max(-code, 0), silent=True)
         _record(folder, end)
         code = code or 1
@@ -144,11 +157,18 @@ def _flush() -> None:
     ctypes.CDLL(None).fflush(None)
 
 
+def _has_stopped(failure: Failure) -> bool:
+    """Whether this "failure" is a rank that was told to stop, and left when all had saved a shard set."""
+    return failure.exit_code == STOPPED and not failure.error
+
+
 def _record(folder: RankFolder, failure: Failure | None) -> None:
     """Leave the record; on a full disk the exit code and the log have to do."""
     try:
         if failure is None:
             folder.write_finished()
+        elif _has_stopped(failure):
+            folder.write_stopped()
         else:
             folder.write_failure(failure)
     except OSError as error:

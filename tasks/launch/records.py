@@ -3,6 +3,7 @@
     log_output/1/rank.N/stdout          everything it printed
     log_output/1/rank.N/started.json    process id, host, time
     log_output/1/rank.N/finished.json   the module returned 0
+    log_output/1/rank.N/stopped.json    the module left with `tasks.termination.STOPPED`: told to stop, all saved
     log_output/1/rank.N/failure.json    the module raised or returned something else, or its process was ended
     log_output/1/rank.N/stacks          where its threads stood when it was told to go, or asked by SIGUSR1
 
@@ -73,6 +74,9 @@ class RankFolder:
     def write_finished(self) -> None:
         atomic.write_text(self.path / "finished.json", json.dumps({"time": time.time()}))
 
+    def write_stopped(self) -> None:
+        atomic.write_text(self.path / "stopped.json", json.dumps({"time": time.time()}))
+
     def read_started(self) -> Started | None:
         document = self._read("started.json")
         return None if document is None else Started(**document)
@@ -81,8 +85,18 @@ class RankFolder:
         document = self._read("failure.json")
         return None if document is None else Failure(**document)
 
+    def has_started(self) -> bool:
+        return (self.path / "started.json").exists()
+
     def has_finished(self) -> bool:
         return (self.path / "finished.json").exists()
+
+    def has_stopped(self) -> bool:
+        return (self.path / "stopped.json").exists()
+
+    def has_left_well(self) -> bool:
+        """It did all that it was to do, or was told to stop and saved."""
+        return self.has_finished() or self.has_stopped()
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -12,7 +12,8 @@ behind, however the end came:
 | mpirun                   | the kernel (ranks get SIGKILL)      | `LaunchError`                                  |
 | the supervisor           | the kernel (mpirun gets SIGTERM)    | mpirun ends its ranks; the next try reaps      |
 | the supervisor's parent  | the kernel                          | as for SIGTERM                                 |
-| SIGTERM, SIGINT, SIGHUP  | the supervisor                      | SIGTERM to the ranks, a grace period, SIGKILL  |
+| SIGTERM, SIGINT, SIGHUP  | the supervisor                      | SIGTERM to the ranks, which save a shard set   |
+|                          |                                     | and leave; after `termination_grace`, SIGKILL  |
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.cards import CardLedger, Lease, cards_of
+from tasks.checkpoint.shard_set import ShardSet
 from tasks.command_line import home_from
 from tasks.config import RunConfig
 from tasks.errors import LaunchError
@@ -45,17 +47,13 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
     """
     config = directory.read_config()
     world_size = _world_size(module, config)
-    with directory.lock(), Interruption() as interruption:
+    with directory.lock() as lock, Interruption() as interruption:
         _end_leftovers(directory)
         preflight.check(module, config, directory, world_size, environment)
         ledger = CardLedger.of_this_host(home_from(environment), config.device_target, cards_of(environment))
         with ledger.lease(world_size, directory.path.name, _say, lambda: bool(interruption.reason)) as lease:
             job = _prepare(module, config, directory, lease, environment)
-            try:
-                outcome = job.run(interruption)
-            except BrokenPipeError as error:
-                raise LaunchError("nobody reads the output of this launch any more: its ranks were stopped") from error
-            return _result(outcome, interruption)
+            return _result(job.run(interruption, lock), interruption, directory)
 
 
 def _end_leftovers(directory: RunDirectory) -> None:
@@ -91,14 +89,16 @@ def _prepare(
         processes,
         directory.metrics_file,
         config.hang_timeout,
+        config.termination_grace,
         lease.descriptors,
     )
 
 
-def _result(outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
+def _result(outcome: Outcome, interruption: Interruption, directory: RunDirectory) -> dict[str, Any]:
     launch = outcome.launch
-    if interruption.reason:
-        raise LaunchError(f"{interruption.reason}: the ranks were stopped; their logs are in {launch.folder}")
+    if interruption.reason or launch.has_stopped():
+        reason = interruption.reason or "the ranks were told to stop"
+        raise LaunchError(f"{reason}: {_how_they_stopped(launch, directory)}; their logs are in {launch.folder}")
     if outcome.hang:
         raise LaunchError(
             "no rank has taken a step or logged a line for longer than hang_timeout: the ranks were stopped. "
@@ -111,6 +111,17 @@ def _result(outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
     if outcome.result is None:
         raise LaunchError(f"rank 0 finished without a result: no JSON object among the lines of {launch.rank(0).log}")
     return outcome.result
+
+
+def _how_they_stopped(launch: diagnosis.Launch, directory: RunDirectory) -> str:
+    """Whether the ranks saved before they left, and from where the next try goes on."""
+    steps = ShardSet.steps(directory.checkpoints)
+    if launch.has_stopped():
+        return f"the ranks saved shard set {steps[-1]} and left; the next try goes on from it"
+    if not launch.unfinished():
+        return "the ranks had finished"
+    start = f"from shard set {steps[-1]}" if steps else "anew"
+    return f"the ranks were stopped and have not saved; the next try starts {start}"
 
 
 def _say(message: str) -> None:

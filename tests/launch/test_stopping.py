@@ -8,7 +8,9 @@ import sys
 import psutil
 import pytest
 
+from tasks.config import RunConfig
 from tasks.launch.processes import MARKER
+from tasks.launch.records import rank_folder
 
 from .conftest import wait_until
 
@@ -22,11 +24,73 @@ def test_a_signal_stops_the_ranks(start, number):
     launch.process.send_signal(number)
     ended = launch.wait()
     assert ended.exit_code == 1
-    assert f"LaunchError: stopped by signal {int(number)} ({number.name}): the ranks were stopped" in ended.stderr
+    assert (
+        f"LaunchError: stopped by signal {int(number)} ({number.name}): the ranks were stopped and have not saved; "
+        "the next try starts anew; their logs are in "
+    ) in ended.stderr
     assert not launch.alive()
 
 
-def test_a_signal_stops_ranks_that_ignore_it(start):
+def trains(launch) -> None:
+    """Until all ranks have learnt what to do when they are told to stop."""
+    logs = [launch.directory.rank_log(rank) for rank in range(4)]
+    wait_until(lambda: all(log.exists() and "trains" in log.read_text() for log in logs), "all ranks train")
+
+
+SAVED = "the ranks saved shard set 120 and left; the next try goes on from it; their logs are in "
+
+
+def test_ranks_that_are_told_to_stop_save_before_they_leave(each_mpirun, start):
+    launch = start("save 3")  # longer than mpirun gives its ranks after a SIGTERM of its own
+    trains(launch)
+    launch.process.terminate()
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert f"LaunchError: stopped by signal 15 (SIGTERM): {SAVED}" in ended.stderr
+    assert not launch.alive()
+
+
+def test_ranks_save_when_the_parent_has_been_killed_and_nobody_reads_what_they_say(start, directory):
+    """Airflow 3 kills a task's runner 5 seconds after it has asked it to stop."""
+    launch = start("save 3", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
+    trains(launch)
+    launch.process.kill()
+    launch.process.stdout.close()
+    launch.process.stderr.close()
+    launch.wait_until_nothing_is_left()
+    assert (directory.checkpoints / "shard_set-120.json").exists()
+    assert all(rank_folder(directory.logs, rank).has_stopped() for rank in range(4))
+
+
+def test_the_next_try_waits_until_a_try_that_saves_has_left(start, directory):
+    first = start("save 3")
+    trains(first)
+    first.process.terminate()
+    wait_until(lambda: "leaves before" in (directory.path / ".lock").read_text(), "the first says that it leaves")
+    second = start().wait()
+    assert second.exit_code == 0, second.stderr
+    assert first.wait().exit_code == 1
+
+
+def test_ranks_that_somebody_else_tells_to_stop_end_the_launch_without_a_culprit(start):
+    launch = start("save 0")
+    trains(launch)
+    for rank in range(4):
+        psutil.Process(launch.pid_of_rank(rank)).terminate()
+    assert f"LaunchError: the ranks were told to stop: {SAVED}" in launch.wait().stderr
+
+
+def test_ranks_that_save_for_longer_than_the_grace_are_killed(start, directory):
+    directory.write_config(RunConfig(world_size=4, termination_grace=1))
+    launch = start("save 600")
+    trains(launch)
+    launch.process.terminate()
+    assert "the ranks were stopped and have not saved" in launch.wait().stderr
+    assert not launch.alive()
+
+
+def test_a_signal_stops_ranks_that_ignore_it(start, directory):
+    directory.write_config(RunConfig(world_size=4, termination_grace=2))
     launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
     launch.wait_for_ranks()
     launch.process.terminate()

@@ -14,8 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
+from tasks.checkpoint.shard_set import ShardSet
 from tasks.errors import ConfigError, TrainingError
+from tasks.run_directory import RunDirectory
+from tasks.termination import STOPPED
 
 RANK, WORLD_SIZE = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
 MASTER = os.environ["SHARDLINE_MASTER_ADDRESS"], int(os.environ["SHARDLINE_MASTER_PORT"])
@@ -78,6 +82,21 @@ def count(seconds: str) -> None:
         time.sleep(1)
 
 
+def save_when_told_to_stop(seconds: str) -> None:
+    """As training does: the step is finished, a shard set saved, and all leave together."""
+    told = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+    print("trains", flush=True)
+    while not told:
+        time.sleep(0.05)
+    time.sleep(float(seconds))
+    if RANK == 0:
+        checkpoints = RunDirectory(Path(sys.argv[sys.argv.index("--run-directory") + 1])).checkpoints
+        checkpoints.mkdir()
+        ShardSet.path(checkpoints, 120).write_text("{}")
+    sys.exit(STOPPED)
+
+
 ACTIONS: dict[str, Callable[..., object]] = {
     "finish": lambda: None,
     "wait": lambda: None,
@@ -87,6 +106,7 @@ ACTIONS: dict[str, Callable[..., object]] = {
     "segfault": lambda: ctypes.string_at(0),
     "vanish": lambda: os._exit(0),
     "sleep": sleep,
+    "save": save_when_told_to_stop,
     "count": count,
     "print": lambda name: print(f"{name}={os.environ[name]}"),
     "babble": lambda: os.write(1, b"\xff\xfe is not UTF-8\n" + b"x" * 300_000 + b"\n"),
