@@ -23,6 +23,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 RUN_ENVIRONMENT = {
     "SHARDLINE_DAG_ID": "{{ dag.dag_id }}",
     "SHARDLINE_RUN_ID": "{{ run_id }}",
+    "SHARDLINE_TASK_ID": "{{ task.task_id }}",
 }
 PARAMETERS_ENVIRONMENT = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ConfigError, ShardlineError, Stopped
+from tasks.failure_record import record_outcome
 from tasks.run_directory import Home, RunDirectory
 from tasks.termination import STOPPED
 
@@ -62,6 +63,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     except ShardlineError as error:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        record_outcome(home_from(os.environ), os.environ, error)
         return _exit_status(error)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
@@ -70,6 +72,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
         return FAILED
+    record_outcome(home_from(os.environ), os.environ, None)
     if result is not None:
         print(json.dumps(result), flush=True)
     return 0
