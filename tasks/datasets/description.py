@@ -1,6 +1,6 @@
-"""`dataset.json`: where a run's data set is, and what it must hold.
+"""`dataset.json` of labelled images: where a run's data set is, and what it must hold.
 
-A prepared data set is a folder with four raw IDX files, which `mindspore.dataset.MnistDataset` reads as they are:
+Prepared images are a folder with four raw IDX files, which `mindspore.dataset.MnistDataset` reads as they are:
 
     train/train-images-idx3-ubyte   train/train-labels-idx1-ubyte
     test/t10k-images-idx3-ubyte     test/t10k-labels-idx1-ubyte
@@ -9,7 +9,7 @@ A prepared data set is a folder with four raw IDX files, which `mindspore.datase
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from tasks.datasets import idx
+from tasks.datasets.preparation import Form
 from tasks.errors import DatasetError
 
 Split = Literal["train", "test"]
@@ -52,6 +53,7 @@ class DatasetDescription:
     digest: str
     train: SplitDescription
     test: SplitDescription
+    kind: Literal["images"] = "images"
 
     def split(self, split: Split) -> SplitDescription:
         return self.train if split == "train" else self.test
@@ -59,6 +61,14 @@ class DatasetDescription:
     def count(self, split: Split) -> int:
         """The number of samples of a split."""
         return self.split(split).count
+
+    def placed(self, directory: Path) -> DatasetDescription:
+        """The same content, in the folder `directory`."""
+        return replace(self, directory=str(directory))
+
+    def summary(self) -> str:
+        """How much of what there is, in words."""
+        return f"{self.train.count} training and {self.test.count} test images"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -82,6 +92,15 @@ class DatasetDescription:
 def split_files(directory: Path, split: Split) -> tuple[Path, Path]:
     """The images file and the labels file of one split of a prepared data set."""
     return directory / split / IMAGES[split], directory / split / LABELS[split]
+
+
+def write_splits(splits: dict[Split, LabelledImages], directory: Path) -> None:
+    """Write all four files of a prepared data set."""
+    for split in SPLITS:
+        images_file, labels_file = split_files(directory, split)
+        images_file.parent.mkdir()
+        idx.write_images(images_file, splits[split].images)
+        idx.write_labels(labels_file, splits[split].labels)
 
 
 def describe(source: str, directory: Path) -> DatasetDescription:
@@ -128,3 +147,6 @@ def _describe_split(directory: Path, split: Split) -> SplitDescription:
 def content_digest(items: idx.Bytes) -> str:
     """BLAKE3, in hexadecimal, of the pixels or labels themselves, without their file's header."""
     return blake3(np.ascontiguousarray(items).data).hexdigest()
+
+
+LABELLED_IMAGES = Form(write_splits, describe, DatasetDescription.from_json)

@@ -1,4 +1,4 @@
-"""A prepared data set as a network takes it."""
+"""Digits: 28 × 28 images in ten classes, from MNIST or a set made in its image, as a network takes them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.config import RunConfig
-from tasks.datasets.description import DatasetDescription, Split, content_digest, read_split
-from tasks.datasets.preparation import prepare
-from tasks.datasets.sources import source_of
-from tasks.errors import DatasetError
+from tasks.datasets.description import (
+    LABELLED_IMAGES,
+    DatasetDescription,
+    LabelledImages,
+    Split,
+    content_digest,
+    read_split,
+)
+from tasks.datasets.directory import Directory
+from tasks.datasets.embedded import Embedded
+from tasks.datasets.mnist import Mnist
+from tasks.datasets.preparation import Source, prepare
+from tasks.errors import ConfigError, DatasetError
 
 # Mean and standard deviation of MNIST's 60,000 training images, scaled to 0…1, which the field takes for all its kin.
 MEAN = 0.1307
@@ -19,13 +28,28 @@ STANDARD_DEVIATION = 0.3081
 
 
 class Digits:
-    """A `Dataset` of 28 × 28 images in ten classes: MNIST, or a set made in its image."""
+    """The `Dataset` of a classifier of digits."""
 
     def prepare(self, config: RunConfig, home_data: Path) -> DatasetDescription:
-        return prepare(config.data_source, source_of(config, home_data / "downloads"), home_data)
+        source = _source(config, home_data / "downloads")
+        return prepare(config.data_source, source, LABELLED_IMAGES, home_data)
 
     def load(self, dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         return load(dataset_file, split)
+
+
+def _source(config: RunConfig, downloads: Path) -> Source[dict[Split, LabelledImages]]:
+    """The source that `config` names; `downloads` is where one that downloads keeps its files."""
+    if config.data_source == "directory":
+        return Directory(Path(config.data_directory or ""))
+    if config.data_source == "mnist":
+        return Mnist(config.mirrors, downloads)
+    if config.data_source == "embedded":
+        return Embedded()
+    raise ConfigError(
+        f"network {config.network!r} learns images of digits: expected data_source 'embedded', 'directory' or 'mnist', "
+        f"found {config.data_source!r}"
+    )
 
 
 def load(dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:

@@ -12,31 +12,74 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from tasks import atomic
-from tasks.datasets import idx
-from tasks.datasets.description import SPLITS, DatasetDescription, LabelledImages, Split, describe, split_files
-from tasks.datasets.sources import Source
 from tasks.errors import DatasetError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CONTENTS = "contents.json"
 
 
-def prepare(source_name: str, source: Source, root: Path) -> DatasetDescription:
+class Description(Protocol):
+    """What a prepared folder holds."""
+
+    def placed(self, directory: Path) -> Self:
+        """The same content, in the folder `directory`."""
+
+    def summary(self) -> str:
+        """How much of what there is, in words."""
+
+    def to_json(self) -> str: ...
+
+
+Content = TypeVar("Content")
+Content_co = TypeVar("Content_co", covariant=True)
+Described = TypeVar("Described", bound=Description)
+
+
+class Source(Protocol[Content_co]):
+    """A data set before it is prepared.
+
+    Two methods, so that data which was prepared before is found again without being fetched or decoded.
+    """
+
+    def fingerprint(self) -> str:
+        """A text that differs whenever `read` would give other content; cheap to compute."""
+
+    def read(self) -> Content_co:
+        """All of it, checked; `DatasetError` where it cannot be had."""
+
+
+@dataclass(frozen=True)
+class Form(Generic[Content, Described]):
+    """How data of one kind lies in its folder."""
+
+    write: Callable[[Content, Path], None]
+    """Write the content into a folder, which is there."""
+    describe: Callable[[str, Path], Described]
+    """Describe the content, from the source of the name, in a folder: all of it is read and checked."""
+    from_json: Callable[[str | bytes, Path], Described]
+    """The description in a JSON document that was read from the file."""
+
+
+def prepare(source_name: str, source: Source[Content], form: Form[Content, Described], root: Path) -> Described:
     """The description of `source`'s data set, prepared under `root` unless it is there already, unchanged."""
     key = f"{source_name}-{hashlib.sha256(source.fingerprint().encode()).hexdigest()[:16]}"
     folder = root / key
     try:
         with _lock(root / f".{key}.lock"):
-            found = _prepared_before(source_name, folder)
+            found = _prepared_before(source_name, form, folder)
             if found is not None:
                 print(f"{folder}: prepared before and unchanged", flush=True)
                 return found
-            return _publish(source_name, source.read(), folder)
+            return _publish(source_name, source.read(), form, folder)
     except OSError as error:
         raise DatasetError(f"{error.filename or folder}: cannot prepare data there: {error.strerror}") from error
 
@@ -54,13 +97,13 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _prepared_before(source_name: str, folder: Path) -> DatasetDescription | None:
+def _prepared_before(source_name: str, form: Form[Content, Described], folder: Path) -> Described | None:
     contents = folder / _CONTENTS
     if not contents.exists():
         return None
     try:
-        recorded = replace(DatasetDescription.from_json(contents.read_bytes(), contents), directory=str(folder))
-        if describe(source_name, folder) == recorded:
+        recorded = form.from_json(contents.read_bytes(), contents).placed(folder)
+        if form.describe(source_name, folder) == recorded:
             return recorded
         reason = f"its files are not those that {_CONTENTS} describes"
     except DatasetError as error:
@@ -69,15 +112,16 @@ def _prepared_before(source_name: str, folder: Path) -> DatasetDescription | Non
     return None
 
 
-def _publish(source_name: str, splits: dict[Split, LabelledImages], folder: Path) -> DatasetDescription:
+def _publish(source_name: str, content: Content, form: Form[Content, Described], folder: Path) -> Described:
     staged = folder.with_name(f".{folder.name}.staged")
     if staged.exists():
         # Whoever holds the lock is the only writer: this was left by a process that was killed.
         shutil.rmtree(staged)
     try:
-        for split in SPLITS:
-            _write_split(staged, split, splits[split])
-        description = replace(describe(source_name, staged), directory=str(folder))
+        staged.mkdir()
+        form.write(content, staged)
+        _sync(staged)
+        description = form.describe(source_name, staged).placed(folder)
         atomic.write_text(staged / _CONTENTS, description.to_json())
         if folder.exists():
             shutil.rmtree(folder)
@@ -85,23 +129,18 @@ def _publish(source_name: str, splits: dict[Split, LabelledImages], folder: Path
         atomic.sync_directory(folder.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    print(f"{folder}: {description.train.count} training and {description.test.count} test images", flush=True)
+    print(f"{folder}: {description.summary()}", flush=True)
     return description
 
 
-def _write_split(directory: Path, split: Split, samples: LabelledImages) -> None:
-    images_file, labels_file = split_files(directory, split)
-    images_file.parent.mkdir(parents=True)
-    idx.write_images(images_file, samples.images)
-    idx.write_labels(labels_file, samples.labels)
-    for file in (images_file, labels_file):
-        _sync(file)
-    atomic.sync_directory(images_file.parent)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(folder: Path) -> None:
+    """Make every file in `folder` durable, and the folders that name them."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            atomic.sync_directory(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.datasets.description import LABELLED_IMAGES
 from tasks.datasets.digits import load, normalise
 from tasks.datasets.directory import Directory
 from tasks.datasets.preparation import prepare
@@ -14,7 +15,7 @@ from tasks.errors import DatasetError
 @pytest.fixture
 def dataset_file(tmp_path: Path, idx_folder: Path) -> Path:
     file = tmp_path / "dataset.json"
-    file.write_text(prepare("directory", Directory(idx_folder), tmp_path / "prepared").to_json())
+    file.write_text(prepare("directory", Directory(idx_folder), LABELLED_IMAGES, tmp_path / "prepared").to_json())
     return file
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.datasets.description import IMAGES, LABELS, SPLITS
+from tasks.datasets.description import IMAGES, LABELLED_IMAGES, LABELS, SPLITS
 from tasks.datasets.download import Patience, RemoteFile
 from tasks.datasets.mnist import FILES, Mnist
 from tasks.datasets.preparation import prepare
@@ -39,16 +39,16 @@ def test_prepared_once_nothing_is_downloaded_again(tmp_path: Path, mirrors, publ
     mirror = mirrors()
     mirror.files = published
     source = Mnist([mirror.url], tmp_path / "downloads", remote_files(published), QUICK)
-    first = prepare("mnist", source, tmp_path / "prepared")
+    first = prepare("mnist", source, LABELLED_IMAGES, tmp_path / "prepared")
     again = Mnist(["http://127.0.0.1:1/"], tmp_path / "downloads", remote_files(published), QUICK)
-    assert prepare("mnist", again, tmp_path / "prepared") == first
+    assert prepare("mnist", again, LABELLED_IMAGES, tmp_path / "prepared") == first
     assert len(mirror.requests) == 4
 
 
 def test_without_a_mirror_nothing_is_prepared(tmp_path: Path, published):
     source = Mnist(["http://127.0.0.1:1/"], tmp_path / "downloads", remote_files(published), QUICK)
     with pytest.raises(DatasetError, match=r"no mirror served t10k-images-idx3-ubyte.gz"):
-        prepare("mnist", source, tmp_path / "prepared")
+        prepare("mnist", source, LABELLED_IMAGES, tmp_path / "prepared")
     assert not [entry for entry in (tmp_path / "prepared").iterdir() if entry.suffix != ".lock"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.datasets import idx
-from tasks.datasets.description import SPLITS, LabelledImages, Split, read_split
+from tasks.datasets.description import LABELLED_IMAGES, SPLITS, LabelledImages, Split, read_split
 from tasks.datasets.directory import Directory
 from tasks.datasets.preparation import prepare
 from tasks.errors import DatasetError
@@ -40,7 +40,7 @@ def source(samples) -> Counted:
 
 
 def test_counts_histograms_and_digests_describe_the_files(tmp_path: Path, source: Counted):
-    description = prepare("counted", source, tmp_path)
+    description = prepare("counted", source, LABELLED_IMAGES, tmp_path)
     for split in SPLITS:
         expected = source.splits[split]
         written = read_split(Path(description.directory), split)
@@ -53,7 +53,7 @@ def test_counts_histograms_and_digests_describe_the_files(tmp_path: Path, source
 def test_mindspore_reads_what_was_prepared(tmp_path: Path, source: Counted):
     from mindspore.dataset import MnistDataset
 
-    description = prepare("counted", source, tmp_path)
+    description = prepare("counted", source, LABELLED_IMAGES, tmp_path)
     for split in SPLITS:
         dataset = MnistDataset(str(Path(description.directory) / split), usage=split, shuffle=False)
         rows = list(dataset.create_tuple_iterator(num_epochs=1, output_numpy=True))
@@ -62,9 +62,9 @@ def test_mindspore_reads_what_was_prepared(tmp_path: Path, source: Counted):
 
 
 def test_unchanged_data_is_not_prepared_again(tmp_path: Path, source: Counted):
-    first = prepare("counted", source, tmp_path)
+    first = prepare("counted", source, LABELLED_IMAGES, tmp_path)
     inode = (Path(first.directory) / IMAGES).stat().st_ino
-    assert prepare("counted", source, tmp_path) == first
+    assert prepare("counted", source, LABELLED_IMAGES, tmp_path) == first
     assert source.reads == 1
     assert (Path(first.directory) / IMAGES).stat().st_ino == inode
 
@@ -88,31 +88,31 @@ def _flip_last_byte(file: Path) -> None:
     ],
 )
 def test_prepared_data_that_changed_is_prepared_again(tmp_path: Path, source: Counted, damage):
-    first = prepare("counted", source, tmp_path)
+    first = prepare("counted", source, LABELLED_IMAGES, tmp_path)
     damage(Path(first.directory))
-    assert prepare("counted", source, tmp_path) == first
+    assert prepare("counted", source, LABELLED_IMAGES, tmp_path) == first
     assert source.reads == 2
     np.testing.assert_array_equal(read_split(Path(first.directory), "train").images, source.splits["train"].images)
 
 
 def test_other_data_gets_another_folder_and_digest(tmp_path: Path, idx_folder: Path):
-    before = prepare("directory", Directory(idx_folder), tmp_path / "prepared")
+    before = prepare("directory", Directory(idx_folder), LABELLED_IMAGES, tmp_path / "prepared")
     _flip_last_byte(idx_folder / "t10k-images-idx3-ubyte")
-    after = prepare("directory", Directory(idx_folder), tmp_path / "prepared")
+    after = prepare("directory", Directory(idx_folder), LABELLED_IMAGES, tmp_path / "prepared")
     assert before.directory != after.directory
     assert before.digest != after.digest
     assert before.train == after.train
 
 
 def test_the_digest_does_not_depend_on_the_source(tmp_path: Path, source: Counted, idx_folder: Path):
-    counted = prepare("counted", source, tmp_path / "prepared")
-    assert prepare("directory", Directory(idx_folder), tmp_path / "prepared").digest == counted.digest
+    counted = prepare("counted", source, LABELLED_IMAGES, tmp_path / "prepared")
+    assert prepare("directory", Directory(idx_folder), LABELLED_IMAGES, tmp_path / "prepared").digest == counted.digest
 
 
 def test_a_source_that_fails_leaves_nothing(tmp_path: Path, source: Counted):
     source.splits["test"] = LabelledImages(source.splits["test"].images, source.splits["test"].labels[1:])
     with pytest.raises(DatasetError, match="20 images"):
-        prepare("counted", source, tmp_path)
+        prepare("counted", source, LABELLED_IMAGES, tmp_path)
     assert [entry.suffix for entry in tmp_path.iterdir()] == [".lock"]
 
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, source: Counted
 
     monkeypatch.setattr(idx, "write_labels", no_space)
     with pytest.raises(DatasetError, match="train-labels-idx1-ubyte: cannot prepare data there: No space left"):
-        prepare("counted", source, tmp_path)
+        prepare("counted", source, LABELLED_IMAGES, tmp_path)
     assert [entry.suffix for entry in tmp_path.iterdir()] == [".lock"]
 
 
@@ -142,7 +142,7 @@ class Slow(Counted):
 
 
 def _start(source: Slow, root: Path) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=prepare, args=("slow", source, root))
+    process = multiprocessing.get_context("fork").Process(target=prepare, args=("slow", source, LABELLED_IMAGES, root))
     process.start()
     return process
 
@@ -166,6 +166,6 @@ def test_what_a_killed_preparation_left_is_cleared_away(tmp_path: Path, samples,
         process.join()
     assert process.exitcode == -signal.SIGKILL
     assert [entry.suffix for entry in sorted((tmp_path / "prepared").iterdir())] == [".lock", ".staged"]
-    description = prepare("slow", Slow(samples, tmp_path / "log", 0), tmp_path / "prepared")
+    description = prepare("slow", Slow(samples, tmp_path / "log", 0), LABELLED_IMAGES, tmp_path / "prepared")
     assert sorted(entry.suffix for entry in (tmp_path / "prepared").iterdir()) == ["", ".lock"]
     assert description.train.count == 30

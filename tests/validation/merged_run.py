@@ -16,6 +16,7 @@ from tasks.checkpoint.record import RECORD_FORMAT
 from tasks.checkpoint.shard_set import file_digest
 from tasks.config import RunConfig
 from tasks.datasets import digits
+from tasks.datasets.description import LABELLED_IMAGES
 from tasks.datasets.embedded import Embedded
 from tasks.datasets.preparation import prepare
 from tasks.run_directory import RunDirectory
@@ -26,7 +27,7 @@ Weights = dict[str, np.ndarray]
 def write_dataset(folder: Path) -> Path:
     """A `dataset.json` of the embedded digits, prepared under `folder`."""
     file = folder / "dataset.json"
-    file.write_text(prepare("embedded", Embedded(), folder / "prepared").to_json())
+    file.write_text(prepare("embedded", Embedded(), LABELLED_IMAGES, folder / "prepared").to_json())
     return file
 
 
