@@ -5,7 +5,7 @@
 | `layout` | which rank holds which slice of a parameter |
 | `wire`, `strategy`, `strategy_items`, `strategy_protobuf`, `strategy_json` | the strategy file, in both of its forms |
 | `shard_set` | the manifest that makes a set of slices complete |
-| `tensor_types`, `file_index`, `ckpt`, `safetensors_file` | the two formats of checkpoints, by their headers |
+| `tensor_types`, `file_index`, `json_object`, `ckpt`, `safetensors_file` | the two formats of checkpoints, by headers |
 | `checkpoint_file` | one checkpoint as a mapping from names to arrays |
 | `source`, `selection`, `plan`, `forecast` | which slices there are, what to keep, what a merge will do and take |
 | `blocks`, `tensor_io`, `workers`, `execute` | the merge itself, in bounded memory |
