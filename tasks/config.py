@@ -28,16 +28,22 @@ class RunConfig(Parameters):
         pattern=_NETWORK,
         examples=list(BUILT_IN_NETWORKS),
     )
-    data_source: Literal["embedded", "directory", "mnist"] = Field(
+    data_source: Literal["embedded", "directory", "mnist", "text"] = Field(
         "embedded",
         title="Data source",
-        description="**embedded**: 5,000 MNIST digits that come with the installation. **directory**: IDX files (raw "
-        "or .gz) in *Data directory*. **mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*.",
+        description="**embedded**: what comes with the installation: 5,000 MNIST digits, or the source code of "
+        "Python's standard library for a language model. **directory**: IDX files (raw or .gz) in *Data directory*. "
+        "**mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*. **text**: *Text file*.",
     )
     data_directory: str | None = Field(
         None,
         title="Data directory",
         description="For the source **directory**: a folder with the four IDX files of MNIST or Fashion-MNIST.",
+    )
+    text_file: str | None = Field(
+        None,
+        title="Text file",
+        description="For the source **text**: a file, each byte of which is a token. Its last tenth is held out.",
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field("CPU", title="Device")
     world_size: int = Field(8, ge=1, le=4096, title="Cards (ranks)", description="How many ranks mpirun starts.")
@@ -51,6 +57,13 @@ class RunConfig(Parameters):
         0.9, ge=0, le=1, title="Minimum accuracy", description="Validation fails below it, and nothing is promoted."
     )
 
+    max_perplexity: float = Field(
+        20.0,
+        gt=1,
+        title="Maximum perplexity",
+        description="For language models: validation fails above it, and nothing is promoted.",
+    )
+
     mirrors: tuple[str, ...] = Field(
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -58,6 +71,14 @@ class RunConfig(Parameters):
         ),
         title="Mirrors",
         description="For the source **mnist**: where to download from, in this order.",
+        json_schema_extra={"section": "Data"},
+    )
+    corpus_size: int = Field(
+        1_000_000,
+        ge=10_000,
+        title="Corpus size",
+        description="For the **embedded** text: bytes of Python's standard library to train on. Of other files, a "
+        "tenth of that is held out.",
         json_schema_extra={"section": "Data"},
     )
 
@@ -156,6 +177,29 @@ class RunConfig(Parameters):
     merged_format: Literal["ckpt", "safetensors"] = Field(
         "ckpt", title="Merged format", json_schema_extra={"section": "Merging"}
     )
+    sample_prompt: str = Field(
+        "def ",
+        min_length=1,
+        title="Prompt",
+        description="For language models: the text that the generated sample begins with.",
+        json_schema_extra={"section": "Validation"},
+    )
+    sample_length: int = Field(
+        300,
+        ge=0,
+        le=10_000,
+        title="Sample length",
+        description="For language models: how many tokens are generated.",
+        json_schema_extra={"section": "Validation"},
+    )
+    sample_temperature: float = Field(
+        0.8,
+        ge=0,
+        le=10,
+        title="Temperature",
+        description="For language models: 0 always generates the likeliest token, 1 follows the probabilities.",
+        json_schema_extra={"section": "Validation"},
+    )
     model_name: PlainName = Field(
         "mnist-mlp",
         title="Model name",
@@ -180,6 +224,8 @@ class RunConfig(Parameters):
     def _combinations(self) -> RunConfig:
         if self.data_source == "directory" and not self.data_directory:
             raise ValueError("data_source 'directory' needs data_directory")
+        if self.data_source == "text" and not self.text_file:
+            raise ValueError("data_source 'text' needs text_file")
         if self.data_source == "mnist" and not self.mirrors:
             raise ValueError("data_source 'mnist' needs at least one of mirrors")
         return self

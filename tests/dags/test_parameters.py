@@ -39,15 +39,24 @@ def test_a_run_writes_its_parameters_and_returns_the_digest_of_its_data(prepare,
 
 def test_the_free_text_parameters_are_all_known_here():
     """A new one must be thought about: `hostile` is tried on each."""
-    assert FREE_TEXT == ["network", "data_directory", "strategy_save_file", "strategy_load_file", "model_name"]
+    assert FREE_TEXT == [
+        "network",
+        "data_directory",
+        "text_file",
+        "strategy_save_file",
+        "strategy_load_file",
+        "sample_prompt",
+        "model_name",
+    ]
 
 
 def test_hostile_text_arrives_as_it_was_typed(prepare, tmp_path):
     text = hostile(tmp_path / "marker")
-    run = prepare(data_directory=text, strategy_load_file=text)
+    parameters = dict.fromkeys(("data_directory", "text_file", "strategy_load_file", "sample_prompt"), text)
+    run = prepare(**parameters)
     assert run.state == "success"
     config = run_directory(run).read_config()
-    assert (config.data_directory, config.strategy_load_file) == (text, text)
+    assert {name: getattr(config, name) for name in parameters} == parameters
     assert not (tmp_path / "marker").exists()
 
 
@@ -66,7 +75,14 @@ def test_an_unknown_parameter_fails_at_once_without_a_retry(prepare):
 
 @pytest.mark.parametrize(
     "conf",
-    [{"epochs": 0}, {"epochs": "3"}, {"optimizer": "SGD; reboot"}, {"learning_rate": 0}, {"min_accuracy": 1.01}],
+    [
+        {"epochs": 0},
+        {"epochs": "3"},
+        {"optimizer": "SGD; reboot"},
+        {"learning_rate": 0},
+        {"min_accuracy": 1.01},
+        {"network": "os; x"},
+    ],
     ids=str,
 )
 def test_the_schema_refuses_before_a_run_exists(prepare, conf):
