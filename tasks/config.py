@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks import presets
 from tasks.parameters import Parameters, PlainName
 
 BUILT_IN_NETWORKS = ("mlp",)
@@ -21,6 +22,12 @@ _NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Z
 class RunConfig(Parameters):
     """Everything that a user chooses for one run of the pipeline."""
 
+    preset: Literal["none", "quick", "tutorial", "ascend"] = Field(
+        "none",
+        title="Preset",
+        description=presets.description(),
+        json_schema_extra={"values_display": {name: preset.label for name, preset in presets.PRESETS.items()}},
+    )
     network: str = Field(
         "mlp",
         title="Network",
@@ -45,9 +52,13 @@ class RunConfig(Parameters):
         title="Text file",
         description="For the source **text**: a file, each byte of which is a token. Its last tenth is held out.",
     )
-    device_target: Literal["CPU", "GPU", "Ascend"] = Field("CPU", title="Device")
+    device_target: Literal["CPU", "GPU", "Ascend"] = Field(
+        "CPU",
+        title="Device",
+        json_schema_extra={"values_display": {"CPU": "CPU", "GPU": "NVIDIA GPU", "Ascend": "Ascend NPU"}},
+    )
     world_size: int = Field(8, ge=1, le=4096, title="Cards (ranks)", description="How many ranks mpirun starts.")
-    epochs: int = Field(5, ge=1, le=100_000, title="Epochs")
+    epochs: int = Field(5, ge=1, le=100_000, title="Epochs", description="How often training goes through the data.")
     batch_size: int = Field(
         32, ge=1, le=1_048_576, title="Batch size", description="Samples a step, over all ranks together."
     )
@@ -206,6 +217,17 @@ class RunConfig(Parameters):
         description="The folder of the model store that promotion adds a version to.",
         json_schema_extra={"section": "Promotion"},
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        """Parameters that stand at their defaults become the preset's; doing this twice changes nothing more."""
+        preset = presets.PRESETS.get(given.get("preset", "none")) if isinstance(given, dict) else None
+        if preset is None:
+            return given
+        defaults = {name: cls.model_fields[name].default for name in preset.parameters}
+        untouched = {name for name, default in defaults.items() if given.get(name, default) == default}
+        return given | {name: preset.parameters[name] for name in untouched}
 
     @field_validator("mirrors", mode="before")
     @classmethod
