@@ -222,7 +222,7 @@ class RunConfig(Parameters):
     @classmethod
     def _preset(cls, given: Any) -> Any:
         """Parameters that stand at their defaults become the preset's; doing this twice changes nothing more."""
-        preset = presets.PRESETS.get(given.get("preset", "none")) if isinstance(given, dict) else None
+        preset = presets.PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
         if preset is None:
             return given
         defaults = {name: cls.model_fields[name].default for name in preset.parameters}
