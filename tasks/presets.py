@@ -26,9 +26,7 @@ PRESETS: Mapping[str, Preset] = {
         "Quick CPU check: 2 cards, 1 epoch",
         {"device_target": "CPU", "world_size": 2, "epochs": 1, "min_accuracy": 0.5},
     ),
-    "tutorial": Preset(
-        "MindSpore's tutorial: 8 cards, 10 epochs", {"world_size": 8, "epochs": 10, "batch_size": 32}
-    ),
+    "tutorial": Preset("MindSpore's tutorial: 8 cards, 10 epochs", {"world_size": 8, "epochs": 10, "batch_size": 32}),
     "ascend": Preset("8 Ascend cards", {"device_target": "Ascend", "world_size": 8}),
 }
 
