@@ -38,6 +38,17 @@ def plot_loss(losses: LossByStep, validation_loss: float, file: Path) -> None:
     _save(figure, file)
 
 
+def plot_loss_by_position(losses: Sequence[float], unigram_loss: float, file: Path) -> None:
+    """Draw a language model's mean loss by the number of tokens that it saw before, and the best without any."""
+    figure = _figure()
+    axes = figure.subplots()
+    axes.plot(range(1, len(losses) + 1), losses, linewidth=1, label="merged model, held-out text")
+    axes.axhline(unigram_loss, linestyle="--", color="tab:orange", label="best without context")
+    axes.set(xlabel="position in the window", ylabel="cross entropy (nats)", title="What the context is worth", ylim=0)
+    axes.legend()
+    _save(figure, file)
+
+
 def _figure() -> Figure:
     import matplotlib as mpl
 
