@@ -14,7 +14,7 @@ from tasks.config import RunConfig
 from tasks.errors import ConfigError
 
 MODEL = Asset("shardline", uri="shardline://model-store", group="model")
-"""Emitted by promote alone; `extra` holds the version, the digest, the accuracy and the path."""
+"""Emitted by promote alone; `extra` holds the version, the digest, the metric and its value, the path."""
 
 DEVICE_POOL = "device"
 
@@ -114,4 +114,5 @@ def pipeline() -> None:
 
 def _describe_model(context: Context, result: Mapping[str, Any]) -> None:
     """Attach what promote returned to the asset event that its success emits."""
-    context["outlet_events"][MODEL].extra = {key: result[key] for key in ("version", "digest", "accuracy", "path")}
+    keys = ("version", "digest", "metric", result["metric"], "path")
+    context["outlet_events"][MODEL].extra = {key: result[key] for key in keys}

@@ -138,7 +138,8 @@ def _answer(given: argparse.Namespace) -> dict[str, Any]:
     if given.command == "list":
         for version in store.versions():
             mark = "*" if now is not None and version.version == now.version else " "
-            print(f"{mark} {version.version:>4}  accuracy {version.accuracy:.4f}  {version.digest[:16]}  {version.run}")
+            score = f"{version.metric} {version.value:.4f}"
+            print(f"{mark} {version.version:>4}  {score}  {version.digest[:16]}  {version.run}")
     return {"model": name, "current": _document(now) if now else None}
 
 

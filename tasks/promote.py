@@ -25,11 +25,13 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed."""
     config = run.read_config()
     merged = read_merged(run)
+    metric, value = _validated(run, merged)
     candidate = Candidate(
         run=_name(run, home),
         model=merged.file,
         digest=merged.digest,
-        accuracy=_validated_accuracy(run, merged),
+        metric=metric,
+        value=value,
         step=merged.step,
         documents={file.name: file.read_bytes() for file in (run.report_file, run.merge_file, run.config_file)},
     )
@@ -37,7 +39,8 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     result = {
         "version": version.version,
         "digest": version.digest,
-        "accuracy": version.accuracy,
+        "metric": version.metric,
+        version.metric: version.value,
         "path": str(version.path),
     }
     atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
@@ -45,13 +48,14 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     return result
 
 
-def _validated_accuracy(run: RunDirectory, merged: MergedModel) -> float:
-    """The accuracy that validation found; `PromotionError` unless it was of this merged model, and enough."""
+def _validated(run: RunDirectory, merged: MergedModel) -> tuple[str, float]:
+    """The metric and its value that validation found; `PromotionError` unless it was of this model, and enough."""
     file = run.report_file
     try:
         report: dict[str, Any] = json.loads(run.read(file, "validate"))
         passed, failures, validated = report["passed"], report["failures"], report["merged"]["digest"]
-        accuracy = float(report["accuracy"])
+        metric = str(report["metric"])
+        value = float(report[metric])
     except (ValueError, TypeError, KeyError) as error:
         raise PromotionError(f"{file}: expected the report of a validation ({error!r}); clear validate") from error
     if validated != merged.digest:
@@ -61,7 +65,7 @@ def _validated_accuracy(run: RunDirectory, merged: MergedModel) -> float:
         )
     if passed is not True:
         raise PromotionError(f"{file}: validation failed: {'; '.join(map(str, failures))}")
-    return accuracy
+    return metric, value
 
 
 def _name(run: RunDirectory, home: Home) -> str:

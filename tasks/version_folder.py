@@ -30,7 +30,9 @@ class Candidate:
     """Which run it comes from: a run has one version of each digest."""
     model: Path
     digest: str
-    accuracy: float
+    metric: str
+    """By what it was validated: `accuracy`, `perplexity`…"""
+    value: float
     step: int | None
     documents: Mapping[str, bytes]
 
@@ -41,7 +43,8 @@ class Version:
 
     version: int
     digest: str
-    accuracy: float
+    metric: str
+    value: float
     step: int | None
     run: str
     model: str
@@ -74,8 +77,10 @@ class Version:
 def read_version(folder: Path) -> Version:
     """The version in `folder`; `PromotionError` where there is none, or its description is damaged."""
     try:
-        return Version(**json.loads((folder / _DESCRIPTION).read_bytes()), path=folder)
-    except (OSError, ValueError, TypeError) as error:
+        fields = json.loads((folder / _DESCRIPTION).read_bytes())
+        metric = fields.pop("metric", "accuracy")  # which the first versions took for granted
+        return Version(**fields | {"metric": metric, "value": fields.pop(metric)}, path=folder)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise PromotionError(f"{folder}: expected a version of the model store ({error!r}); restore it") from error
 
 
@@ -94,7 +99,8 @@ def write_version(folder: Path, number: int, candidate: Candidate) -> None:
     description = {
         "version": number,
         "digest": candidate.digest,
-        "accuracy": candidate.accuracy,
+        "metric": candidate.metric,
+        candidate.metric: candidate.value,
         "step": candidate.step,
         "run": candidate.run,
         "model": model.name,

@@ -34,7 +34,9 @@ def store(home: Home) -> ModelStore:
 def candidate(folder: Path, run: str = "runs/a/1", content: bytes = b"weights", accuracy: float = 0.9) -> Candidate:
     model = folder / f"{run.replace('/', '-')}.ckpt"
     model.write_bytes(content)
-    return Candidate(run, model, file_digest(model), accuracy, 700, {"report.json": b"{}", "config.json": b"[]"})
+    return Candidate(
+        run, model, file_digest(model), "accuracy", accuracy, 700, {"report.json": b"{}", "config.json": b"[]"}
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -57,6 +59,7 @@ def test_a_version_holds_all_files_read_only_with_their_digests(home: Home, stor
     assert description == {
         "version": 1,
         "digest": file_digest(version.model_file),
+        "metric": "accuracy",
         "accuracy": 0.9,
         "step": 700,
         "run": "runs/a/1",
@@ -64,6 +67,15 @@ def test_a_version_holds_all_files_read_only_with_their_digests(home: Home, stor
         "files": {name: file_digest(version.path / name) for name in ("config.json", "report.json", "runs-a-1.ckpt")},
     }
     version.verify()
+
+
+def test_a_version_from_before_there_were_other_metrics_is_read(store: ModelStore, tmp_path: Path):
+    file = store.add(candidate(tmp_path)).path / "version.json"
+    description = json.loads(file.read_bytes())
+    del description["metric"]
+    file.chmod(0o644)
+    file.write_text(json.dumps(description))
+    assert [(version.metric, version.value) for version in store.versions()] == [("accuracy", 0.9)]
 
 
 def test_the_store_keeps_its_own_copy(store: ModelStore, tmp_path: Path):

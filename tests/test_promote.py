@@ -51,6 +51,7 @@ def write_report(run: RunDirectory, **changes: object) -> None:
     report = {
         "passed": True,
         "failures": [],
+        "metric": "accuracy",
         "accuracy": 0.938,
         "merged": {"digest": json.loads(run.merge_file.read_bytes())["output"][0]["digest"]},
     }
@@ -62,7 +63,7 @@ def test_a_validated_model_becomes_the_current_version(home: Home):
     digest = file_digest(run.merged / "model.ckpt")
     result = promote(run, home)
     folder = home.models / "digits" / "versions" / "1"
-    assert result == {"version": 1, "digest": digest, "accuracy": 0.938, "path": str(folder)}
+    assert result == {"version": 1, "digest": digest, "metric": "accuracy", "accuracy": 0.938, "path": str(folder)}
     assert json.loads(run.promotion_file.read_bytes()) == result
     assert (folder / "model.ckpt").read_bytes() == b"weights"
     for name, file in (
@@ -75,6 +76,17 @@ def test_a_validated_model_becomes_the_current_version(home: Home):
     assert version is not None
     assert (version.version, version.run, version.step) == (1, "runs/sharded_training/1", 700)
     version.verify()
+
+
+def test_a_language_model_s_version_has_its_perplexity(home: Home):
+    run = validated_run(home, "1")
+    write_report(run, metric="perplexity", perplexity=7.5)
+    result = promote(run, home)
+    assert (result["metric"], result["perplexity"]) == ("perplexity", 7.5)
+    assert "accuracy" not in result
+    version = current(home, "digits")
+    assert version is not None
+    assert (version.metric, version.value) == ("perplexity", 7.5)
 
 
 def test_promoting_again_returns_the_same_version(home: Home):

@@ -92,7 +92,9 @@ def test_starting_from_the_current_model_takes_its_weights(new_run, home):
     run = new_run("first", world_size=1, epochs=1)
     train(run, home)
     file = run.checkpoints / ShardSet.read(ShardSet.path(run.checkpoints, STEPS_PER_EPOCH)).slices[0].path
-    candidate = Candidate("first", file, file_digest(file), accuracy=0.9, step=STEPS_PER_EPOCH, documents={})
+    candidate = Candidate(
+        "first", file, file_digest(file), metric="accuracy", value=0.9, step=STEPS_PER_EPOCH, documents={}
+    )
     ModelStore(Home(home), "mnist-mlp").add(candidate)
     follower = new_run("second", world_size=4, start_from="current", learning_rate=1e-9, epochs=1)
     _, output = train(follower, home)
