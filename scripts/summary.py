@@ -14,15 +14,14 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def summary(directory: RunDirectory) -> str:
-    """Accuracy, loss curve, merged file and its proof, promoted version of the finished run in `directory`."""
+    """The metric, loss curve, merged file and its proof, promoted version of the finished run in `directory`."""
     report = _json(directory.validation / "report.json", "validate")
     proof = _json(directory.merged / "merge.json", "merge")
     promotion = _json(directory.promotion_file, "promote")
     output = proof["output"][0]
     merged = directory.merged / output["name"]
     lines = [
-        f"Accuracy   {report['accuracy']:.3f} on {report['samples']} held-out images "
-        f"(at least {report['min_accuracy']} was asked)",
+        quality(report),
         f"Merged     {merged}",
         f"           {output['size'] / 1e6:.1f} MB, BLAKE3 {output['digest']}",
         f"Proof      {_proof(proof)}",
@@ -39,6 +38,17 @@ def summary(directory: RunDirectory) -> str:
 def _json(file: Path, task: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(RunDirectory(file.parent).read(file, task))
     return document
+
+
+def quality(report: dict[str, Any]) -> str:
+    """How good the model is, by whatever metric it was validated."""
+    metric = report["metric"]
+    asked = {
+        "accuracy": " on {samples} held-out images (at least {min_accuracy} was asked)",
+        "perplexity": " on {tokens} held-out tokens (at most {max_perplexity:g} was asked; without context, "
+        "{unigram_perplexity:.1f} is the best)",
+    }
+    return f"{metric.capitalize():10} {report[metric]:.3f}" + asked.get(metric, "").format(**report)
 
 
 def _proof(proof: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.summary import curve, losses, summary
+from scripts.summary import curve, losses, quality, summary
 from tasks.errors import RunDirectoryError
 from tasks.run_directory import RunDirectory
 
@@ -37,6 +37,25 @@ def test_losses_leave_out_the_epochs_records(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert losses(RunDirectory(tmp_path)) == [2.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (
+            {"metric": "accuracy", "accuracy": 0.9481, "samples": 500, "min_accuracy": 0.9},
+            "Accuracy   0.948 on 500 held-out images (at least 0.9 was asked)",
+        ),
+        (
+            {"metric": "perplexity", "perplexity": 7.5, "tokens": 99, "max_perplexity": 20.0, "unigram_perplexity": 22},
+            "Perplexity 7.500 on 99 held-out tokens (at most 20 was asked; without context, 22.0 is the best)",
+        ),
+        ({"metric": "recall", "recall": 0.5}, "Recall     0.500"),
+    ],
+    ids=lambda value: value["metric"] if isinstance(value, dict) else "",
+)
+def test_the_first_line_tells_the_metric_by_which_it_was_validated(report, line):
+    assert quality(report) == line
 
 
 def test_an_unfinished_run_says_which_task_is_missing(tmp_path):
