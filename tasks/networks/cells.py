@@ -6,7 +6,6 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from tasks.errors import ConfigError
 from tasks.networks.declaration import Dense
 from tasks.networks.declaration import Network as LayeredNetwork
 from tasks.networks.initial import uniform_slice
@@ -55,11 +54,9 @@ class NetworkCell(nn.Cell):
         return self.gathered(x) if self.gathered is not None else x
 
 
-def build(network: Network, batch_size: int, backend: SingleDevice, seed: int) -> NetworkCell:
-    """The cells of `network` with this rank's slices of the initial values that `seed` gives."""
-    if not isinstance(network, LayeredNetwork):
-        raise ConfigError(f"network {network.name}: expected a tasks.networks.declaration, found {type(network)!r}")
-    return NetworkCell(network, batch_size, backend, seed)
+def build(network: Network, batch_size: int, backend: SingleDevice, seed: int) -> nn.Cell:
+    """The cells of any network with this rank's slices of the initial values that `seed` gives."""
+    return network.cell(batch_size, backend, seed)
 
 
 def _parameter(name: str, operator: Operator, fan_in: int, backend: SingleDevice, seed: int) -> Parameter:

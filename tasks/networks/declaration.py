@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.errors import ConfigError
 from tasks.networks.operators import Operator, Splits
+
+if TYPE_CHECKING:
+    from tasks.parallel.backend import SingleDevice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,12 @@ class Network:
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The whole shape of every trainable parameter."""
         return {operator.parameter: operator.shapes[1] for operator in self.operators(1)}
+
+    def cell(self, batch_size: int, backend: SingleDevice, seed: int) -> Any:
+        """The MindSpore cell of this rank: its slices of the parameters, with the values that `seed` gives them."""
+        from tasks.networks.cells import NetworkCell  # MindSpore, which declaring does without
+
+        return NetworkCell(self, batch_size, backend, seed)
 
     def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Network:
         """The same network, each operator with the strategy under its name, or without one."""

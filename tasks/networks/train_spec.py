@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.config import RunConfig
     from tasks.networks.operators import Operator, Splits
+    from tasks.parallel.backend import SingleDevice
 
 Split = Literal["train", "test"]
 Loss = Literal["cross_entropy"]
@@ -42,6 +43,13 @@ class Network(Protocol):
 
     def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Self:
         """The same network, each operator with the strategy under its name, or without one."""
+
+    def cell(self, batch_size: int, backend: SingleDevice, seed: int) -> Any:
+        """The `mindspore.nn.Cell` of one rank, which takes samples and gives logits, whole on every rank.
+
+        It creates its slices of the parameters (`backend.region`), with values that `seed` alone decides, under the
+        names that `parameters` has, and has `backend` place every operator that a strategy can split.
+        """
 
 
 class PreparedDataset(Protocol):
