@@ -94,8 +94,9 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
             for file in staged:
                 file.finish()
             # A file that isn't the manifest's is the better explanation of a difference: digests come first.
-            work.digest_inputs(range(len(files)))
-            work.prove(tensors, and_digest_outputs=True)
+            work.digest(range(len(files)), range(len(staged)))
+            if prepared.request.proof:
+                work.prove(tensors)
         work.check_inputs()
         record = work.record()
         publish(record, [file.path for file in staged], prepared)

@@ -100,8 +100,8 @@ def write_part(output: Path, part: Part, workers: int | None = None, meter: Mete
         work.write(tensors)
         for file in staged:
             file.flush()
-        work.digest_inputs(ranks)
-        work.prove(tensors, and_digest_outputs=False)
+        work.digest(ranks)
+        work.prove(tensors)
         work.check_inputs()
     document = {
         "plan": digest,
@@ -124,7 +124,7 @@ def commit_parts(output: Path, workers: int | None = None, meter: Meter | None =
             _collect(work, folder, digest)
             for file in staged:
                 file.finish()
-            work.prove((), and_digest_outputs=True)
+            work.digest((), range(len(staged)))
             work.check_inputs()
             record = work.record()
             publish(record, [file.path for file in staged], prepared)

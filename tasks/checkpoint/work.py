@@ -51,16 +51,21 @@ class MergeWork:
         self._begin("merging", tensors)
         in_parallel(write, tasks_of(tensors, request.workers), request.workers)
 
-    def digest_inputs(self, ranks: Iterable[int]) -> None:
-        """Digest the files of `ranks`, and compare them with the manifest and with their own checksums."""
+    def digest(self, ranks: Iterable[int], outputs: Iterable[int] = ()) -> None:
+        """Digest the slices of `ranks`, against the manifest and their own checksums, and the staged `outputs`."""
 
-        def digest(rank: int) -> None:
+        def digest_input(rank: int) -> None:
             self.input_digests[rank] = verified_digest(self.files[rank], rank, self.prepared.slices.shard_set)
 
-        in_parallel(digest, ranks, self.prepared.request.workers)
+        def digest_output(number: int) -> None:
+            self._output_digests[number] = file_digest(self.staged[number].path)
 
-    def prove(self, tensors: Sequence[PlannedTensor], and_digest_outputs: bool) -> None:
-        """Compare what was written of `tensors` with every slice, where a proof is asked for."""
+        # The outputs are the largest files, so that they come first.
+        work = [partial(digest_output, number) for number in outputs] + [partial(digest_input, rank) for rank in ranks]
+        in_parallel(lambda step: step(), work, self.prepared.request.workers)
+
+    def prove(self, tensors: Sequence[PlannedTensor]) -> None:
+        """Compare what was written of `tensors` with every slice."""
 
         def prove_tensor(tensor: PlannedTensor) -> None:
             name = tensor.header.name
@@ -68,14 +73,8 @@ class MergeWork:
             self.proven[name] = prove(tensor, file, file.layout.extents[name], self.files)
             self.meter.advance(tensor.merged.size, tensors=1)
 
-        def digest_output(number: int) -> None:
-            self._output_digests[number] = file_digest(self.staged[number].path)
-
         self._begin("proving", tensors)
-        work = [partial(digest_output, number) for number in range(len(self.staged) if and_digest_outputs else 0)]
-        if self.prepared.request.proof:
-            work += [partial(prove_tensor, tensor) for tensor in tensors]
-        in_parallel(lambda step: step(), work, self.prepared.request.workers)
+        in_parallel(prove_tensor, tensors, self.prepared.request.workers)
 
     def check_inputs(self) -> None:
         """Refuse files that changed meanwhile, and files that are another rank's."""
