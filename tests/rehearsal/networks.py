@@ -29,7 +29,14 @@ MIXED = Network(
 )
 """Every axis at once, nothing cut at all, and only the contracted dimension cut; logits that stay split."""
 
-NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, MIXED)}
+WRONG = Network(
+    name="wrong",
+    sample_shape=(1, 28, 28),
+    layers=(Dense(name="head", inputs=784, outputs=10, matmul=((1, 2), (1, 1))),),
+)
+"""The contracted dimension is cut in one operand and whole in the other."""
+
+NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, MIXED, WRONG)}
 
 
 def rehearsed(config: RunConfig, name: str) -> Network:

@@ -1,17 +1,14 @@
 """Compile a training step for cards that this machine doesn't have, with MindSpore's own parallel front end.
 
-    python -m tests.rehearsal.rehearse CUDA_DIR RUN_DIR...     (CUDA_DIR made by setup.sh)
-
-MindSpore's GPU plugin loads without a GPU once CUDA 11's libraries are there and a stub stands in for the driver. The
-front end runs whole, on every rank: strategies are checked, layouts inferred, collectives inserted, parameters sliced,
-the strategy file written. Then the back end finds no driver, and there a rehearsal ends well. Nothing is executed.
+MindSpore's GPU plugin loads without a GPU once stubs stand in for CUDA's libraries (`cuda_stubs`). The front end runs
+whole, on every rank: strategies are checked, layouts inferred, collectives inserted, parameters sliced, the strategy
+file written. Then the back end finds no driver, and there a rehearsal ends well. Nothing is executed.
 
 Each RUN_DIR holds `config.json` and `network`, a network's name; every rank leaves its strategy file in `rank_N/`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -20,12 +17,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-NO_DRIVER = "CUDA driver version is insufficient"
+from tests.rehearsal.cuda_stubs import NO_DRIVER, mindspore_libraries
+
 PROJECT = Path(__file__).parents[2]
 
 
 def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.CompletedProcess[str]:
-    """Rehearse on `ranks` workers beside MindSpore's scheduler; the outcome of rank 0, or of the first that failed."""
+    """Rehearse on `ranks` workers beside MindSpore's scheduler; the outcome of rank 0, or of the first that failed.
+
+    `cuda` is what `cuda_stubs.make_cuda` made.
+    """
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--rank", *map(str, runs)]
     environment = _environment(cuda, ranks)
     scheduler = subprocess.Popen(
@@ -55,10 +56,7 @@ def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.Completed
 
 
 def _environment(cuda: Path, ranks: int) -> dict[str, str]:
-    spec = importlib.util.find_spec("mindspore")
-    assert spec
-    assert spec.origin
-    libraries = Path(spec.origin).parent / "lib"
+    libraries = mindspore_libraries()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -86,7 +84,7 @@ def rehearse(runs: Sequence[Path]) -> int:
     MSContext.get_instance().set_param(ms_ctx_param.device_target, "GPU")
     for run in runs:
         outcome = _compile(run, get_rank())
-        if outcome is not None and NO_DRIVER not in outcome:
+        if outcome:
             print(f"rank {get_rank()}: {run}: {outcome}", flush=True)
             return 1
     _wait_for_all(runs[-1], get_group_size())
@@ -101,7 +99,7 @@ def _wait_for_all(run: Path, ranks: int) -> None:
 
 
 def _compile(run: Path, rank: int) -> str | None:
-    """What compiling raised, if anything; the strategy file is in `run` then."""
+    """What is wrong with the step, if anything; else its strategy file is in `run`."""
     import numpy as np
     from mindspore import Tensor
 
@@ -122,11 +120,11 @@ def _compile(run: Path, rank: int) -> str | None:
     images = np.zeros((config.batch_size, *network.sample_shape), np.float32)
     try:
         backend.compile(step, Tensor(images), Tensor(np.zeros(config.batch_size, np.int32)))
-        outcome = None
     except RuntimeError as error:
-        outcome = str(error)
+        if NO_DRIVER not in str(error):
+            return str(error)
     backend.write_strategy(network, run / f"rank_{rank}" / config.strategy_save_file)
-    return outcome
+    return None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The device path's own cells, compiled by MindSpore for 8 cards: what it makes of them is what we say it does."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from tasks.checkpoint.strategy import read_strategy
 from tasks.config import RunConfig
 from tasks.parallel.layouts import strategy_of
+from tests.rehearsal.cuda_stubs import make_cuda
 from tests.rehearsal.networks import rehearsed
 from tests.rehearsal.rehearse import launch
 
@@ -28,12 +27,9 @@ CASES = {
 
 
 @pytest.fixture(scope="session")
-def cuda() -> Path:
-    """CUDA 11's libraries: in SHARDLINE_REHEARSAL_CUDA, or kept under ~/.cache, 2.5 GB, fetched when missing."""
-    folder = Path(os.environ.get("SHARDLINE_REHEARSAL_CUDA") or Path.home() / ".cache" / "shardline" / "cuda11")
-    if not (folder / "bin" / "nvcc").exists():
-        subprocess.run([Path(__file__).with_name("setup.sh"), folder], check=True)
-    return folder
+def cuda(tmp_path_factory) -> Path:
+    """CUDA, as far as MindSpore's GPU plugin needs it to be loaded."""
+    return make_cuda(tmp_path_factory.mktemp("cuda") / "cuda")
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +63,12 @@ def test_all_ranks_write_the_same_strategy_file(compiled, case):
     run = compiled / case.replace(" ", "_")
     name = RunConfig.from_json((run / "config.json").read_bytes()).strategy_save_file
     assert len({(run / f"rank_{rank}" / name).read_bytes() for rank in range(8)}) == 1
+
+
+def test_a_wrong_strategy_does_not_compile(cuda, tmp_path):
+    (tmp_path / "network").write_text("wrong")
+    (tmp_path / "config.json").write_text(RunConfig(device_target="GPU", world_size=2).to_json())
+    outcome = launch(cuda, [tmp_path], ranks=2)
+    assert outcome.returncode == 1
+    assert f": {tmp_path}: " in outcome.stdout
+    assert "MatMul" in outcome.stdout
