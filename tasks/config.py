@@ -108,6 +108,28 @@ class RunConfig(Parameters):
         description="**current**: the weights of the model store's current version; optimizer states start anew.",
         json_schema_extra={"section": "Training"},
     )
+    start_file: str | None = Field(
+        None,
+        title="Start from a file",
+        description="The path of an integrated checkpoint (.ckpt or .safetensors), such as a merged model, whose "
+        "weights to start from; optimizer states start anew.",
+        json_schema_extra={"section": "Training"},
+    )
+    resume_from: str | None = Field(
+        None,
+        title="Resume from",
+        description="A run of the same DAG, by its id, or the path of any run directory: goes on from its newest shard "
+        "set, on any number of cards, with its optimizer states and its place in the data.",
+        json_schema_extra={"section": "Training"},
+    )
+    loss_spike_factor: float | None = Field(
+        None,
+        gt=1,
+        title="Loss spike factor",
+        description="Training fails at a loss of more than so many times the median of the last 50 steps. Empty: only "
+        "where loss or gradient are not finite.",
+        json_schema_extra={"section": "Training"},
+    )
 
     hostfile: str | None = Field(
         None,
@@ -156,6 +178,12 @@ class RunConfig(Parameters):
         False,
         title="Integrated save",
         description="Every rank saves the whole model instead of its slices; merging then verifies and publishes it.",
+        json_schema_extra={"section": "Checkpoints"},
+    )
+    remove_redundancy: bool = Field(
+        False,
+        title="Remove redundancy",
+        description="Of the ranks that hold the same slice, only one saves it.",
         json_schema_extra={"section": "Checkpoints"},
     )
     strategy_save_file: PlainName = Field(
@@ -250,4 +278,19 @@ class RunConfig(Parameters):
             raise ValueError("data_source 'text' needs text_file")
         if self.data_source == "mnist" and not self.mirrors:
             raise ValueError("data_source 'mnist' needs at least one of mirrors")
+        if self.integrated_save and self.remove_redundancy:
+            raise ValueError(
+                "integrated_save has every rank save the whole model: leave out remove_redundancy, or that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RunConfig:
+        starts = {
+            "start_from": self.start_from != "scratch",
+            "start_file": self.start_file is not None,
+            "resume_from": self.resume_from is not None,
+        }
+        if sum(starts.values()) > 1:
+            raise ValueError(f"{' and '.join(name for name in starts if starts[name])} say different starts; keep one")
         return self

@@ -5,6 +5,7 @@
     src_strategy.ckpt            the parallel strategy
     src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt
     src_checkpoints/shard_set-STEP.json
+    src_checkpoints/provenance/  the strategies and the configuration that the shard sets were made with
     log_output/1/rank.N/stdout
     metrics.jsonl                every step's loss, every epoch's throughput
     train.json                   where training's time went
@@ -126,11 +127,26 @@ class RunDirectory:
     def strategy_file(self, config: RunConfig) -> Path:
         return self.path / config.strategy_save_file
 
+    def strategy_saved_with(self, digest: str) -> Path:
+        """The strategy file of the shard sets whose manifests name its `digest`."""
+        return self.checkpoints / "provenance" / f"strategy-{digest}"
+
+    def configuration_saved_with(self, digest: str) -> Path:
+        """What decided the weights of the shard sets whose manifests name its `digest`, JSON."""
+        return self.checkpoints / "provenance" / f"configuration-{digest}"
+
     def merged_file(self, config: RunConfig) -> Path:
         return self.merged / f"model.{config.merged_format}"
 
     def rank_log(self, rank: int) -> Path:
         return self.logs / f"rank.{rank}" / "stdout"
+
+    def rank_status(self, rank: int) -> Path:
+        return self.logs / f"rank.{rank}" / "status.json"
+
+    def sibling(self, run: str) -> RunDirectory:
+        """The directory of another run of the same DAG, by its run id; or the one at an absolute path."""
+        return RunDirectory(self.path.parent / (run if Path(run).is_absolute() else _folder_name(run)))
 
     def write_config(self, config: RunConfig) -> None:
         atomic.write_text(self.config_file, config.to_json())
