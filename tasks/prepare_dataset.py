@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tasks import atomic
@@ -20,6 +21,7 @@ from tasks.command_line import home_from, main, parser, run_directory_from
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks import check_network, train_spec
+from tasks.networks.train_spec import TrainSpec
 from tasks.run_directory import Home, RunDirectory
 
 
@@ -38,6 +40,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
             f"batch_size: expected at most the {description.count('train')} training samples, found {config.batch_size}"
         )
     atomic.write_text(run.dataset_file, description.to_json())
+    _check_samples(spec, run.dataset_file)
     return {
         "run_directory": str(run.path),
         "dataset": str(run.dataset_file),
@@ -45,6 +48,16 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
         "train": description.count("train"),
         "test": description.count("test"),
     }
+
+
+def _check_samples(spec: TrainSpec, dataset_file: Path) -> None:
+    samples, labels = spec.dataset.load(dataset_file, "test")
+    expected = spec.network.sample_shape
+    if samples.shape[1:] != expected or len(samples) != len(labels):
+        raise ConfigError(
+            f"network {spec.network.name}: expected samples of shape {expected} and as many labels, found samples "
+            f"{samples.shape} and labels {labels.shape}; correct sample_shape or the data set of the TrainSpec"
+        )
 
 
 def configuration_from(document: str, changes: Sequence[str]) -> RunConfig:

@@ -53,7 +53,7 @@ def test_the_embedded_digits_from_the_environment_to_the_result(tmp_path: Path):
     [
         ("", "the parameters are not JSON"),
         ("[]", "bad parameters"),
-        ('{"epocs": 3}', "epocs: unknown parameter; known are network, "),
+        ('{"epocs": 3}', "epocs: unknown parameter; known are "),
         ('{"epochs": 0}', "epochs: Input should be greater than or equal to 1 (found 0)"),
         ('{"epochs": "3; rm -rf /"}', "epochs: Input should be a valid integer"),
         ('{"world_size": 3}', "cannot be trained on 3 ranks"),

@@ -7,18 +7,16 @@ Declarations know no MindSpore; `tasks.networks.cells` builds cells from them. A
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 
-from tasks.config import BUILT_IN_NETWORKS, RunConfig
+from tasks.config import RunConfig
 from tasks.errors import ConfigError
+from tasks.networks.factories import declared
 from tasks.networks.train_spec import Network, TrainSpec
 
 
 def train_spec(config: RunConfig) -> TrainSpec:
     """What a run trains, with the strategies that its network was declared with; none on a single rank."""
-    name = config.network
-    module, _, factory = (f"tasks.networks.{name}:train_spec" if name in BUILT_IN_NETWORKS else name).partition(":")
-    spec: TrainSpec = getattr(import_module(module), factory)(config)
+    spec = declared(config)
     return replace(spec, network=spec.network.with_strategies({})) if config.world_size == 1 else spec
 
 

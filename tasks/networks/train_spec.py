@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,6 +119,10 @@ class Metric(Protocol):
     def name(self) -> str:
         """`accuracy`, `perplexity`…: the key in `report.json` and of the promoted version."""
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether, of two models, the one with the higher value is the better one."""
+
     def score(self, logits: Logits, samples: NDArray[Any], labels: NDArray[Any]) -> Scores:
         """Judge the network that `logits` computes, on the held-out samples; all logits are finite or an error."""
 
@@ -129,3 +135,15 @@ class TrainSpec:
     dataset: Dataset
     metric: Metric
     loss: Loss = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        for field, protocol in (("network", Network), ("dataset", Dataset), ("metric", Metric)):
+            promised = [name for name in vars(protocol) if not name.startswith("_")]
+            missing = [name for name in promised if not hasattr(getattr(self, field), name)]
+            if missing:
+                raise ConfigError(
+                    f"TrainSpec.{field}: expected {', '.join(promised)}, found {type(getattr(self, field)).__name__}, "
+                    f"which lacks {', '.join(missing)}; see docs/networks.md"
+                )
+        if self.loss not in get_args(Loss):
+            raise ConfigError(f"TrainSpec.loss: expected one of {', '.join(get_args(Loss))}, found {self.loss!r}")

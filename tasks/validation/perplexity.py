@@ -88,6 +88,7 @@ class Perplexity:
     prompt: str
     sampling: Sampling
     name: str = "perplexity"
+    higher_is_better: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> Perplexity:
