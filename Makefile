@@ -41,8 +41,9 @@ rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without
 screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
 	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow/test_three_uses.py
 
-docs: $(INSTALLED) ## Make the documents' generated pages again
+docs: $(INSTALLED_DEV) ## Build the documents into build/site; Python 3.11 or newer
 	@$(PYTHON_IN_VENV) -m scripts.parameters > docs/parameters.md
+	@.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/site
 
 lint: $(INSTALLED_DEV) ## Check style, types, the direction of imports and the container files
 	$(PYTHON_IN_VENV) -m ruff check .
