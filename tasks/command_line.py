@@ -5,7 +5,8 @@
 Without `--run-directory`, the run directory follows from the environment, as the DAG sets it: SHARDLINE_HOME,
 SHARDLINE_DAG_ID and SHARDLINE_RUN_ID. The last line on stdout is a JSON object of paths and digests: the task's XCom.
 A `ShardlineError` ends the task with its message on stderr and exit code 1, or 2 where a parameter is wrong and trying
-again is no use, or 75 where ranks were told to stop and have saved (`tasks.termination`).
+again is no use, 99 where a task declines to do anything,
+or 75 where ranks were told to stop and have saved (`tasks.termination`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import ConfigError, ShardlineError, Stopped
+from tasks.errors import ChampionStays, ConfigError, ShardlineError, Stopped
 from tasks.failure_record import record_outcome
 from tasks.run_directory import Home, RunDirectory
 from tasks.termination import STOPPED
 
 FAILED = 1
 BAD_PARAMETERS = 2  # argparse's own code for a wrong command line
+DECLINED = 99  # Airflow's own code for a task that ends as skipped
 # Failures to write or read that no task can foresee: they are the machine's, not a defect of ours.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
@@ -81,6 +83,8 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
 def _exit_status(error: ShardlineError) -> int:
     if isinstance(error, ConfigError):
         return BAD_PARAMETERS
+    if isinstance(error, ChampionStays):
+        return DECLINED
     return STOPPED if isinstance(error, Stopped) else FAILED
 
 

@@ -245,6 +245,20 @@ class RunConfig(Parameters):
         description="The folder of the model store that promotion adds a version to.",
         json_schema_extra={"section": "Promotion"},
     )
+    champion_margin: float | None = Field(
+        None,
+        ge=0,
+        title="Champion margin",
+        description="By how much the model may be worse than the current one, on the same data, in units of the metric "
+        "(accuracy: a share, perplexity: bytes). Where it is worse by more, it is not promoted. Empty: not compared.",
+        json_schema_extra={"section": "Promotion"},
+    )
+    approval: bool = Field(
+        False,
+        title="Approval",
+        description="Wait after validation until a person approves the model. Rejected, it is not promoted.",
+        json_schema_extra={"section": "Promotion"},
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -42,6 +42,10 @@ class PromotionError(ShardlineError):
     """A validated model cannot become a version of the model store."""
 
 
+class ChampionStays(PromotionError):
+    """The validated model is not better than the current one: nothing is wrong, and nothing is promoted."""
+
+
 class CheckpointError(ShardlineError):
     """A checkpoint, a strategy file or a shard set cannot be used."""
 

@@ -15,11 +15,12 @@ import sys
 from typing import Any
 
 from tasks import atomic
+from tasks.command_line import home_from, parser, run_directory_from
 from tasks.command_line import main as run_command
-from tasks.command_line import parser, run_directory_from
 from tasks.errors import ValidationError
 from tasks.networks import train_spec
-from tasks.run_directory import RunDirectory
+from tasks.run_directory import Home, RunDirectory
+from tasks.validation.champion import HeldOut, judge_champion
 from tasks.validation.merged import read_merged, verify
 from tasks.validation.model import MergedNetwork
 from tasks.validation.plots import LossByStep, plot_loss
@@ -27,10 +28,10 @@ from tasks.validation.report import LOSS_FILE, Report
 from tasks.validation.sharded_logits import compare
 
 
-def validate(run: RunDirectory) -> dict[str, Any]:
+def validate(run: RunDirectory, home: Home) -> dict[str, Any]:
     """Validate the run's merged model and return the result; `ValidationError` where it must not be promoted."""
     run.report_file.unlink(missing_ok=True)
-    report = examine(run)
+    report = examine(run, home)
     losses = training_losses(run)
     report.scores.plot(run.validation)
     plot_loss(losses, report.scores.loss, run.validation / LOSS_FILE)
@@ -48,20 +49,26 @@ def validate(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def examine(run: RunDirectory) -> Report:
-    """What the run's merged model computes, on the data that training held out and beside the ranks' own logits."""
+def examine(run: RunDirectory, home: Home) -> Report:
+    """What the run's merged model computes, on the data that training held out and beside the ranks' own logits.
+
+    Beside the current model of `home`, too, where the parameters ask for that.
+    """
     config = run.read_config()
     merged = read_merged(run)
     verify(merged)
     spec = train_spec(config)
     samples, labels = spec.dataset.load(run.dataset_file, "test")
     network = MergedNetwork(merged, spec.network, config)
+    dataset_digest = run.dataset_digest()
     return Report(
         merged=merged,
-        dataset_digest=run.dataset_digest(),
+        dataset_digest=dataset_digest,
         metric=spec.metric.name,
         scores=spec.metric.score(network.logits, samples, labels),
         sharded_logits=compare(run, merged, network.logits),
+        higher_is_better=spec.metric.higher_is_better,
+        champion=judge_champion(home, config, spec, HeldOut(samples, labels, dataset_digest)),
     )
 
 
@@ -79,7 +86,7 @@ def training_losses(run: RunDirectory) -> LossByStep:
 def main() -> int:
     """The rank's command line."""
     arguments = parser(__doc__ or "").parse_args()
-    return run_command(lambda: validate(run_directory_from(arguments, os.environ)))
+    return run_command(lambda: validate(run_directory_from(arguments, os.environ), home_from(os.environ)))
 
 
 if __name__ == "__main__":

@@ -123,6 +123,10 @@ class Metric(Protocol):
     def higher_is_better(self) -> bool:
         """Whether, of two models, the one with the higher value is the better one."""
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether, of two models, the one with the higher value is the better one."""
+
     def score(self, logits: Logits, samples: NDArray[Any], labels: NDArray[Any]) -> Scores:
         """Judge the network that `logits` computes, on the held-out samples; all logits are finite or an error."""
 

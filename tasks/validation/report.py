@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from tasks.networks.train_spec import Scores
+from tasks.validation.champion import Champion
 from tasks.validation.merged import MergedModel
 from tasks.validation.sharded_logits import Comparison
 
@@ -21,6 +22,8 @@ class Report:
     metric: str
     scores: Scores
     sharded_logits: Comparison | None
+    higher_is_better: bool = True
+    champion: Champion | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -42,6 +45,8 @@ class Report:
             "failures": self.failures,
             "metric": self.metric,
             self.metric: self.scores.value,
+            "higher_is_better": self.higher_is_better,
+            "champion": asdict(self.champion) if self.champion else None,
             "loss": self.scores.loss,
             "merged": asdict(self.merged) | {"file": self.merged.file.name},
             "dataset_digest": self.dataset_digest,
@@ -59,11 +64,20 @@ class Report:
             f"- Loss: {self.scores.loss:.4f} (mean cross entropy, nats)",
             f"- Model: `{self.merged.file.name}`, step {self.merged.step}, BLAKE3 `{self.merged.digest}`",
             f"- Merged against sharded: {self._comparison()}",
+            *self._against_champion(),
             *self.scores.to_markdown(),
             "",
             f"![Loss]({LOSS_FILE})",
         ]
         return "\n".join(lines) + "\n"
+
+    def _against_champion(self) -> list[str]:
+        if self.champion is None:
+            return []
+        return [
+            f"- Against the current version, {self.champion.version}: {self.metric} {self.scores.value:.4f}, its own "
+            f"on the same data {self.champion.value:.4f}"
+        ]
 
     def _comparison(self) -> str:
         compared = self.sharded_logits
