@@ -12,8 +12,8 @@ from tasks.checkpoint.record import RECORD_FORMAT
 from tasks.checkpoint.shard_set import file_digest
 from tasks.command_line import PROJECT
 from tasks.config import RunConfig
-from tasks.errors import PromotionError, RunDirectoryError
-from tasks.model_store import current
+from tasks.errors import ChampionStays, PromotionError, RunDirectoryError
+from tasks.model_store import ModelStore, current
 from tasks.promote import promote
 from tasks.run_directory import Home, RunDirectory
 
@@ -87,6 +87,76 @@ def test_a_language_model_s_version_has_its_perplexity(home: Home):
     version = current(home, "digits")
     assert version is not None
     assert (version.metric, version.value) == ("perplexity", 7.5)
+
+
+def challenge(home: Home, value: float, margin: float | None, **changes: object) -> RunDirectory:
+    """A validated run with `value` as its accuracy, compared with the current version of accuracy 0.938."""
+    champion = current(home, "digits")
+    run = validated_run(home, f"challenger {value}", weights=b"challenger")
+    run.write_config(RunConfig(model_name="digits", champion_margin=margin))
+    judged = {"version": champion.version, "digest": champion.digest, "value": 0.938} if champion else None
+    write_report(run, **{"accuracy": value, "higher_is_better": True, "champion": judged} | changes)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "changes"),
+    [
+        (0.938, 0.0, {}),
+        (0.95, 0.0, {}),
+        (0.93, 0.01, {}),
+        (0.5, None, {}),
+        (0.93, 0.0, {"higher_is_better": False}),
+    ],
+)
+def test_a_challenger_that_is_not_worse_by_the_margin_becomes_current(home: Home, value, margin, changes):
+    promote(validated_run(home, "champion"), home)
+    assert promote(challenge(home, value, margin, **changes), home)["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "changes", "message"),
+    [
+        (0.93, 0.0, {}, r"accuracy at most 0 worse than the 0\.9380 of version 1.* found 0\.9300: that one stays"),
+        (0.92, 0.01, {}, r"at most 0\.01 worse"),
+        (0.95, 0.0, {"higher_is_better": False}, "that one stays"),
+    ],
+)
+def test_a_worse_challenger_leaves_the_champion_current(home: Home, value, margin, changes, message):
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, value, margin, **changes)
+    with pytest.raises(ChampionStays, match=message):
+        promote(run, home)
+    assert len(ModelStore(home, "digits").versions()) == 1
+    assert not run.promotion_file.exists()
+
+
+def test_the_first_model_needs_no_comparison_and_the_current_one_none_with_itself(home: Home):
+    run = challenge(home, 0.9, 0.0)
+    assert promote(run, home)["version"] == 1
+    assert promote(run, home)["version"] == 1
+
+
+def test_a_comparison_with_another_version_than_the_current_one_is_refused(home: Home):
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, 0.95, 0.0)
+    promote(validated_run(home, "quicker", weights=b"quicker"), home)
+    with pytest.raises(PromotionError, match=r"compares with version 2.* compares with 1: .* clear validate"):
+        promote(run, home)
+    write_report(run, champion=None)
+    with pytest.raises(PromotionError, match="compares with none"):
+        promote(run, home)
+
+
+def test_a_challenger_that_loses_ends_as_skipped(home: Home):
+    """99 is what Airflow takes for a task that has nothing to do."""
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, 0.5, 0.0)
+    command = [sys.executable, "-m", "tasks.promote", "--run-directory", str(run.path)]
+    environment = os.environ | {"SHARDLINE_HOME": str(home.path)}
+    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 99
+    assert finished.stderr.startswith("ChampionStays: ")
 
 
 def test_promoting_again_returns_the_same_version(home: Home):

@@ -13,13 +13,14 @@ from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
 from tasks.command_line import PROJECT
 from tasks.datasets import digits
 from tasks.errors import CorruptShard, DatasetError, RunDirectoryError, ValidationError
-from tasks.run_directory import RunDirectory
+from tasks.run_directory import Home, RunDirectory
 from tasks.validate import validate
 from tasks.validation import model
 from tests.validation import merged_run
 from tests.validation.merged_run import Weights, logits_of, make_run
 
 PNG = b"\x89PNG\r\n\x1a\n"
+HOME = Home(Path("/nowhere"))  # no champion to compare with
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_rank_validates_and_prints_the_result_last(run: RunDirectory, dataset_
 @pytest.mark.parametrize("merged_format", ["ckpt", "safetensors"])
 def test_a_merged_model_is_validated(tmp_path: Path, dataset_file: Path, weights: Weights, merged_format: str):
     run = make_run(tmp_path / "run", dataset_file, weights, min_accuracy=0.85, merged_format=merged_format)
-    validate(run)
+    validate(run, HOME)
     report = json.loads(run.report_file.read_bytes())
     assert report["passed"] is True
     assert report["failures"] == []
@@ -85,16 +86,16 @@ def test_a_merged_model_is_validated(tmp_path: Path, dataset_file: Path, weights
 
 
 def test_validating_again_gives_the_same_report(run: RunDirectory):
-    validate(run)
+    validate(run, HOME)
     first = {file.name: file.read_bytes() for file in run.validation.iterdir()}
-    validate(run)
+    validate(run, HOME)
     assert {file.name: file.read_bytes() for file in run.validation.iterdir()} == first
 
 
 def test_too_low_an_accuracy_fails_after_the_report(tmp_path: Path, dataset_file: Path, weights: Weights):
     run = make_run(tmp_path / "run", dataset_file, weights, min_accuracy=0.999)
     with pytest.raises(ValidationError, match=r"expected an accuracy of at least 0.999, found 0\.\d+ on 500"):
-        validate(run)
+        validate(run, HOME)
     report = json.loads(run.report_file.read_bytes())
     assert report["passed"] is False
     assert "expected an accuracy of at least 0.999" in report["failures"][0]
@@ -106,7 +107,7 @@ def test_a_merge_that_lost_a_slice_is_noticed(run: RunDirectory, weights: Weight
     damaged["layer1.weight"][:, 500:] = 0
     merged_run.save_merged(run, damaged, "ckpt")
     with pytest.raises(ValidationError, match="does not compute what the ranks computed: expected logits that differ"):
-        validate(run)
+        validate(run, HOME)
     report = json.loads(run.report_file.read_bytes())
     assert report["passed"] is False
     assert report["sharded_logits"]["relative_difference"] > 1e-5
@@ -116,7 +117,7 @@ def test_a_single_weight_that_differs_is_noticed(run: RunDirectory, weights: Wei
     damaged = weights | {"layer3.bias": weights["layer3.bias"] + np.float32([1e-3] + [0] * 9)}
     merged_run.save_merged(run, damaged, "ckpt")
     with pytest.raises(ValidationError, match="does not compute what the ranks computed"):
-        validate(run)
+        validate(run, HOME)
 
 
 def write_shard_set(run: RunDirectory, step: int) -> None:
@@ -128,13 +129,13 @@ def write_shard_set(run: RunDirectory, step: int) -> None:
 def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, weights: Weights):
     write_shard_set(run, 800)
     merged_run.save_merged(run, weights | {"layer3.bias": weights["layer3.bias"] + np.float32(1e-3)}, "ckpt")
-    validate(run)
+    validate(run, HOME)
     assert json.loads(run.report_file.read_bytes())["sharded_logits"] is None
     assert "not compared, since an earlier step" in (run.validation / "report.md").read_text()
     write_shard_set(run, 900)
     merged_run.write_proof(run, run.merged / "model.ckpt", step=900)
     with pytest.raises(ValidationError, match="does not compute"):
-        validate(run)
+        validate(run, HOME)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_what_is_missing_or_damaged_is_named(run: RunDirectory, damage, error, m
     run.report_file.write_text('{"passed": true}')
     damage(run)
     with pytest.raises(error, match=message):
-        validate(run)
+        validate(run, HOME)
     assert not run.report_file.exists()
 
 
@@ -210,23 +211,23 @@ def test_another_networks_checkpoint_is_refused(run: RunDirectory, weights: Weig
     run.write_config(run.read_config().model_copy(update={"merged_format": merged_format}))
     merged_run.save_merged(run, change(weights), merged_format)
     with pytest.raises(ValidationError, match=message):
-        validate(run)
+        validate(run, HOME)
 
 
 def test_a_model_that_diverged_is_refused(run: RunDirectory, weights: Weights):
     merged_run.save_merged(run, weights | {"layer3.bias": np.full(10, np.inf, np.float32)}, "ckpt")
     with pytest.raises(ValidationError, match="found NaN or infinity for 500 of 500 samples"):
-        validate(run)
+        validate(run, HOME)
 
 
 def test_too_little_free_memory_for_mindspore_is_explained(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model, "free_memory", lambda: 1000)
     with pytest.raises(ValidationError, match=r"only into free memory: .*merge to safetensors"):
-        validate(run)
+        validate(run, HOME)
 
 
 def test_the_files_own_pages_make_room(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
     answers = [1000, 10**12]
     monkeypatch.setattr(model, "free_memory", lambda: answers.pop(0))
-    validate(run)
+    validate(run, HOME)
     assert answers == []
