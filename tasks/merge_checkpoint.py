@@ -33,6 +33,7 @@ from tasks.merge_checkpoint_config import MergeCheckpointConfig
 from tasks.merge_options import size
 from tasks.readers import reading
 from tasks.run_directory import Home, RunDirectory
+from tasks.run_identity import write_identity
 from tasks.termination import clean_up_when_terminated
 
 ROOTS = "SHARDLINE_MERGE_ROOTS"
@@ -196,6 +197,7 @@ def _command_line() -> int:
         run, home = run_directory_from(given, os.environ), home_from(os.environ)
         meter = ReportingMeter(sys.stderr)
         with run.lock(), meter.running():
+            write_identity(run.path, os.environ)
             return merge_checkpoint(run, home, AllowedRoots.of(home, os.environ), config, meter)
 
     return main(task)

@@ -23,6 +23,7 @@ from tasks.errors import ConfigError
 from tasks.networks import check_network, train_spec
 from tasks.networks.train_spec import TrainSpec
 from tasks.run_directory import Home, RunDirectory
+from tasks.run_identity import write_identity
 
 
 def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def _command_line() -> int:
         config = configuration_from(document, given.set)
         run = run_directory_from(given, os.environ)
         with run.lock():
+            write_identity(run.path, os.environ)
             return prepare_dataset(run, home_from(os.environ), config)
 
     return main(task)
