@@ -15,7 +15,6 @@ from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from tasks.config import RunConfig
     from tasks.networks.operators import Operator, Splits
@@ -43,7 +42,7 @@ class Network(Protocol):
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The whole shape of every trainable parameter."""
 
-    def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Self:
+    def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Network:
         """The same network, each operator with the strategy under its name, or without one."""
 
     def cell(self, batch_size: int, backend: SingleDevice, seed: int) -> Any:
@@ -118,10 +117,6 @@ class Metric(Protocol):
     @property
     def name(self) -> str:
         """`accuracy`, `perplexity`…: the key in `report.json` and of the promoted version."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether, of two models, the one with the higher value is the better one."""
 
     @property
     def higher_is_better(self) -> bool:
