@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tasks import command_line
@@ -44,7 +45,7 @@ def merge_run(
     weights_only = config.strategy_only_trainable_params
     request = MergeRequest(
         shards=directory.checkpoints,
-        strategies=(directory.strategy_file(config),),
+        strategies=(_strategy_file(directory, shard_set),),
         output=directory.merged_file(config),
         step=str(shard_set.step),
         # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
@@ -69,6 +70,12 @@ def _shard_set(directory: RunDirectory, step: int | None) -> ShardSet:
     if newest is None:
         raise MissingShard(f"{directory.checkpoints}: expected a complete shard set, found none; run the task train")
     return newest
+
+
+def _strategy_file(directory: RunDirectory, shard_set: ShardSet) -> Path:
+    """The strategy of this very set; an earlier one may have been saved by other ranks than the newest."""
+    saved_with = directory.strategy_saved_with(shard_set.strategy_digest)
+    return saved_with if saved_with.exists() else directory.strategy_file(directory.read_config())
 
 
 def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tasks.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
-from tasks.checkpoint.shard_set import file_digest
+from tasks.checkpoint.layout import Layout
+from tasks.checkpoint.shard_set import ShardSet, file_digest
 from tasks.config import RunConfig
 from tasks.errors import CheckpointError, CorruptShard, MissingShard, ReplicaMismatch
 from tasks.merge import merge_run
@@ -50,6 +51,15 @@ def test_the_newest_shard_set_becomes_one_checkpoint(run):
         "epoch": 1,
         "run_directory": str(run.path),
     }
+
+
+def test_a_set_of_other_ranks_than_the_newest_is_merged_by_its_own_strategy(run):
+    earlier = ShardSet.read(ShardSet.path(run.checkpoints, 20)).strategy_digest
+    run.strategy_saved_with(earlier).parent.mkdir()
+    run.strategy_saved_with(earlier).write_bytes(run.strategy_file(run.read_config()).read_bytes())
+    save_strategy(run.strategy_file(run.read_config()), {"layer1.weight": Layout((4,), ((0,), ()))})
+    merged = read_checkpoint(Path(merge_run(run)["merged_file"]))
+    assert all(np.array_equal(merged[name], array) for name, array in tensors().items())
 
 
 def test_the_record_says_what_was_merged_and_what_was_compared(run):
