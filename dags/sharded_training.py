@@ -5,7 +5,8 @@
 | `prepare_dataset` | validates the parameters, fetches and checks the data | `config.json`, `dataset.json` |
 | `train` | `mpirun -n N`: every rank its own slices | `src_strategy.ckpt`, `src_checkpoints/`, `log_output/` |
 | `merge` | the slices become one checkpoint; may be cleared alone | `merged/` |
-| `validate` | accuracy of the merged model, unsharded | `validation/` |
+| `validate` | how good the merged model is, unsharded | `validation/` |
+| `approve` | asks a person, where *Approval* is on | |
 | `promote` | a new version in the model store, asset `shardline` | `promotion.json` |
 
 Trigger it with the form, or with a JSON document of the same parameters.
@@ -15,17 +16,19 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from dags.pipeline import TASK_DEFAULTS, parameters, pipeline
+from dags.form import form
+from dags.pipeline import DAG_DEFAULTS, pipeline
+from tasks.config import RunConfig
 
 with DAG(
     dag_id="sharded_training",
     description="Sharded training → merge → validation → promotion",
     doc_md=__doc__,
     schedule=None,
-    params=parameters(),
-    default_args=TASK_DEFAULTS,
+    params=form(RunConfig),
     max_active_runs=4,
     is_paused_upon_creation=False,
     tags=["shardline", "training"],
+    **DAG_DEFAULTS,
 ) as dag:
     pipeline()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from tasks.command_line import BAD_PARAMETERS
+from tasks.command_line import BAD_PARAMETERS, DECLINED
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -33,24 +34,30 @@ class TaskOperator(BashOperator):
 
     The interpreter is the worker's own, or SHARDLINE_PYTHON where the tasks live in another virtual environment;
     SHARDLINE_HOME, like everything else, comes from the worker's environment. `reads_parameters` passes the run's
-    parameters as one JSON document, SHARDLINE_PARAMETERS.
+    parameters as one JSON document, SHARDLINE_PARAMETERS; `variables` are further ones, templates like those.
 
     The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
     the task SIGTERM (`setpriv --pdeathsig`). A task that ends with `tasks.command_line.BAD_PARAMETERS` fails at once,
-    whatever its retries: nothing changes by trying again.
+    whatever its retries: nothing changes by trying again. One that ends with `DECLINED` is skipped.
     """
 
     def __init__(
-        self, *, module: str, arguments: tuple[str, ...] = (), reads_parameters: bool = False, **kwargs: Any
+        self,
+        *,
+        module: str,
+        arguments: tuple[str, ...] = (),
+        reads_parameters: bool = False,
+        variables: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> None:
         command = shlex.join([module, *arguments])
         super().__init__(
             # Standard input is the worker's own socket to Airflow: a task must not read it.
             bash_command=f'exec setpriv --pdeathsig TERM "$SHARDLINE_PYTHON" -m {command} </dev/null',
-            env=RUN_ENVIRONMENT | (PARAMETERS_ENVIRONMENT if reads_parameters else {}),
+            env={**RUN_ENVIRONMENT, **(PARAMETERS_ENVIRONMENT if reads_parameters else {}), **(variables or {})},
             append_env=True,
             cwd=str(PROJECT),
-            skip_on_exit_code=None,
+            skip_on_exit_code=DECLINED,
             output_processor=json.loads,
             **kwargs,
         )

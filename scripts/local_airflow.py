@@ -54,7 +54,7 @@ def initialise(home: Path, variables: Mapping[str, str]) -> None:
 
 
 def device_slots(variables: Mapping[str, str]) -> str:
-    """Slots of the pool `device`; the same setting says how many a training takes (`dags/pipeline.py`)."""
+    """Slots of the pool `device`; the same setting says how many cards `tasks.cards` shares out."""
     return variables.get("SHARDLINE_DEVICE_SLOTS") or DEVICE_SLOTS
 
 
