@@ -3,7 +3,7 @@
 | setting | meaning | default |
 |---|---|---|
 | `SHARDLINE_NOTIFIERS` | who is told of failures, promotions and late runs: `plugins/notifications.py` | nobody |
-| `SHARDLINE_DEADLINE_HOURS` | a run that lasts longer, from its queueing, is late: that is told, and it goes on | never |
+| `SHARDLINE_DEADLINE_HOURS` | a run that lasts longer, from its queueing, is late: it is told, and goes on | never |
 | `SHARDLINE_TIMEOUT_HOURS` | a run that lasts longer, from its start, is ended as failed | never |
 """
 
