@@ -16,7 +16,8 @@ from tasks.parameters import Parameters, PlainName
 
 BUILT_IN_NETWORKS = ("mlp",)
 
-_NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$"
+_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+_NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER})$"
 
 
 class RunConfig(Parameters):
@@ -242,7 +243,8 @@ class RunConfig(Parameters):
     model_name: PlainName = Field(
         "mnist-mlp",
         title="Model name",
-        description="The folder of the model store that promotion adds a version to.",
+        description="The folder of the model store that promotion adds a version to. At its default, a network other "
+        "than **mlp** has a folder of its own name.",
         json_schema_extra={"section": "Promotion"},
     )
     champion_margin: float | None = Field(
@@ -270,6 +272,16 @@ class RunConfig(Parameters):
         defaults = {name: cls.model_fields[name].default for name in preset.parameters}
         untouched = {name for name, default in defaults.items() if given.get(name, default) == default}
         return given | {name: preset.parameters[name] for name in untouched}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_named_after_its_network(cls, given: Any) -> Any:
+        """Versions of one model are of one network: where no other is given, the network's name is the model's."""
+        default = cls.model_fields["model_name"].default
+        network = str(given.get("network", "mlp")) if isinstance(given, dict) else "mlp"
+        if network == "mlp" or given.get("model_name", default) != default:
+            return given
+        return given | {"model_name": network.rpartition(":")[2].lstrip("_")}
 
     @field_validator("mirrors", mode="before")
     @classmethod

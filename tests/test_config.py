@@ -1,6 +1,7 @@
 """The parameters of a run: what is taken, what is refused and how it is said."""
 
 import json
+import re
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_document_survives_being_written_and_read():
     [
         ("{", "not JSON"),
         ("[]", "valid dictionary"),
-        ('{"epohcs": 3}', "epohcs: unknown parameter; known are network"),
+        ('{"epohcs": 3}', "epohcs: unknown parameter; known are "),
         ('{"epochs": "3"}', r"epochs: .* integer .*found '3'"),
         ('{"epochs": true}', "epochs: "),
         ('{"epochs": 2.5}', "epochs: "),
@@ -63,9 +64,36 @@ def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
     assert RunConfig.form_schema()["master_port"] == {
         "default": None,
         "description": "Where rank 0 listens for the others. Empty: any free port.",
-        "section": "Training",
+        "section": "Launch",
         "title": "Master port",
         "maximum": 65535,
         "minimum": 1024,
         "type": ["integer", "null"],
     }
+
+
+def test_one_start_is_enough():
+    for parameters in ({"start_file": "model.ckpt"}, {"start_from": "current"}, {"resume_from": "earlier"}):
+        RunConfig(**parameters)
+    with pytest.raises(ConfigError, match="start_file and resume_from say different starts; keep one"):
+        RunConfig.from_json('{"start_file": "model.ckpt", "resume_from": "earlier"}')
+
+
+def test_what_every_rank_saves_whole_has_no_redundancy_to_remove():
+    with pytest.raises(ConfigError, match="leave out remove_redundancy"):
+        RunConfig.from_json('{"integrated_save": true, "remove_redundancy": true}')
+
+
+def test_a_model_is_named_after_its_network():
+    assert RunConfig().model_name == "mnist-mlp"
+    own = RunConfig(network="mine.nets:small")
+    assert own.model_name == "small"
+    assert RunConfig.from_json(own.to_json()) == own
+    assert RunConfig(network="mine.nets:small", model_name="digits").model_name == "digits"
+
+
+def test_the_form_proposes_the_built_in_networks_and_takes_others():
+    field = RunConfig.form_schema()["network"]
+    assert field["examples"] == ["mlp"]
+    assert re.fullmatch(field["pattern"], "mine.nets:small")
+    assert not re.fullmatch(field["pattern"], "mine.nets")

@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished run on 8 ranks."""
     home = tmp_path_factory.mktemp("home")
     run = RunDirectory(home / "run")
-    parameters = {"network": NETWORK, "batch_size": 64, "epochs": 1, "min_accuracy": 0.7, "model_name": "residual"}
+    parameters = {"network": NETWORK, "batch_size": 64, "epochs": 1, "min_accuracy": 0.7}
     for command in (["tasks.prepare_dataset", "--parameters", json.dumps(parameters)], *TASKS):
         finished = subprocess.run(
             [sys.executable, "-m", *command, "--run-directory", str(run.path)],
@@ -44,7 +44,9 @@ def test_it_learns_the_digits_and_is_promoted(run: RunDirectory):
     report = json.loads(run.report_file.read_bytes())
     assert report["passed"] is True
     assert report["accuracy"] >= 0.7
-    assert json.loads(run.promotion_file.read_bytes())["accuracy"] == report["accuracy"]
+    promotion = json.loads(run.promotion_file.read_bytes())
+    assert promotion["accuracy"] == report["accuracy"]
+    assert promotion["path"].endswith("/models/residual_mlp/versions/1")
 
 
 def test_the_merged_model_computes_what_the_ranks_computed(run: RunDirectory):
