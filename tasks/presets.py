@@ -23,8 +23,8 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "none": Preset("None: as below"),
     "quick": Preset(
-        "Quick CPU check: 2 cards, 1 epoch",
-        {"device_target": "CPU", "world_size": 2, "epochs": 1, "min_accuracy": 0.5},
+        "Quick CPU check: 4 cards, 1 epoch",
+        {"device_target": "CPU", "world_size": 4, "epochs": 1, "min_accuracy": 0.5},
     ),
     "tutorial": Preset("MindSpore's tutorial: 8 cards, 10 epochs", {"world_size": 8, "epochs": 10, "batch_size": 32}),
     "ascend": Preset("8 Ascend cards", {"device_target": "Ascend", "world_size": 8}),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tasks import networks
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.presets import PRESETS
@@ -17,13 +18,18 @@ def test_a_preset_sets_what_stands_at_its_default():
 
 def test_what_was_changed_wins_over_the_preset():
     config = RunConfig.from_json('{"preset": "quick", "epochs": 3, "learning_rate": 0.01}')
-    assert (config.world_size, config.epochs, config.min_accuracy, config.learning_rate) == (2, 3, 0.5, 0.01)
+    assert (config.world_size, config.epochs, config.min_accuracy, config.learning_rate) == (4, 3, 0.5, 0.01)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_form_which_sends_every_field_means_the_same_as_the_preset_alone(preset: str):
     every_field = RunConfig().model_dump(mode="json") | {"preset": preset}
     assert RunConfig.from_json(json.dumps(every_field)) == RunConfig(preset=preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preset_chooses_can_be_trained(preset: str):
+    networks.check(RunConfig(preset=preset))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
