@@ -18,8 +18,12 @@ from tasks.errors import ShardlineError
 from tasks.run_directory import Home, RunDirectory
 
 
+def failures_folder(run: RunDirectory) -> Path:
+    return run.path / "failures"
+
+
 def failure_file(run: RunDirectory, task: str) -> Path:
-    return run.path / "failures" / f"{task}.json"
+    return failures_folder(run) / f"{task}.json"
 
 
 def record_outcome(home: Home, environment: Mapping[str, str], error: ShardlineError | None) -> None:

@@ -1,0 +1,108 @@
+// BokehJS, loaded when the first chart is drawn, behind a small interface: curves over steps.
+// No text of a run reaches it: curves are named by letters, and the page's own legend says what they stand for.
+
+let loading = null;
+
+export function chartLibrary() {
+  loading ??= ["bokeh.min.js", "bokeh-api.min.js"].reduce((before, name) => before.then(() => script(name)), Promise.resolve());
+  return loading;
+}
+
+function script(name) {
+  return new Promise((resolve, reject) => {
+    const node = document.createElement("script");
+    node.src = new URL(name, import.meta.url);
+    node.onload = resolve;
+    node.onerror = () => reject(new Error(`The chart library (${name}) could not be loaded.`));
+    document.head.append(node);
+  });
+}
+
+// Told apart on light and dark, and by those who see few colours.
+export const COLOURS = ["#2f8fc4", "#e0762f", "#35a873", "#b165c9", "#c9a227", "#d9534f"];
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export class Chart {
+  // `onZoom(first, last)` is told the steps in view, or nulls for all of them.
+  constructor(host, { label, logarithmic, onZoom }) {
+    const { Bokeh } = globalThis;
+    this.onZoom = onZoom;
+    this.sources = [];
+    this.figure = Bokeh.Plotting.figure({
+      height: 380,
+      sizing_mode: "stretch_width",
+      tools: "pan,box_zoom,wheel_zoom,reset",
+      x_range: new Bokeh.Range1d({ start: 0, end: 1 }),
+      y_axis_type: logarithmic ? "log" : "linear",
+      background_fill_color: colour("--surface"),
+      border_fill_color: colour("--surface"),
+      outline_line_color: colour("--line"),
+    });
+    this.figure.toolbar.logo = null;
+    this.figure.add_tools(new Bokeh.HoverTool({ tooltips: [["curve", "@name"], ["step", "@x{0,0}"], [label, "@y{0.[0000000]}"]], mode: "mouse" }));
+    this.style(label);
+    this.figure.x_range.change.connect(() => this.zoomed());
+    this.view = Bokeh.Plotting.show(this.figure, host);
+  }
+
+  style(label) {
+    const text = colour("--muted");
+    for (const axis of [this.figure.xaxis, this.figure.yaxis].flat()) {
+      axis.axis_label_text_color = axis.major_label_text_color = text;
+      axis.axis_line_color = axis.major_tick_line_color = colour("--line");
+      axis.minor_tick_line_color = null;
+      axis.axis_label_text_font_style = "normal";
+    }
+    for (const grid of [this.figure.xgrid, this.figure.ygrid].flat()) grid.grid_line_color = colour("--line");
+    [this.figure.xaxis].flat()[0].axis_label = "step";
+    [this.figure.xaxis].flat()[0].formatter = new globalThis.Bokeh.NumeralTickFormatter({ format: "0,0" });
+    [this.figure.yaxis].flat()[0].axis_label = label;
+  }
+
+  // `curves`: [{ name, colour, steps, values, smoothed }], in the order of the legend.
+  draw(curves, lastStep) {
+    const wanted = curves.flatMap(({ name, colour: line, steps, values, smoothed }) => {
+      const raw = { name, line, steps, values, width: smoothed ? 1 : 1.6, alpha: smoothed ? 0.35 : 1 };
+      return smoothed ? [raw, { name, line, steps, values: smoothed, width: 2.2, alpha: 1 }] : [raw];
+    });
+    while (this.sources.length < wanted.length) this.sources.push(this.line());
+    this.sources.forEach((one, index) => this.update(one, wanted[index]));
+    this.follow(lastStep);
+  }
+
+  line() {
+    const source = new globalThis.Bokeh.ColumnDataSource({ data: { x: [], y: [], name: [] } });
+    return { source, renderer: this.figure.line({ x: { field: "x" }, y: { field: "y" }, source }) };
+  }
+
+  update({ source, renderer }, curve) {
+    const { steps = [], values = [], name = "", line = "#000", width = 1, alpha = 0 } = curve ?? {};
+    source.data = { x: steps, y: values.map((value) => value ?? NaN), name: steps.map(() => name) };
+    Object.assign(renderer.glyph, { line_color: line, line_width: width, line_alpha: alpha });
+  }
+
+  // The whole curve stays in view as it grows, unless somebody has zoomed in.
+  follow(lastStep) {
+    const range = this.figure.x_range;
+    this.whole = lastStep;
+    const view = this.isZoomed ? {} : { start: 0, end: lastStep };
+    this.quietly(() => range.setv({ reset_start: 0, reset_end: lastStep, ...view }));
+  }
+
+  quietly(change) {
+    this.isQuiet = true;
+    change();
+    this.isQuiet = false;
+  }
+
+  zoomed() {
+    if (this.isQuiet) return;
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => {
+      const { start, end } = this.figure.x_range;
+      this.isZoomed = start > 0 || end < this.whole;
+      this.onZoom(...(this.isZoomed ? [start, end] : [null, null]));
+    }, 250);
+  }
+}

@@ -1,0 +1,148 @@
+// The curves of training: loss and its companions, smoothed on the server, beside other runs'.
+
+import { ofRun, runs } from "./api.js";
+import { COLOURS, Chart, chartLibrary } from "./chart.js";
+import { element, notice } from "./dom.js";
+import { count, number, words } from "./format.js";
+
+const MOST_COMPARED = 5;
+
+export class LossPanel {
+  constructor(panel, run) {
+    this.panel = panel;
+    this.run = run;
+    this.compared = [];
+    this.view = { first: null, last: null };
+    addEventListener("themechange", () => this.restart());
+  }
+
+  build() {
+    this.metric = element("select", { id: "metric", on: { change: () => this.restart() } }, option("loss"));
+    this.smoothing = element("input", { id: "smoothing", type: "range", min: 0, max: 100, step: 1, value: 30, on: { input: () => this.load() } });
+    this.logarithmic = element("input", { id: "logarithmic", type: "checkbox", on: { change: () => this.restart() } });
+    this.chartHost = element("div", { class: "chart", role: "img" });
+    this.summary = element("p", { class: "muted", id: "curve-summary" });
+    this.warning = element("div", { role: "status" });
+    this.legend = element("ul", { class: "legend", "aria-label": "Curves" });
+    this.choices = element("div");
+    const controls = element(
+      "div",
+      { class: "controls" },
+      element("label", { for: "metric" }, "Curve ", this.metric),
+      element("label", { for: "smoothing" }, "Smoothing ", this.smoothing),
+      element("label", { for: "logarithmic" }, this.logarithmic, " Logarithmic"),
+    );
+    const compare = element("details", { on: { toggle: () => this.listRuns() } }, element("summary", {}, "Compare with other runs"), this.choices);
+    this.panel.replaceChildren(controls, this.warning, this.chartHost, this.legend, this.summary, compare);
+  }
+
+  // The library is fetched while the first answers are on their way.
+  warmUp() {
+    chartLibrary();
+  }
+
+  async refresh(overview) {
+    if (!this.metric) this.build();
+    this.steps = overview.progress?.step ?? 0;
+    await this.load();
+  }
+
+  // The slider gives a share of the run, up to a tenth, finer at its lower end; the average reaches about that far back.
+  get smoothingWeight() {
+    const window = 0.1 * this.steps * (this.smoothing.value / 100) ** 2;
+    return window > 1 ? (1 - 1 / window).toFixed(6) : 0;
+  }
+
+  restart() {
+    this.chart = null;
+    this.view = { first: null, last: null };
+    if (this.metric && !this.panel.hidden) this.load();
+  }
+
+  get all() {
+    return [this.run, ...this.compared];
+  }
+
+  async load() {
+    const mine = (this.turn = (this.turn ?? 0) + 1);
+    const query = { name: this.metric.value, smoothing: this.smoothingWeight, ...this.view };
+    const [found] = await Promise.all([Promise.all(this.all.map((run) => ofRun(run, "metrics", query))), chartLibrary()]);
+    if (mine === this.turn) this.show(found);
+  }
+
+  show(found) {
+    const [own] = found;
+    this.offer(own.names);
+    if (!own.steps.length) {
+      this.summary.textContent = "No step has been recorded yet.";
+      return;
+    }
+    this.chart ??= this.startChart();
+    const curves = found.map((series, index) => ({ ...series, name: letter(index), colour: COLOURS[index] }));
+    const lastStep = Math.max(...found.map((series) => series.last_step ?? 1));
+    this.chart.draw(curves, lastStep);
+    this.explain(own);
+    this.legend.replaceChildren(...this.all.map((run, index) => this.entry(run, index)));
+  }
+
+  startChart() {
+    this.chartHost.replaceChildren();
+    return new Chart(this.chartHost, {
+      label: words(this.metric.value).toLowerCase(),
+      logarithmic: this.logarithmic.checked,
+      onZoom: (first, last) => {
+        this.view = { first, last };
+        this.load();
+      },
+    });
+  }
+
+  offer(names) {
+    const known = [...this.metric.options].map((one) => one.value);
+    this.metric.append(...names.filter((name) => !known.includes(name)).map(option));
+  }
+
+  explain(own) {
+    const shown = own.values.filter((value) => value !== null);
+    const name = words(own.name);
+    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${count(own.rows)} steps, drawn from ${count(own.steps.length)} points.`;
+    this.summary.textContent = text;
+    this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
+    const broken = own.not_finite;
+    this.warning.replaceChildren(
+      ...(broken ? [element("p", { class: "problem" }, `${name} is no number at ${count(broken.count)} steps, first at step ${count(broken.first_step)}: training diverged.`)] : []),
+    );
+  }
+
+  entry(run, index) {
+    const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove ${run.runId}`, on: { click: () => this.toggle(run, false) } }, "×");
+    const swatch = element("span", { class: "swatch", style: { background: COLOURS[index] }, "aria-hidden": "true" });
+    return element("li", {}, swatch, `${letter(index)}: `, element("span", { class: "name" }, run.runId), index ? remove : null);
+  }
+
+  async listRuns() {
+    const { runs: known } = await runs({ limit: 50 });
+    const others = known.filter((one) => one.has_folder && !(one.run_id === this.run.runId && one.dag_id === this.run.dagId));
+    const boxes = others.map((one) => this.choice({ dagId: one.dag_id, runId: one.run_id }));
+    this.choices.replaceChildren(boxes.length ? element("ul", { class: "choices" }, boxes) : notice("There is no other run that you may see."));
+  }
+
+  choice(run) {
+    const chosen = this.compared.some((one) => same(one, run));
+    const box = element("input", { type: "checkbox", on: { change: (event) => this.toggle(run, event.target.checked) } });
+    box.checked = chosen;
+    box.disabled = !chosen && this.compared.length >= MOST_COMPARED;
+    return element("li", {}, element("label", {}, box, ` ${run.runId} `, element("span", { class: "muted" }, run.dagId)));
+  }
+
+  toggle(run, wanted) {
+    this.compared = this.compared.filter((one) => !same(one, run));
+    if (wanted) this.compared.push(run);
+    this.listRuns();
+    this.load();
+  }
+}
+
+const same = (one, other) => one.runId === other.runId && one.dagId === other.dagId;
+const letter = (index) => String.fromCharCode(65 + index);
+const option = (name) => element("option", { value: name }, words(name));

@@ -1,0 +1,79 @@
+// The merge: what there is to merge, what was merged into what, what was proved, what was refused.
+
+import { ofRun } from "./api.js";
+import { element, facts, notice, section, table } from "./dom.js";
+import { bytes, count, digest, duration, shape, words } from "./format.js";
+
+export class MergePanel {
+  constructor(panel, run) {
+    this.panel = panel;
+    this.run = run;
+  }
+
+  async refresh(overview) {
+    const found = await ofRun(this.run, "merge");
+    const refusal = overview.failures?.find((failure) => failure.task.startsWith("merge"));
+    const seen = JSON.stringify([found, refusal]);
+    if (seen === this.seen) return;
+    this.seen = seen;
+    this.panel.replaceChildren(...[refusal && refused(refusal), merged(found), plan(found), found.record && details(found.record)].filter(Boolean));
+  }
+}
+
+const refused = (refusal) => section("Refused", element("p", { class: "problem" }, element("strong", {}, refusal.error)), element("pre", {}, refusal.message));
+
+function merged({ record, seconds }) {
+  if (!record) return section("Result", notice("Nothing has been merged yet."));
+  const { inputs, output, proof } = record;
+  const written = output.reduce((sum, file) => sum + file.size, 0);
+  const checked = proof
+    ? `${count(proof.tensors)} tensors were read again and compared with ${count(proof.slices_compared)} slices, ${bytes(proof.bytes_compared)}, replicas included: all equal.`
+    : "The output was not read again: this merge was asked not to.";
+  return section(
+    "Result",
+    element("p", { class: proof ? "proved" : "notice" }, checked),
+    facts([
+      ["Step", inputs.step],
+      ["Read", `${count(inputs.files)} files, ${bytes(inputs.bytes)}`],
+      ["Written", `${bytes(written)} in ${output.length === 1 ? "one file" : `${output.length} files`}`],
+      ["Task's time", duration(seconds)],
+      ["Throughput of the task", seconds ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
+      ["Complete shard set", inputs.manifest === undefined ? null : inputs.manifest ? "by its manifest" : "by the files' names: no manifest"],
+    ]),
+    table("Files written", ["File", "Size", "BLAKE3"], output.map((file) => [element("th", { scope: "row" }, file.name), bytes(file.size), element("code", { title: file.digest }, digest(file.digest))])),
+    swaps(record.swaps_undetectable_among_ranks),
+  );
+}
+
+const swaps = (groups) => (groups?.length ? notice(`Swapped folders could not have been noticed among ranks ${groups.map((ranks) => ranks.join(", ")).join("; ")}.`) : null);
+
+function plan({ shard_sets: sets, record }) {
+  if (!sets.length) return section("To merge", notice("No shard set is complete yet."));
+  const rows = sets.map((one, index) => [
+    element("th", { scope: "row" }, count(one.step)),
+    one.epoch,
+    one.world_size,
+    bytes(one.bytes),
+    one.integrated ? "whole model on every rank" : "slices",
+    String(one.step) === String(record?.inputs.step) ? "merged" : index === 0 ? "newest: merged next, unless a step is chosen" : "",
+  ]);
+  return section("Complete shard sets", table("Complete shard sets", ["Step", "Epoch", "Ranks", "Size", "Holds", ""], rows));
+}
+
+function details({ tensors, options, versions }) {
+  const rows = tensors.map((one) => [
+    element("th", { scope: "row" }, one.name),
+    one.source_type ? `${one.source_type} → ${one.type}` : one.type,
+    shape(one.shape),
+    element("td", { class: "number" }, count(one.slices_compared)),
+    element("code", { title: one.digest }, digest(one.digest)),
+  ]);
+  const plain = Object.entries({ ...options, ...versions }).map(([name, value]) => [words(name), typeof value === "string" ? value : JSON.stringify(value)]);
+  return element(
+    "details",
+    {},
+    element("summary", {}, `${count(tensors.length)} tensors, options and versions`),
+    facts(plain),
+    table("Merged tensors", ["Tensor", "Type", "Shape", "Slices compared", "BLAKE3"], rows),
+  );
+}

@@ -1,0 +1,92 @@
+// One run: its header, its tabs, and the rhythm in which the visible one is read again while the run lives.
+
+import { ofRun, runOfPage } from "./api.js";
+import { badge, element, notice } from "./dom.js";
+import { count, duration, number } from "./format.js";
+import { LossPanel } from "./loss.js";
+import { MergePanel } from "./merge.js";
+import { OverviewPanel } from "./overview.js";
+import { RanksPanel } from "./ranks.js";
+import { ShardMapPanel } from "./shard_map.js";
+import { Tabs } from "./tabs.js";
+import { ValidationPanel } from "./validation.js";
+import { VersionsPanel } from "./versions.js";
+
+const LIVE_EVERY_MS = 2000;
+const RESTING_EVERY_MS = 15000;
+const TAB_OF_TASK = { prepare_dataset: "overview", train: "training", merge: "merge", validate: "validation", promote: "versions" };
+
+const run = runOfPage();
+const parts = [
+  { id: "overview", title: "Overview", create: (panel) => new OverviewPanel(panel, run) },
+  { id: "training", title: "Training", create: (panel) => new LossPanel(panel, run) },
+  { id: "ranks", title: "Ranks", create: (panel) => new RanksPanel(panel, run) },
+  { id: "shards", title: "Shard map", create: (panel) => new ShardMapPanel(panel, run) },
+  { id: "merge", title: "Merge", create: (panel) => new MergePanel(panel, run) },
+  { id: "validation", title: "Validation", create: (panel) => new ValidationPanel(panel, run) },
+  { id: "versions", title: "Versions", create: (panel) => new VersionsPanel(panel, run) },
+];
+const tabs = new Tabs(document.querySelector("#tabs"), document.querySelector("#panels"), parts, () => refresh());
+let timer = null;
+let turn = 0;
+
+// Only the newest call goes on: a tab that was left must not draw over the one that was chosen.
+async function refresh() {
+  clearTimeout(timer);
+  const mine = ++turn;
+  const { content, panel } = tabs.chosen;
+  let overview = null;
+  content.warmUp?.();
+  try {
+    overview = await ofRun(run, "overview");
+    if (mine !== turn) return;
+    showHeader(overview);
+    if (overview.has_folder) await content.refresh(overview);
+    else panel.replaceChildren(notice("No task of this run has written anything yet, or this DAG has no run directories."));
+    panel.querySelector(":scope > .problem")?.remove();
+  } catch (error) {
+    if (mine === turn) showProblem(panel, error);
+  }
+  if (mine !== turn) return;
+  document.body.dataset.ready = tabs.chosen.id;
+  const live = overview === null || overview.airflow?.is_live;
+  timer = setTimeout(() => (document.hidden ? pause() : refresh()), live ? LIVE_EVERY_MS : RESTING_EVERY_MS);
+}
+
+function pause() {
+  document.addEventListener("visibilitychange", () => refresh(), { once: true });
+}
+
+function showProblem(panel, error) {
+  panel.querySelector(":scope > .problem")?.remove();
+  panel.prepend(element("p", { class: "problem", role: "alert" }, error.message));
+}
+
+function showHeader(overview) {
+  const { airflow, progress, failures } = overview;
+  document.title = `${run.runId} · ${run.dagId}`;
+  document.querySelector("#run-id").textContent = run.runId;
+  document.querySelector("#run-summary").replaceChildren(run.dagId, " ", badge(airflow?.state), " ", progressText(airflow, progress));
+  document.querySelector("#failures").replaceChildren(...(failures ?? []).map(failureOf));
+}
+
+function failureOf(failure) {
+  const [first, ...more] = failure.message.split("\n");
+  return element(
+    "details",
+    { class: "failure" },
+    element("summary", {}, element("strong", {}, `${failure.task} failed: `), first),
+    element("pre", {}, [failure.error, first, ...more].join("\n")),
+  );
+}
+
+function progressText(airflow, progress) {
+  if (!progress?.step) return "";
+  const steps = progress.steps ? ` of ${count(progress.steps)}` : "";
+  const train = airflow?.tasks.find((task) => task.task_id === "train");
+  const spent = train?.started ? (Date.now() - Date.parse(train.started)) / 1000 : null;
+  const left = train?.state === "running" && progress.steps && spent ? spent * (progress.steps / progress.step - 1) : 0;
+  return `step ${count(progress.step)}${steps}, loss ${number(progress.loss)}${left ? `, about ${duration(left)} left` : ""}`;
+}
+
+tabs.show(location.hash.slice(1) || TAB_OF_TASK[run.task] || "overview");

@@ -1,0 +1,100 @@
+"""Airflow's API server in this process, with the run page mounted as Airflow mounts it, and real users of three roles.
+
+No scheduler: runs are made through the API and their states set, and their run directories are written by
+`benchmarks.run_page.synthetic_run`. (tests/airflow looks at the page while a real training runs.)
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import update
+
+from benchmarks.run_page.synthetic_run import Size, write_run
+from tasks.run_directory import Home, RunDirectory
+from tests.airflow.conftest import free_port
+from tests.dags.conftest import dagbag, registered_dags
+
+__all__ = ["dagbag", "registered_dags"]
+
+DAG = "sharded_training"
+PASSWORDS = {"ada": "admin-secret", "vera": "viewer-secret", "otto": "no-secret"}
+ROLES = "ada:admin,vera:viewer,otto:"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running API server."""
+
+    address: str
+    home: Home
+
+    def client(self, user: str | None) -> httpx.Client:
+        """A browser's requests: `user` logs in and carries the cookie; without one, nobody is logged in."""
+        client = httpx.Client(base_url=self.address, timeout=60)
+        if user is not None:
+            client.cookies.set("_token", self.token(user))
+        return client
+
+    def token(self, user: str) -> str:
+        login = {"username": user, "password": PASSWORDS[user]}
+        return httpx.post(f"{self.address}/auth/token", json=login).raise_for_status().json()["access_token"]
+
+    def trigger(self, run_id: str, dag_id: str = DAG) -> RunDirectory:
+        """A run that Airflow knows, in the state "queued"; its directory is not there yet."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": {}}
+        headers = {"Authorization": f"Bearer {self.token('ada')}"}
+        httpx.post(f"{self.address}/api/v2/dags/{dag_id}/dagRuns", json=body, headers=headers).raise_for_status()
+        return RunDirectory(self.home.run(dag_id, run_id))
+
+    def set_state(self, run_id: str, state: str, **tasks: str) -> None:
+        """Say that the run, and these of its tasks, are in these states."""
+        from airflow.models.dagrun import DagRun
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            session.execute(update(DagRun).where(DagRun.run_id == run_id).values(state=state))
+            for task_id, task_state in tasks.items():
+                chosen = update(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
+                session.execute(chosen.values(state=task_state, duration=2.5))
+
+
+@pytest.fixture(scope="session")
+def site(registered_dags, tmp_path_factory) -> Iterator[Site]:
+    passwords = tmp_path_factory.mktemp("users") / "passwords.json"
+    passwords.write_text(json.dumps(PASSWORDS))
+    port = free_port()
+    os.environ.update(
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=ROLES,
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
+        AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{port}",
+    )
+    from airflow.api_fastapi.app import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app("core"), host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield Site(f"http://127.0.0.1:{port}", Home(Path(os.environ["SHARDLINE_HOME"])))
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def finished_run(site) -> str:
+    """The id of a run of 3,000 steps that trained, was merged and validated."""
+    run_id = "manual__2026-11-23T09:00:00+00:00"
+    write_run(site.trigger(run_id).path, Size(steps=3000))
+    done: dict[str, Any] = dict.fromkeys(("prepare_dataset", "train", "merge", "validate"), "success")
+    site.set_state(run_id, "success", **done)
+    return run_id
