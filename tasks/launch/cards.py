@@ -1,9 +1,9 @@
-"""Which cards this host shows, as far as that can be known without MindSpore."""
+"""Which cards this host shows, as far as that can be known without MindSpore, and which of them the ranks see."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,14 +54,36 @@ def check(
         )
 
 
+def selection(
+    device_target: DeviceTarget, leased: Sequence[int], ranks: int, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The variable that shows this host's `ranks` the `leased` cards and no others; the CPU has none.
+
+    The rank that is the Nth of its host takes the Nth card that it sees (`tasks.parallel.backend`). Where the
+    variable is set already, cards are counted among those that it leaves. `ConfigError` where there are too few.
+    """
+    if device_target == "CPU" or not ranks:
+        return {}
+    variable = KINDS[device_target].variable
+    names = list(_named(environment[variable])) if variable in environment else None
+    if len(leased) < ranks or (names is not None and max(leased) >= len(names)):
+        raise ConfigError(
+            f"{ranks} ranks of this host on {device_target} need a card each; expected as many in SHARDLINE_CARDS or "
+            f"SHARDLINE_DEVICE_SLOTS, found cards {', '.join(map(str, leased))}"
+            + ("" if names is None else f" of {variable}={environment[variable]}")
+        )
+    return {variable: ",".join(str(card) if names is None else names[card] for card in leased)}
+
+
 def _narrowed(visible: str | None, present: int) -> int:
-    """How many cards a variable such as `0,2,4-7` leaves; names (GPU-8f3a…) count as one each."""
-    if visible is None:
-        return present
-    cards = 0
+    """How many cards a variable such as `0,2,4-7` leaves."""
+    return present if visible is None else sum(1 for _ in _named(visible))
+
+
+def _named(visible: str) -> Iterator[str]:
+    """The cards of a variable such as `0,2,4-7`, one by one; names (GPU-8f3a…) stand for one each."""
     for part in filter(None, (part.strip() for part in visible.split(","))):
         if part == "-1":  # CUDA takes no card from here on
-            break
+            return
         span = re.fullmatch(r"(\d+)-(\d+)", part)
-        cards += int(span[2]) - int(span[1]) + 1 if span else 1
-    return cards
+        yield from map(str, range(int(span[1]), int(span[2]) + 1)) if span else (part,)

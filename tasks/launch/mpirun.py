@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import LaunchError
+from tasks.launch.hosts import Host
 
 _VERSION = re.compile(r"\((?:Open MPI|OpenRTE)\) (\d+)\.(\d+)\S*")
 _VERSION_TIMEOUT_S = 30
 # An mpirun leaves these to its ranks. A second mpirun that finds them takes itself for a part of the first.
 _OUTER_RUN = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMIX_NAMESPACE")
+# What ranks on other hosts get of the launch's environment, besides what mpirun gives them. Not which cards they see,
+# and nothing of the worker's own: its secrets, its home.
+_PASSED_ON = (
+    re.compile(r"(SHARDLINE|MS|MINDSPORE|GLOG|HCCL|NCCL|ASCEND|OMP|MKL|OPENBLAS|GRPC|CUDA|LCCL)_\w+"),
+    re.compile(r"PATH|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SPT_NOENV|TZ|LANG|LC_\w+"),
+)
+_NOT_PASSED_ON = {"SHARDLINE_CARDS", "SHARDLINE_DEVICE_SLOTS", "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"}
+_MORE_TO_EXPORT = "SHARDLINE_EXPORT"  # names of variables, with commas between
 _RUNTIME_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "ORTE_", "PMI_")
 
 
@@ -27,12 +36,42 @@ class Mpirun:
     path: Path
     version: tuple[int, int]
 
-    def command(self, world_size: int, program: Sequence[str], *, as_root: bool) -> list[str]:
+    def command(self, world_size: int, program: Sequence[str]) -> list[str]:
         """The command that starts `world_size` ranks of `program` on this host, more than cores if need be."""
         oversubscribe = ["--map-by", "slot:OVERSUBSCRIBE"] if self.version >= (5, 0) else ["--oversubscribe"]
-        root = ["--allow-run-as-root"] if as_root else []
-        # Bound to cores, ranks that outnumber them would queue up on the first ones.
-        return [str(self.path), "-n", str(world_size), *oversubscribe, "--bind-to", "none", *root, *program]
+        return [str(self.path), "-n", str(world_size), *oversubscribe, *_common(), *program]
+
+    def command_on_hosts(
+        self,
+        hosts: Sequence[Host],
+        hostfile: Path,
+        program: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        one_a_host: bool = False,
+    ) -> list[str]:
+        """The command that starts `program` on several hosts: as many ranks on each as it has, or `one_a_host`.
+
+        Writes `hostfile`. `environment` is what mpirun will have; the names of what ranks get of it are passed.
+        """
+        hostfile.write_text("".join(f"{host.name} slots={host.ranks}\n" for host in hosts))
+        ranks = len(hosts) if one_a_host else sum(host.ranks for host in hosts)
+        mapping = "ppr:1:node" if one_a_host else "slot"
+        where = ["--hostfile", str(hostfile), "-n", str(ranks), "--map-by", mapping]
+        passed = [part for name in passed_on(environment) for part in ("-x", name)]
+        return [str(self.path), *where, *_common(), *passed, *program]
+
+
+def _common() -> list[str]:
+    # Bound to cores, ranks that outnumber them would queue up on the first ones.
+    return ["--bind-to", "none", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+
+
+def passed_on(environment: Mapping[str, str]) -> list[str]:
+    """The names of the variables that ranks on other hosts get."""
+    asked = {name.strip() for name in environment.get(_MORE_TO_EXPORT, "").split(",")}
+    chosen = {name for name in environment if any(pattern.fullmatch(name) for pattern in _PASSED_ON)} - _NOT_PASSED_ON
+    return sorted(chosen | (asked & environment.keys()))
 
 
 def find(environment: Mapping[str, str]) -> Mpirun:

@@ -6,8 +6,10 @@ import errno
 import importlib.util
 import os
 import random
+import shutil
 import socket
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import psutil
@@ -16,8 +18,10 @@ from tasks import networks
 from tasks.config import RunConfig
 from tasks.errors import LaunchError
 from tasks.launch import cards
+from tasks.parallel.layouts import OPTIMIZER_STATES
 from tasks.run_directory import RunDirectory
 
+TRAINING = "tasks.train"
 MASTER_ADDRESS = "127.0.0.1"
 
 # A rank of MindSpore 2.10 has 120 to 140 MB of its own once it has imported the framework; it shares the other 250.
@@ -29,17 +33,40 @@ _CGROUP = Path("/sys/fs/cgroup")
 _PORTS = range(20000, 32000)
 
 
-def check(
-    module: str, config: RunConfig, directory: RunDirectory, world_size: int, environment: Mapping[str, str]
-) -> None:
-    """Raise `ConfigError` for parameters that can't work here, `LaunchError` for what may be different next time."""
+def check(module: str, config: RunConfig, directory: RunDirectory) -> None:
+    """What is the same on all hosts: module, parameters, drive.
+
+    Raises `ConfigError` for parameters that can't work, `LaunchError` for what may be different next time.
+    """
     if importlib.util.find_spec(module) is None:
         raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
-    if module == "tasks.train" and config.strategy_load_file is None:  # ranks check the file that they load
+    if module == TRAINING and config.strategy_load_file is None:  # ranks check the file that they load
         networks.check(config)
-    cards.check(config.device_target, world_size, environment)
-    check_memory(world_size, available_memory())
-    check_disk(directory.path, world_size)
+    shard_set = model_bytes(config, copies=1) if module == TRAINING else 0
+    check_disk(directory.path, config.world_size * _LEAST_DISK_A_RANK, shard_set)
+
+
+def check_host(device_target: cards.DeviceTarget, ranks: int, memory: int, environment: Mapping[str, str]) -> None:
+    """What this host needs for its `ranks`: cards, and `memory` bytes for each."""
+    cards.check(device_target, ranks, environment)
+    check_memory(ranks, memory, available_memory())
+
+
+def memory_a_rank(module: str, config: RunConfig) -> int:
+    """The bytes of this host's memory that a rank needs at least: more than that is certain to be needed.
+
+    On the CPU a training has its share of weights, gradients and optimizer states there, shared out among the ranks as
+    evenly as can be; on cards it has them on the card.
+    """
+    if module != TRAINING or config.device_target != "CPU":
+        return _LEAST_MEMORY_A_RANK
+    return _LEAST_MEMORY_A_RANK + model_bytes(config, copies=2) // config.world_size
+
+
+def model_bytes(config: RunConfig, *, copies: int) -> int:
+    """The bytes of `copies` of the whole model's parameters and one of its optimizer's states, in float32."""
+    parameters = sum(prod(shape) for shape in networks.network_of(config).parameters().values())
+    return 4 * parameters * (copies + len(OPTIMIZER_STATES[config.optimizer]))
 
 
 def available_memory(cgroup: Path = _CGROUP) -> int:
@@ -58,22 +85,28 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
     return min(memory, int(limit) - used + page_cache)
 
 
-def check_memory(world_size: int, available: int) -> None:
-    """Raise `LaunchError` where `world_size` ranks can't even import the framework."""
-    needed = world_size * _LEAST_MEMORY_A_RANK
-    if available < needed:
+def check_memory(ranks: int, memory: int, available: int) -> None:
+    """Raise `LaunchError` where this host's `ranks` can't have `memory` bytes each."""
+    if available < ranks * memory:
         raise LaunchError(
-            f"world_size {world_size}: the ranks need at least {needed / 2**30:.1f} GiB of memory before training "
-            f"starts, this host has {available / 2**30:.1f} GiB left; ask for fewer ranks, or free memory"
+            f"{ranks} ranks need at least {memory / 2**30:.1f} GiB of memory each, {ranks * memory / 2**30:.1f} GiB in "
+            f"all, this host has {available / 2**30:.1f} GiB left; ask for fewer ranks, a smaller network, or free "
+            "memory"
         )
 
 
-def check_disk(folder: Path, world_size: int) -> None:
-    """Raise `LaunchError` where `folder` can't be written, or has no room for the ranks' logs."""
+def check_disk(folder: Path, logs: int, shard_set: int = 0) -> None:
+    """Raise `LaunchError` where `folder` can't be written, or has no room for `logs` and a shard set, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < shard_set:
+        raise LaunchError(
+            f"a shard set takes at least {shard_set / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f} GiB left; "
+            "free some, or move SHARDLINE_HOME to a larger drive"
+        )
     probe = folder / f".probe.{os.getpid()}"
     try:
         with probe.open("wb") as stream:
-            stream.write(bytes(world_size * _LEAST_DISK_A_RANK))
+            stream.write(bytes(logs))
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -87,15 +120,15 @@ def check_disk(folder: Path, world_size: int) -> None:
         probe.unlink(missing_ok=True)
 
 
-def master_port(config: RunConfig) -> int:
-    """The port on which rank 0 will listen: `config.master_port`, or one that is free now."""
-    if config.master_port is not None:
-        if not _is_free(config.master_port):
+def master_port(asked: int | None) -> int:
+    """The port on which rank 0 will listen: the one `asked` for, or one that is free now."""
+    if asked is not None:
+        if not _is_free(asked):
             raise LaunchError(
-                f"master_port {config.master_port} is in use{_user_of(config.master_port)}; "
+                f"master_port {asked} is in use{_user_of(asked)}; "
                 "end that process, choose another port, or leave master_port empty for any free one"
             )
-        return config.master_port
+        return asked
     for port in random.sample(_PORTS, k=len(_PORTS)):
         if _is_free(port):
             return port

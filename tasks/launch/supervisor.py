@@ -18,20 +18,21 @@ behind, however the end came:
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tasks.cards import CardLedger, Lease, cards_of
 from tasks.checkpoint.shard_set import ShardSet
 from tasks.command_line import home_from
-from tasks.config import RunConfig
 from tasks.errors import LaunchError
-from tasks.launch import diagnosis, logs, mpirun, preflight
+from tasks.launch import cards, diagnosis, logs, preflight
 from tasks.launch.interruption import Interruption
 from tasks.launch.job import Job, Outcome
+from tasks.launch.mpirun import without_outer_run
 from tasks.launch.processes import LaunchProcesses
+from tasks.launch.sites import ThisHost, say, site_of
 from tasks.run_directory import RunDirectory
 
 # Tasks of one process on one device, by their log folder. The others run on `world_size` ranks and log under
@@ -46,50 +47,57 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
     is left in any case.
     """
     config = directory.read_config()
-    world_size = _world_size(module, config)
     with directory.lock() as lock, Interruption() as interruption:
         _end_leftovers(directory)
-        preflight.check(module, config, directory, world_size, environment)
-        ledger = CardLedger.of_this_host(home_from(environment), config.device_target, cards_of(environment))
-        with ledger.lease(world_size, directory.path.name, _say, lambda: bool(interruption.reason)) as lease:
-            job = _prepare(module, config, directory, lease, environment)
-            return _result(job.run(interruption, lock), interruption, directory)
+        preflight.check(module, config, directory)
+        site = site_of(config, 1 if module in _SINGLE_DEVICE else config.world_size, directory, environment)
+        with _cards(site, directory, interruption) as lease:
+            master = site.check(preflight.memory_a_rank(module, config), interruption)
+            outcome = _prepare(module, directory, site, lease, master).run(interruption, lock)
+            if outcome.launch.unfinished():
+                site.end_processes()
+            return _result(outcome, interruption, directory)
+
+
+def _cards(site: ThisHost, directory: RunDirectory, interruption: Interruption) -> AbstractContextManager[Lease]:
+    """Hold as many of this host's cards as there are ranks here."""
+    if not site.ranks_here:
+        return nullcontext(Lease((), ()))
+    home = home_from(site.environment)
+    ledger = CardLedger.of_this_host(home, site.config.device_target, cards_of(site.environment))
+    return ledger.lease(site.ranks_here, directory.path.name, say, lambda: bool(interruption.reason))
 
 
 def _end_leftovers(directory: RunDirectory) -> None:
     """End what an earlier try may have left running: it would hold its cards."""
     if left := LaunchProcesses(directory.path).end(grace_s=1):
-        _say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
+        say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
 
 
-def _world_size(module: str, config: RunConfig) -> int:
-    return 1 if module in _SINGLE_DEVICE else config.world_size
-
-
-def _prepare(
-    module: str, config: RunConfig, directory: RunDirectory, lease: Lease, environment: Mapping[str, str]
-) -> Job:
+def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease, master: tuple[str, str]) -> Job:
     """Set the logs of an earlier try aside, and put the command together."""
-    world_size, processes = _world_size(module, config), LaunchProcesses(directory.path)
-    launcher = mpirun.find(environment)
-    master = {
-        "SHARDLINE_MASTER_ADDRESS": preflight.MASTER_ADDRESS,
-        "SHARDLINE_MASTER_PORT": str(preflight.master_port(config)),
-    }
+    processes = LaunchProcesses(directory.path)
     folder = directory.path / "log_output" / _SINGLE_DEVICE.get(module, "1")
     if earlier := logs.set_aside(folder):
-        _say(f"the logs of the try before are in {earlier}")
+        say(f"the logs of the try before are in {earlier}")
     folder.mkdir(parents=True)
+    environment = (
+        without_outer_run(site.environment)
+        | processes.environment
+        | lease.environment
+        | cards.selection(site.config.device_target, lease.cards, site.ranks_here, site.environment)
+        | {"SHARDLINE_MASTER_ADDRESS": master[0], "SHARDLINE_MASTER_PORT": master[1]}
+    )
     rank = [sys.executable, "-m", "tasks.launch.rank", "--logs", str(folder), module]
     return Job(
-        launcher.command(world_size, [*rank, "--run-directory", str(directory.path)], as_root=os.geteuid() == 0),
-        mpirun.without_outer_run(environment) | processes.environment | lease.environment | master,
-        world_size,
+        site.command([*rank, "--run-directory", str(directory.path)], folder, environment),
+        environment,
+        site.world_size,
         folder,
         processes,
         directory.metrics_file,
-        config.hang_timeout,
-        config.termination_grace,
+        site.config.hang_timeout,
+        site.config.termination_grace,
         lease.descriptors,
     )
 
@@ -107,7 +115,7 @@ def _result(outcome: Outcome, interruption: Interruption, directory: RunDirector
     if launch.unfinished():
         raise diagnosis.error(launch)
     if launch.mpirun_exit != 0:
-        _say(f"all ranks finished, although mpirun ended with exit code {launch.mpirun_exit}")
+        say(f"all ranks finished, although mpirun ended with exit code {launch.mpirun_exit}")
     if outcome.result is None:
         raise LaunchError(f"rank 0 finished without a result: no JSON object among the lines of {launch.rank(0).log}")
     return outcome.result
@@ -122,7 +130,3 @@ def _how_they_stopped(launch: diagnosis.Launch, directory: RunDirectory) -> str:
         return "the ranks had finished"
     start = f"from shard set {steps[-1]}" if steps else "anew"
     return f"the ranks were stopped and have not saved; the next try starts {start}"
-
-
-def _say(message: str) -> None:
-    print(f"launch: {message}", file=sys.stderr, flush=True)

@@ -17,6 +17,8 @@ from tasks.launch.processes import LaunchProcesses
 from tasks.launch.records import rank_folder
 from tasks.run_directory import RunDirectory
 
+from .network_hosts import NetworkHost
+
 PROJECT = Path(__file__).resolve().parents[2]
 SCENARIO = "tests.launch.ranks.scenario"
 DEBIANS_MPIRUN = Path("/usr/bin/mpirun.openmpi")
@@ -99,12 +101,19 @@ def start(directory) -> Iterator[Callable[..., Launch]]:
     launches: list[Launch] = []
 
     def start(
-        scenario: str = "finish", ranks: str = "", module: str = SCENARIO, through: str = "", **more: str
+        scenario: str = "finish",
+        ranks: str = "",
+        module: str = SCENARIO,
+        through: str = "",
+        on: NetworkHost | None = None,
+        **more: str,
     ) -> Launch:
         environment = os.environ | {"SCENARIO": scenario, "SCENARIO_RANKS": ranks} | more
         command = [sys.executable, "-m", "tasks.launch", module, "--run-directory", str(directory.path)]
         if through:
             command = [sys.executable, "-c", through, *command]
+        if on:
+            command = on.command(*command, folder=PROJECT)
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -45,6 +45,33 @@ def test_more_ranks_than_visible_cards(devices, target, world_size, environment,
         cards.check(target, world_size, environment, devices)
 
 
+@pytest.mark.parametrize(
+    ("target", "leased", "ranks", "environment", "selected"),
+    [
+        ("CPU", (0, 1), 2, {}, {}),
+        ("GPU", (), 0, {}, {}),
+        ("GPU", (2, 3), 2, {}, {"CUDA_VISIBLE_DEVICES": "2,3"}),
+        ("Ascend", (0, 1), 2, {}, {"ASCEND_RT_VISIBLE_DEVICES": "0,1"}),
+        ("Ascend", (1, 2), 2, {"ASCEND_RT_VISIBLE_DEVICES": "4-7"}, {"ASCEND_RT_VISIBLE_DEVICES": "5,6"}),
+        ("GPU", (0,), 1, {"CUDA_VISIBLE_DEVICES": "GPU-8f3a,GPU-77b1"}, {"CUDA_VISIBLE_DEVICES": "GPU-8f3a"}),
+    ],
+)
+def test_ranks_see_the_cards_that_are_leased_to_their_launch(target, leased, ranks, environment, selected):
+    assert cards.selection(target, leased, ranks, environment) == selected
+
+
+@pytest.mark.parametrize(
+    ("leased", "environment", "found"),
+    [
+        ((0, 1), {}, "found cards 0, 1$"),
+        ((4, 5, 6), {"CUDA_VISIBLE_DEVICES": "0-3"}, "found cards 4, 5, 6 of CUDA_VISIBLE_DEVICES=0-3"),
+    ],
+)
+def test_fewer_cards_than_ranks_are_refused(leased, environment, found):
+    with pytest.raises(ConfigError, match=f"^3 ranks of this host on GPU need a card each; .*{found}"):
+        cards.selection("GPU", leased, 3, environment)
+
+
 @pytest.mark.parametrize(("target", "shown_by"), [("GPU", "nvidia-smi"), ("Ascend", "npu-smi info")])
 def test_a_host_without_cards(tmp_path, target, shown_by):
     with pytest.raises(LaunchError, match=f"^device_target {target}: this host shows no card .*`{shown_by}`"):

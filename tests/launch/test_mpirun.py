@@ -7,6 +7,7 @@ import pytest
 
 from tasks.errors import LaunchError
 from tasks.launch import mpirun
+from tasks.launch.hosts import Host
 from tasks.launch.mpirun import Mpirun
 
 
@@ -62,9 +63,34 @@ def test_one_that_does_not_run_is_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize(("as_root", "root"), [(False, []), (True, ["--allow-run-as-root"])])
-def test_the_command_of_each_version(version, options, as_root, root):
-    command = Mpirun(Path("/opt/mpirun"), version).command(8, ["python", "train.py"], as_root=as_root)
+def test_the_command_of_each_version(version, options, as_root, root, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0 if as_root else 1000)
+    command = Mpirun(Path("/opt/mpirun"), version).command(8, ["python", "train.py"])
     assert command == ["/opt/mpirun", *options.split(), *root, "python", "train.py"]
+
+
+@pytest.mark.parametrize("version", [(4, 1), (5, 0)])
+def test_the_command_on_several_hosts(version, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    launcher, hosts = Mpirun(Path("/opt/mpirun"), version), (Host("node1", 4), Host("node2", 3))
+    environment = {"SHARDLINE_HOME": "/shared", "LD_LIBRARY_PATH": "/cuda", "HCCL_IF_IP": "10.0.0.1", "EDITOR": "vi"}
+    command = launcher.command_on_hosts(hosts, tmp_path / "hosts", ["python"], environment)
+    assert " ".join(command) == (
+        f"/opt/mpirun --hostfile {tmp_path}/hosts -n 7 --map-by slot --bind-to none "
+        "-x HCCL_IF_IP -x LD_LIBRARY_PATH -x SHARDLINE_HOME python"
+    )
+    assert (tmp_path / "hosts").read_text() == "node1 slots=4\nnode2 slots=3\n"
+    command = launcher.command_on_hosts(hosts, tmp_path / "hosts", ["python"], {}, one_a_host=True)
+    assert " ".join(command).endswith("/hosts -n 2 --map-by ppr:1:node --bind-to none python")
+
+
+def test_other_hosts_get_neither_this_hosts_cards_nor_the_workers_secrets_unless_asked():
+    secret = {"AIRFLOW__CORE__FERNET_KEY": "…", "AWS_SECRET_ACCESS_KEY": "…", "HOME": "/root"}
+    cards = {"SHARDLINE_CARDS": "4,5", "CUDA_VISIBLE_DEVICES": "4,5", "ASCEND_RT_VISIBLE_DEVICES": "4,5"}
+    settings = {"NCCL_SOCKET_IFNAME": "eth1", "GLOG_v": "3", "MS_DEV_X": "1", "OMP_NUM_THREADS": "2", "PATH": "/bin"}
+    assert mpirun.passed_on(secret | cards | settings) == sorted(settings)
+    asked = {"SHARDLINE_EXPORT": "AWS_SECRET_ACCESS_KEY, NOT_SET"}
+    assert mpirun.passed_on(secret | asked) == ["AWS_SECRET_ACCESS_KEY", "SHARDLINE_EXPORT"]
 
 
 def test_what_an_outer_run_left_in_the_environment_goes_and_a_users_settings_stay():

@@ -54,14 +54,14 @@ def test_a_master_port_in_use(directory):
 
 
 def test_the_given_master_port_is_used(directory, start):
-    port = preflight.master_port(RunConfig())
+    port = preflight.master_port(None)
     directory.write_config(RunConfig(world_size=2, master_port=port))
     launch = start("print SHARDLINE_MASTER_PORT", ranks="0")
     assert f"SHARDLINE_MASTER_PORT={port}" in launch.wait().stdout.splitlines()
 
 
 def test_a_free_port_is_chosen_outside_the_kernels_ephemeral_range():
-    assert 20000 <= preflight.master_port(RunConfig()) < 32000
+    assert 20000 <= preflight.master_port(None) < 32000
 
 
 def test_an_unknown_module(directory):
@@ -81,7 +81,7 @@ def test_cards_that_are_not_there(directory):
 def test_a_full_drive_is_named(tmp_path):
     (tmp_path / f".probe.{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(LaunchError) as caught:
-        preflight.check_disk(tmp_path, world_size=8)
+        preflight.check_disk(tmp_path, logs=100_000)
     assert str(caught.value) == (
         f"cannot write in the run directory {tmp_path}: No space left on device; "
         "free some, or move SHARDLINE_HOME to a larger drive"
@@ -89,10 +89,28 @@ def test_a_full_drive_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_drive_without_room_for_a_shard_set(tmp_path):
+    with pytest.raises(LaunchError, match=rf"at least 1048576\.0 GiB, {tmp_path} has \d+\.\d GiB left; free some"):
+        preflight.check_disk(tmp_path, logs=0, shard_set=2**50)
+
+
 def test_more_ranks_than_memory_can_hold():
-    preflight.check_memory(world_size=8, available=8 * 2**30)
-    with pytest.raises(LaunchError, match=r"world_size 4096: .* 4\.0 GiB left; ask for fewer ranks, or free memory"):
-        preflight.check_memory(world_size=4096, available=4 * 2**30)
+    preflight.check_memory(8, 2**30, available=8 * 2**30)
+    with pytest.raises(
+        LaunchError, match=r"9 ranks need at least 1\.0 GiB of memory each, 9\.0 GiB in all, .* 8\.0 GiB"
+    ):
+        preflight.check_memory(9, 2**30, available=8 * 2**30)
+
+
+def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_set_on_the_drive():
+    parameters = 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
+    adam = RunConfig(world_size=8, optimizer="Adam")
+    assert preflight.model_bytes(adam, copies=1) == 4 * 3 * parameters
+    assert preflight.memory_a_rank("tasks.train", adam) - preflight.memory_a_rank("tasks.validate", adam) == (
+        4 * 4 * parameters // 8
+    )
+    on_cards = RunConfig(world_size=8, device_target="Ascend")
+    assert preflight.memory_a_rank("tasks.train", on_cards) == preflight.memory_a_rank("tasks.validate", adam)
 
 
 def test_the_limit_of_a_container_counts_without_its_page_cache(tmp_path):
