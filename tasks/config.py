@@ -42,6 +42,14 @@ class RunConfig(Parameters):
         description="**embedded**: what comes with the installation: 5,000 MNIST digits, or the source code of "
         "Python's standard library for a language model. **directory**: IDX files (raw or .gz) in *Data directory*. "
         "**mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*. **text**: *Text file*.",
+        json_schema_extra={
+            "values_display": {
+                "embedded": "Embedded: comes with the installation",
+                "directory": "Directory of IDX files",
+                "mnist": "MNIST, downloaded",
+                "text": "Text file",
+            }
+        },
     )
     data_directory: str | None = Field(
         None,
@@ -107,7 +115,10 @@ class RunConfig(Parameters):
         "scratch",
         title="Start from",
         description="**current**: the weights of the model store's current version; optimizer states start anew.",
-        json_schema_extra={"section": "Training"},
+        json_schema_extra={
+            "section": "Training",
+            "values_display": {"scratch": "Scratch", "current": "The current model's weights"},
+        },
     )
     start_file: str | None = Field(
         None,
