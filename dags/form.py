@@ -15,7 +15,15 @@ def form(parameters: type[Parameters], defaults: Mapping[str, Any] | None = None
     fields = {}
     for name, schema in parameters.form_schema().items():
         default = (defaults or {}).get(name, schema.pop("default"))
-        if "description" in schema:
-            schema["description_md"] = schema.pop("description")
-        fields[name] = Param(default, **schema)
+        help_text = f"{schema.pop('description', '')} {_said(default, schema)}".strip()
+        fields[name] = Param(default, description_md=help_text or None, **schema)
     return fields
+
+
+def _said(default: Any, schema: Mapping[str, Any]) -> str:
+    """The default in words, since the form shows it only until something else is typed."""
+    if isinstance(default, bool):
+        return f"Default: {'on' if default else 'off'}."
+    if default is None or isinstance(default, list | tuple):
+        return ""
+    return f"Default: {schema.get('values_display', {}).get(default, default)}."
