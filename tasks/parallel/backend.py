@@ -6,6 +6,7 @@ for GPU and Ascend, and `SingleDevice` here, which both start from, trains unsha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class SingleDevice:
         import mindspore
 
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
-        mindspore.set_device(self.config.device_target)
+        mindspore.set_device(self.config.device_target, device_of(self.config.device_target, os.environ))
 
     def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
         """What computes `operator`, called with the activation and the parameter, and where its output lies."""
@@ -79,6 +80,14 @@ def backend_of(config: RunConfig, network: Network, rank: int) -> SingleDevice:
     from tasks.parallel.semi_auto import SemiAutoBackend
 
     return SemiAutoBackend(config, rank, network)
+
+
+def device_of(device_target: str, environment: Mapping[str, str]) -> int:
+    """The number of this rank's card among those that it sees: the one of its place among its host's ranks.
+
+    Under mpirun MindSpore 2.10 takes card 0 on every rank unless it is told (`mindspore.set_device`).
+    """
+    return 0 if device_target == "CPU" else int(environment.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
 
 
 def rank_of(environment: Mapping[str, str], world_size: int) -> int:

@@ -13,7 +13,7 @@ from tasks.checkpoint.strategy import read_strategy, write_strategy
 from tasks.config import RunConfig
 from tasks.errors import ConfigError, LaunchError, TrainingError
 from tasks.networks import network_of
-from tasks.parallel.backend import SingleDevice, backend_of, rank_of
+from tasks.parallel.backend import SingleDevice, backend_of, device_of, rank_of
 from tasks.parallel.cpu import cluster
 from tasks.parallel.cpu.backend import CpuBackend
 from tasks.parallel.layouts import strategy_of
@@ -82,6 +82,22 @@ def on_cards(tmp_path):
     cards.shard_automatically()
     yield cards
     mindspore.reset_auto_parallel_context()
+
+
+@pytest.mark.parametrize("target", ["GPU", "Ascend"])
+def test_each_rank_takes_the_card_of_its_place_on_its_host_before_it_joins_the_others(target, monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "3")
+    calls = []
+    monkeypatch.setattr("mindspore.set_device", lambda *arguments: calls.append(("set_device", *arguments)))
+    monkeypatch.setattr("tasks.parallel.semi_auto.init", lambda: calls.append(("init",)))
+    backend(device_target=target).start()
+    mindspore.reset_auto_parallel_context()
+    assert calls == [("set_device", target, 3), ("init",)]
+
+
+def test_on_a_cpu_there_is_one_device(monkeypatch):
+    assert device_of("CPU", {"OMPI_COMM_WORLD_LOCAL_RANK": "3"}) == 0
+    assert device_of("Ascend", {}) == 0
 
 
 def test_the_parallel_context_has_all_three_keys_of_strategy_ckpt_config(on_cards, tmp_path):
