@@ -8,12 +8,13 @@ rank's slice. `set_auto_parallel_context` still works in MindSpore 2.10, which m
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mindspore
-from mindspore.communication import comm_func, init
+from mindspore import Tensor
+from mindspore.communication import GlobalComm, comm_func, init
 
 from tasks import atomic
 from tasks.config import RunConfig
@@ -55,5 +56,8 @@ class SemiAutoBackend(SingleDevice):
     def write_strategy(self, network: Network, file: Path) -> None:
         atomic.write_bytes(file, self._compilers_file.read_bytes())
 
-    def barrier(self) -> None:
-        comm_func.barrier()
+    def total(self, values: Sequence[float]) -> list[float]:
+        group = GlobalComm.WORLD_COMM_GROUP  # another default is frozen in when MindSpore is imported
+        sums, _ = comm_func.all_reduce(Tensor(list(values), mindspore.float32), group=group)
+        totals: list[float] = sums.asnumpy().tolist()
+        return totals

@@ -37,18 +37,18 @@ class CpuBackend(SingleDevice):
         return self.layouts[parameter].slice_of(self.rank, shape)
 
     def integrated(self, cell: Any) -> Any:
-        parameters = list(cell.get_parameters())
-        if self._assembly is None:
-            self._assembly = Assembly([self._to_whole(parameter) for parameter in parameters])
-        return [
-            {"name": parameter.name, "data": tensor}
-            for parameter, tensor in zip(parameters, self._assembly(*parameters), strict=True)
-        ]
+        tensors = {parameter.name: parameter for parameter in cell.get_parameters()}
+        movements = {name: self._to_whole(parameter) for name, parameter in tensors.items()}
+        moved = [name for name, steps in movements.items() if not steps.is_nothing]
+        if moved:
+            self._assembly = self._assembly or Assembly([movements[name] for name in moved])
+            tensors |= zip(moved, self._assembly(*(tensors[name] for name in moved)), strict=True)
+        return [{"name": name, "data": tensor} for name, tensor in tensors.items()]
 
     def _to_whole(self, parameter: Any) -> Movement:
         layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
         shape = layout.full_shape(parameter.shape)
         return movement(Placement(shape, layout), replicated(self.world_size, len(shape)), self.rank)
 
-    def barrier(self) -> None:
-        cluster.barrier()
+    def total(self, values: Sequence[float]) -> list[float]:
+        return cluster.total(values)

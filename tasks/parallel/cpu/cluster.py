@@ -7,7 +7,7 @@ ranks. `_init_with_store` needs none; it is private, so its absence in another v
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -85,6 +85,7 @@ def _sum() -> _Sum:
     return _Sum()
 
 
-def barrier() -> None:
-    """Wait until every rank is here: the sum of all ranks' ones."""
-    _sum()(Tensor([1.0], mindspore.float32)).asnumpy()
+def total(values: Sequence[float]) -> list[float]:
+    """The sums of `values` over all ranks, in float32."""
+    sums: list[float] = _sum()(Tensor(list(values), mindspore.float32)).asnumpy().tolist()
+    return sums
