@@ -1,47 +1,74 @@
-"""The loop of all backends: take a batch, step, record, save."""
+"""The loop of all backends: take a batch, step, judge, record, save; and stop where all ranks agree to."""
 
 from __future__ import annotations
 
-from math import isfinite
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from mindspore import Tensor
 
-from tasks.errors import TrainingError
+from tasks.errors import Stopped
 from tasks.training.batches import Batches
-from tasks.training.metrics import Metrics
+from tasks.training.health import Health
+from tasks.training.metrics import Metrics, StepRecord
 from tasks.training.phases import Phases
 from tasks.training.saving import Saver
+from tasks.training.status import Status
+from tasks.training.stopping import Stopping
+from tasks.training.waiting import Waiting
 
 
+@dataclass(frozen=True, kw_only=True)
 class Loop:
     """Training of a compiled step cell, from any step to any other."""
 
-    def __init__(self, cell: Any, batches: Batches, metrics: Metrics, saver: Saver, phases: Phases) -> None:
-        self._cell, self._batches, self._metrics, self._saver, self._phases = cell, batches, metrics, saver, phases
+    cell: Any
+    batches: Batches
+    saver: Saver
+    metrics: Metrics
+    health: Health
+    status: Status
+    stopping: Stopping
+    waiting: Waiting
+    phases: Phases
 
-    def run(self, first: int, last: int, save_every: int) -> float | None:
-        """Take the steps from `first` (counted from 0) up to `last`, which is always saved; the last step's loss."""
-        loss = None
+    def run(self, first: int, last: int, save_every: int) -> None:
+        """Take the steps from `first` (counted from 0) up to `last`, which is always saved.
+
+        Raises `Stopped` where all ranks have agreed to leave earlier, when that step is saved.
+        """
         for step in range(first, last):
-            with self._phases.measure("steps"):
-                loss = self._step(step)
-            if (step + 1) % save_every == 0 or step + 1 == last:
-                with self._phases.measure("save"):
-                    self._saver.save(step + 1, *self._batches.position(step))
-            epoch, index = self._batches.position(step)
-            if index == self._batches.steps_per_epoch:
-                self._metrics.epoch(epoch)
-        return loss
+            with self.phases.measure("steps"):
+                record = self._step(step)
+            is_last_of_epoch = record.step_in_epoch == self.batches.steps_per_epoch
+            self.metrics.step(record, is_last=is_last_of_epoch)
+            self.status.update(record.step, finished=record.step == last)
+            with self.phases.measure("agreement"):
+                stop = self.stopping.agreed(record.step) and record.step < last
+            if stop or record.step % save_every == 0 or record.step == last:
+                with self.phases.measure("save"):
+                    self.saver.save(record.step, record.epoch, record.step_in_epoch)
+            if is_last_of_epoch:
+                self.metrics.epoch(record.epoch)
+            if stop:
+                raise Stopped(
+                    f"told to stop by SIGTERM: left after step {record.step} of {last}, whose shard set is saved; "
+                    "the next try of this run goes on from there"
+                )
 
-    def _step(self, step: int) -> float:
-        images, labels = self._batches.at(step)
-        loss = float(self._cell(Tensor(images), Tensor(labels)).asnumpy())
-        epoch, index = self._batches.position(step)
-        if not isfinite(loss):
-            raise TrainingError(
-                f"epoch {epoch} step {index}: the loss is {loss}, expected a finite number; nothing is saved from "
-                "this step: lower learning_rate and start a new run"
-            )
-        self._metrics.step(step + 1, epoch, index, loss, len(labels))
-        return loss
+    def _step(self, step: int) -> StepRecord:
+        since = time.perf_counter()
+        samples, labels = self.batches.at(step)
+        with self.waiting.step():
+            loss = float(self.cell(Tensor(samples), Tensor(labels)).asnumpy())
+        epoch, index = self.batches.position(step)
+        self.health.check(f"epoch {epoch} step {index}", loss, None)
+        return StepRecord(
+            step=step + 1,
+            epoch=epoch,
+            step_in_epoch=index,
+            loss=loss,
+            samples=len(labels),
+            seconds=time.perf_counter() - since,
+        )

@@ -1,62 +1,54 @@
 """Saving shard sets: every rank its slices, then the manifest, then what is too old goes.
 
 The names are those of MindSpore's ModelCheckpoint, and its `save_checkpoint` writes the files. A set exists when its
-manifest does (`tasks.checkpoint.shard_set`); manifests are removed before their slices.
+manifest does (`tasks.checkpoint.shard_set`); manifests are removed before their slices. Where other numbers of ranks
+have saved before, each rank also looks after the folders of every N-th rank that is no more.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mindspore import save_checkpoint
-from mindspore.train import CheckpointConfig
+import numpy as np
+from mindspore import Parameter, save_checkpoint
 
 from tasks import atomic
 from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
-from tasks.config import RunConfig
-from tasks.parallel.backend import SingleDevice
-from tasks.training.receipts import Receipts
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a shard set must have in common with the run that resumes from it."""
-
-    strategy_digest: str
-    configuration_digest: str
+from tasks.errors import TrainingError
+from tasks.training.context import TrainingContext
+from tasks.training.redundancy import saved_by
 
 
 class Saver:
-    """Saves `cell`'s parameters and optimizer states as the run's configuration says."""
+    """Saves the parameters and optimizer states of a run as its configuration says."""
 
-    def __init__(
-        self, checkpoints: Path, config: RunConfig, backend: SingleDevice, cell: Any, identity: Identity
-    ) -> None:
-        self._checkpoints, self._backend, self._cell, self._identity = checkpoints, backend, cell, identity
-        self._keep = config.keep_checkpoint_max
-        self._receipts = Receipts(checkpoints)
-        self._settings = CheckpointConfig(
-            save_checkpoint_steps=config.save_checkpoint_steps,
-            keep_checkpoint_max=config.keep_checkpoint_max,
-            integrated_save=config.integrated_save,
-            format=config.checkpoint_format,
-        )
+    def __init__(self, context: TrainingContext) -> None:
+        self._context, self._config, self._backend = context, context.config, context.backend
+        self._checkpoints = context.run.checkpoints
 
     def discard_incomplete(self) -> None:
-        """Remove this rank's slices and receipts of sets that an earlier try did not complete."""
-        self._receipts.discard_of(self._backend.rank)
+        """Remove the files that no complete set names: what an earlier try was saving when it ended."""
         complete = {item.path for step in ShardSet.steps(self._checkpoints) for item in self._set(step).slices}
-        for file in self._folder.glob("*"):
-            if file.relative_to(self._checkpoints).as_posix() not in complete:
+        for folder in self._folders():
+            files = list(folder.iterdir())
+            incomplete = [file for file in files if file.relative_to(self._checkpoints).as_posix() not in complete]
+            for file in incomplete:
                 file.unlink()
+            if incomplete:
+                print(f"removed what no complete shard set names: {', '.join(map(str, incomplete))}", flush=True)
+            self._remove_if_superseded(folder)
 
     def save(self, step: int, epoch: int, step_in_epoch: int) -> None:
-        """Save after global step `step`; rank 0 returns when all ranks have, and the set is visible."""
-        path = self._folder / f"checkpoint-{epoch}_{step_in_epoch}.{self._settings.format}"
-        self._receipts.leave(step, self._write(path))
+        """Save after global step `step`; rank 0 returns when all ranks have, and the set is visible.
+
+        `TrainingError` where a value isn't finite: such a set is never complete.
+        """
+        self._check_finite(step)
+        path = self._folder / f"checkpoint-{epoch}_{step_in_epoch}.{self._config.checkpoint_format}"
+        self._context.receipts.leave(step, self._write(path))
         if self._backend.rank == 0:
             self._commit(step, epoch)
 
@@ -64,15 +56,33 @@ class Saver:
     def _folder(self) -> Path:
         return self._checkpoints / f"rank_{self._backend.rank}"
 
+    def _folders(self) -> Iterator[Path]:
+        """The ranks' folders that are this rank's to look after."""
+        for folder in sorted(self._checkpoints.glob("rank_[0-9]*")):
+            if _rank_of(folder) % self._backend.world_size == self._backend.rank:
+                yield folder
+
     def _set(self, step: int) -> ShardSet:
         return ShardSet.read(ShardSet.path(self._checkpoints, step))
+
+    def _check_finite(self, step: int) -> None:
+        if names := non_finite(self._context.cell):
+            raise TrainingError(
+                f"step {step}: {len(names)} parameters or optimizer states of rank {self._backend.rank} hold NaN or "
+                f"infinity, the first is {names[0]}; expected finite numbers: no shard set of this step is saved, and "
+                "the ones before are kept. Lower learning_rate, and start a new run"
+            )
 
     def _write(self, path: Path) -> SliceFile:
         """Write this rank's file, durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        integrated = self._settings.integrated_save
-        content = self._backend.integrated(self._cell) if integrated else self._cell
-        save_checkpoint(content, str(path), integrated_save=integrated, format=self._settings.format)
+        save_checkpoint(
+            self._content(),
+            str(path),
+            integrated_save=self._config.integrated_save,
+            format=self._config.checkpoint_format,
+            **({"remove_redundancy": True} if self._config.remove_redundancy else {}),
+        )
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -80,25 +90,58 @@ class Saver:
         name = path.relative_to(self._checkpoints).as_posix()
         return SliceFile(self._backend.rank, name, path.stat().st_size, file_digest(path))
 
+    def _content(self) -> Any:
+        """What `save_checkpoint` takes: everything whole, this rank's slices, or those that it alone saves."""
+        if self._config.integrated_save:
+            return self._backend.integrated(self._context.cell)
+        if not self._config.remove_redundancy:
+            return self._context.cell
+        parameters: list[Parameter] = list(self._context.cell.get_parameters())
+        sizes = {parameter.name: parameter.nbytes for parameter in parameters}
+        names = saved_by(self._backend.rank, sizes, self._backend.layouts)
+        return [{"name": each.name, "data": each} for each in parameters if each.name in names]
+
     def _commit(self, step: int, epoch: int) -> None:
         world_size = self._backend.world_size
-        ShardSet(
+        shard_set = ShardSet(
             world_size=world_size,
             step=step,
             epoch=epoch,
-            strategy_digest=self._identity.strategy_digest,
-            configuration_digest=self._identity.configuration_digest,
-            integrated=self._settings.integrated_save,
-            slices=self._receipts.collect(step, world_size),
-        ).write(self._checkpoints)
-        self._receipts.discard(step)
+            strategy_digest=self._context.provenance.strategy_digest,
+            configuration_digest=self._context.provenance.configuration_digest,
+            integrated=self._config.integrated_save,
+            slices=self._context.receipts.collect(step, world_size),
+        )
+        self._context.provenance.write(self._context.run, self._context.run.strategy_file(self._config))
+        shard_set.write(self._checkpoints)
+        self._context.receipts.discard(step)
         self._prune()
 
     def _prune(self) -> None:
         """Keep the newest sets; of the others, the manifest goes first."""
-        for step in ShardSet.steps(self._checkpoints)[: -self._keep]:
+        for step in ShardSet.steps(self._checkpoints)[: -self._config.keep_checkpoint_max]:
             superfluous = self._set(step)
             ShardSet.path(self._checkpoints, step).unlink()
             atomic.sync_directory(self._checkpoints)
             for item in superfluous.slices:
-                (self._checkpoints / item.path).unlink(missing_ok=True)
+                file = self._checkpoints / item.path
+                file.unlink(missing_ok=True)
+                self._remove_if_superseded(file.parent)
+
+    def _remove_if_superseded(self, folder: Path) -> None:
+        """Remove an empty folder of a rank that this world hasn't got."""
+        if _rank_of(folder) >= self._backend.world_size and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _rank_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("rank_"))
+
+
+def non_finite(cell: Any) -> list[str]:
+    """The names of `cell`'s parameters and states, in their order, that hold NaN or infinity on this rank."""
+    return [
+        parameter.name
+        for parameter in cell.get_parameters()
+        if not np.isfinite(array := parameter.asnumpy()).all() and array.dtype.kind == "f"
+    ]

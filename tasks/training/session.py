@@ -7,43 +7,42 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from blake3 import blake3
 from mindspore import Tensor
 
-from tasks import atomic, command_line, model_store
-from tasks.checkpoint.shard_set import ShardSet, file_digest
+from tasks import atomic, command_line
+from tasks.checkpoint.shard_set import ShardSet
 from tasks.config import RunConfig
-from tasks.errors import ConfigError
+from tasks.errors import Stopped
 from tasks.networks.cells import build
 from tasks.networks.train_spec import Network, TrainSpec
 from tasks.parallel.backend import SingleDevice
 from tasks.run_directory import RunDirectory
+from tasks.termination import StopRequest
 from tasks.training.batches import Batches, as_taken
+from tasks.training.compatibility import decisive
+from tasks.training.context import TrainingContext
+from tasks.training.health import Health
 from tasks.training.loop import Loop
 from tasks.training.metrics import Metrics
 from tasks.training.phases import Phases
+from tasks.training.provenance import Provenance
 from tasks.training.receipts import Receipts
 from tasks.training.reference import SAMPLES, logits_of, save_reference
-from tasks.training.resuming import resume, warm_start
-from tasks.training.saving import Identity, Saver
+from tasks.training.saving import Saver
+from tasks.training.starting import start
+from tasks.training.status import Status
 from tasks.training.steps import train_step
-
-_EQUAL_TO_RESUME = (
-    "network",
-    "device_target",
-    "batch_size",
-    "optimizer",
-    "learning_rate",
-    "momentum",
-    "seed",
-    "start_from",
-)
+from tasks.training.stopping import Stopping
+from tasks.training.waiting import Waiting
 
 
 def run_rank(
     run: RunDirectory, config: RunConfig, spec: TrainSpec, backend: SingleDevice, phases: Phases
 ) -> Mapping[str, Any] | None:
-    """Train as `config` says, on from the newest shard set if there is one; rank 0 returns the result."""
+    """Train as `config` says, on from the newest shard set if there is one; rank 0 returns the result.
+
+    Raises `Stopped` where SIGTERM came and a shard set was saved, when no rank needs another any more.
+    """
     with phases.measure("cluster"):
         backend.start()
     with phases.measure("build"):
@@ -52,50 +51,77 @@ def run_rank(
         step_cell = train_step(cell, config)
     with phases.measure("compile"):
         backend.compile(step_cell, *(Tensor(array) for array in batches.at(0)))
+    context = TrainingContext(
+        run=run,
+        config=config,
+        backend=backend,
+        cell=step_cell,
+        receipts=Receipts(run.checkpoints),
+        provenance=_provenance(run, config, spec.network, backend),
+    )
     with phases.measure("start_barrier"):
+        if backend.rank == 0:
+            context.receipts.clear()
         backend.barrier()
-    with phases.measure("resume"):
-        saver, first = _start(run, config, spec.network, backend, step_cell)
-    last = config.epochs * batches.steps_per_epoch
-    with Metrics(run.metrics_file if backend.rank == 0 else None, first) as metrics:
-        Loop(step_cell, batches, metrics, saver, phases).run(first, last, config.save_checkpoint_steps)
+    begin, loss = _train(context, batches, phases)
     with phases.measure("reference"):
         samples, labels = (as_taken(part[:SAMPLES]) for part in spec.dataset.load(run.dataset_file, "test"))
         logits = logits_of(cell, samples, config.batch_size)
     with phases.measure("end_barrier"):
-        Receipts(run.checkpoints).leave_together(backend.rank, backend.world_size)
+        context.receipts.leave_together(backend.rank, backend.world_size)
     if backend.rank > 0:
         return None
     save_reference(run.reference_logits_file, samples, labels, logits)
-    record = {"phases": phases.seconds, "resumed_from": first, "steps": last - first, "world_size": config.world_size}
-    atomic.write_text(run.train_file, json.dumps(record, indent=1) + "\n")
-    return _result(run, config, metrics.loss)
+    _record(context, phases, begin)
+    return _result(run, config, loss)
 
 
-def _start(
-    run: RunDirectory, config: RunConfig, network: Network, backend: SingleDevice, step_cell: Any
-) -> tuple[Saver, int]:
-    """What saves, and the step that training starts from, whose weights and states `step_cell` then has."""
+def _provenance(run: RunDirectory, config: RunConfig, network: Network, backend: SingleDevice) -> Provenance:
     strategy_file = run.path / ".strategy" / f"rank_{backend.rank}" / config.strategy_save_file
     backend.write_strategy(network, strategy_file)
-    identity = Identity(file_digest(strategy_file), _configuration_digest(run, config))
-    saver = Saver(run.checkpoints, config, backend, step_cell, identity)
-    first = resume(run.checkpoints, step_cell, backend, identity)
-    if first:
-        print(f"resumed from shard set {first}", flush=True)
-    elif config.start_from == "current":
-        _start_from_current(config, step_cell, backend)
-    saver.discard_incomplete()
-    if backend.rank == 0:
-        atomic.write_bytes(run.strategy_file(config), strategy_file.read_bytes())
-    backend.barrier()  # nobody's receipts are left over when rank 0 first counts them
-    return saver, first
+    return Provenance(strategy_file.read_bytes(), decisive(config, network.parameters(), run.dataset_digest()))
 
 
-def _configuration_digest(run: RunDirectory, config: RunConfig) -> str:
-    """A digest of whatever decides the weights of a step, besides the strategy."""
-    parts = config.model_dump(mode="json", include=set(_EQUAL_TO_RESUME)) | {"dataset": run.dataset_digest()}
-    return blake3(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[int, float | None]:
+    """Take all steps that are left; the step that training went on from, and the last one's loss."""
+    run, config, backend = context.run, context.config, context.backend
+    last = config.epochs * batches.steps_per_epoch
+    with phases.measure("resume"):
+        begin = start(context, command_line.home_from(os.environ), last)
+        saver = Saver(context)
+        saver.discard_incomplete()
+        backend.barrier()  # nobody looks for what is incomplete while another saves
+    metrics_file = run.metrics_file if backend.rank == 0 else None
+    waiting, on_cpu = Waiting(), config.device_target == "CPU"
+    with StopRequest() as request, Metrics(metrics_file, begin.step, begin.run.metrics_file) as metrics:
+        loop = Loop(
+            cell=context.cell,
+            batches=batches,
+            saver=saver,
+            metrics=metrics,
+            health=Health(context.cell, backend.rank, config.loss_spike_factor),
+            status=Status(run.rank_status(backend.rank), backend.rank, begin.step, waiting if on_cpu else None),
+            stopping=Stopping(backend, request, begin.step),
+            waiting=waiting,
+            phases=phases,
+        )
+        try:
+            loop.run(begin.step, last, config.save_checkpoint_steps)
+        except Stopped:
+            context.receipts.leave_together(backend.rank, backend.world_size)
+            raise
+    return begin.step, metrics.loss
+
+
+def _record(context: TrainingContext, phases: Phases, begin: int) -> None:
+    """Leave where the time went."""
+    record = {
+        "phases": phases.seconds,
+        "resumed_from": begin,
+        "steps": ShardSet.steps(context.run.checkpoints)[-1] - begin,
+        "world_size": context.config.world_size,
+    }
+    atomic.write_text(context.run.train_file, json.dumps(record, indent=1) + "\n")
 
 
 def _result(run: RunDirectory, config: RunConfig, loss: float | None) -> Mapping[str, Any]:
@@ -109,15 +135,3 @@ def _result(run: RunDirectory, config: RunConfig, loss: float | None) -> Mapping
         "strategy_digest": newest.strategy_digest,
         "loss": loss,
     }
-
-
-def _start_from_current(config: RunConfig, step_cell: Any, backend: SingleDevice) -> None:
-    """Load the weights of the model store's current version; optimizer states start anew."""
-    version = model_store.current(command_line.home_from(os.environ), config.model_name)
-    if version is None:
-        raise ConfigError(
-            f"start_from is 'current', but the model store has no version of {config.model_name} yet; "
-            "train from 'scratch' first, or correct model_name"
-        )
-    warm_start(version.model_file, step_cell.network, backend)
-    print(f"started from version {version.version} of {config.model_name}", flush=True)

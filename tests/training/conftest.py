@@ -36,6 +36,18 @@ def new_run(home):
 
 
 @pytest.fixture(scope="session")
+def reconfigure():
+    """A function: other `parameters` for the next try of a run, beside the small defaults and its optimizer's."""
+
+    def write(run: RunDirectory, **parameters: Any) -> None:
+        known = run.read_config().model_dump()
+        kept = {name: known[name] for name in ("world_size", "optimizer", "learning_rate")}
+        run.write_config(RunConfig(**(SMALL | kept | parameters)))
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def adam(new_run, home):
     """A whole run on 8 ranks: its directory, result and output."""
     run = new_run("adam")

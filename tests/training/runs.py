@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.checkpoint.checkpoint_file import read_checkpoint
+from tasks.checkpoint.layout import replicated
 from tasks.checkpoint.shard_set import ShardSet
 from tasks.checkpoint.strategy import read_strategy
 
@@ -39,24 +40,32 @@ def train(run, home):
     return json.loads(output.splitlines()[-1]), output
 
 
-def fail(run, home):
-    """Train, and fail; what was printed."""
-    process = start(run, home)
-    output, errors = process.communicate(timeout=280)
-    assert process.returncode != 0, output
-    return output + errors
-
-
 def kill_a_rank_after_the_first_shard_set(run, home):
-    """Start training, end its last rank by SIGKILL once a shard set is complete, and wait for the rest."""
-    process = start(run, home)
+    """Start training, end its last rank by SIGKILL once it has saved a shard set, and wait for the rest."""
+    process = start_and_wait_for_a_shard_set(run, home)
     rank = run.read_config().world_size - 1
-    while process.poll() is None and not ShardSet.steps(run.checkpoints):
-        time.sleep(0.005)
     started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
     os.kill(started["pid"], signal.SIGKILL)
     process.communicate(timeout=120)
     assert process.returncode != 0
+
+
+def stop_after_the_first_shard_set(run, home):
+    """Start training, tell it to stop as Airflow does once it has saved a shard set; what was printed."""
+    process = start_and_wait_for_a_shard_set(run, home)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return output + errors
+
+
+def start_and_wait_for_a_shard_set(run, home):
+    """Start training; returns when it has saved a shard set that was not there before."""
+    before = ShardSet.steps(run.checkpoints)
+    process = start(run, home)
+    while process.poll() is None and ShardSet.steps(run.checkpoints) == before:
+        time.sleep(0.005)
+    return process
 
 
 def slices(run, step):
@@ -69,27 +78,15 @@ def slices(run, step):
 def whole(run, step):
     """Every parameter and optimizer state of a shard set, assembled by the strategy file."""
     layouts = read_strategy(run.strategy_file(run.read_config())).layouts
-    ranks = slices(run, step)
-    tensors = {}
-    for name, part in ranks[0].items():
-        if name not in layouts:
-            tensors[name] = part
-            continue
-        shape = layouts[name].full_shape(part.shape)
-        tensors[name] = np.full(shape, np.nan, part.dtype)
-        for rank, held in enumerate(ranks):
-            tensors[name][layouts[name].slice_of(rank, shape)] = held[name]
+    tensors, ranks = {}, slices(run, step)
+    for rank, held in enumerate(ranks):
+        for name, part in held.items():
+            layout = layouts.get(name, replicated(len(ranks), part.ndim))
+            shape = layout.full_shape(part.shape)
+            tensors.setdefault(name, np.full(shape, np.nan, part.dtype))[layout.slice_of(rank, shape)] = part
     return tensors
 
 
 def losses(run):
     records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     return [(record["step"], record["loss"]) for record in records if "step" in record]
-
-
-def assert_same_bits(run, other, step):
-    """Every rank holds the same tensors at `step`, to the bit."""
-    for found, expected in zip(slices(run, step), slices(other, step), strict=True):
-        assert set(found) == set(expected)
-        for name in expected:
-            assert found[name].tobytes() == expected[name].tobytes(), name

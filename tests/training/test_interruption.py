@@ -1,71 +1,136 @@
-"""Runs that end early, or are started again: what they go on from, and what they refuse."""
+"""Whole runs that end early and go on: after a rank's SIGKILL, after SIGTERM, on other ranks, in other formats."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
-from tasks.checkpoint.checkpoint_file import read_checkpoint
-from tasks.checkpoint.shard_set import ShardSet, file_digest
-from tasks.config import RunConfig
-from tasks.model_store import ModelStore
-from tasks.networks.initial import uniform_slice
-from tasks.run_directory import Home
-from tasks.version_folder import Candidate
+from tasks.checkpoint.safetensors_file import index_safetensors
+from tasks.checkpoint.shard_set import ShardSet
+from tasks.run_directory import RunDirectory
 from tests.training.runs import (
     LAST,
-    SMALL,
-    STEPS_PER_EPOCH,
-    assert_same_bits,
-    fail,
     kill_a_rank_after_the_first_shard_set,
     losses,
     slices,
+    stop_after_the_first_shard_set,
     train,
     whole,
 )
 
 MOMENTUM_ON_4 = {"world_size": 4, "optimizer": "Momentum", "learning_rate": 0.01}
-SGD_ON_1 = {"world_size": 1, "optimizer": "SGD", "learning_rate": 0.05, "epochs": 12}
 
 
-def check_interrupted(uninterrupted, run, home, last=LAST):
-    """Kill `run` in the middle and retry it: it ends with the bits of `uninterrupted`."""
+def steps_saved(run) -> list[int]:
+    return ShardSet.steps(run.checkpoints)
+
+
+def resumed_from(run) -> int:
+    found: int = json.loads(run.train_file.read_text())["resumed_from"]
+    return found
+
+
+def test_a_killed_and_retried_run_ends_with_the_same_bits_and_losses(momentum, new_run, reconfigure, home):
+    run = new_run("momentum_killed", **MOMENTUM_ON_4)
     kill_a_rank_after_the_first_shard_set(run, home)
-    assert last not in ShardSet.steps(run.checkpoints), "it was killed too late to show anything"
+    saved = steps_saved(run)[-1]
+    assert saved < LAST, "it was killed too late to show anything"
+    reconfigure(run, checkpoint_format="safetensors", remove_redundancy=True)
     _, output = train(run, home)
-    resumed_from = json.loads(run.train_file.read_text())["resumed_from"]
-    assert resumed_from >= SMALL["save_checkpoint_steps"]
-    assert f"resumed from shard set {resumed_from}" in output
-    assert_same_bits(run, uninterrupted, last)
-    assert losses(run) == losses(uninterrupted)
+    assert f"resumed from shard set {resumed_from(run)}\n" in output
+    assert resumed_from(run) >= saved
+    assert losses(run) == losses(momentum[0])
+    expected = whole(momentum[0], LAST)
+    for name, array in whole(run, LAST).items():
+        assert array.tobytes() == expected[name].tobytes(), name
+    check_without_redundancy(run)
 
 
-def test_adam_on_8_ranks_killed_and_retried_ends_with_the_same_bits(adam, new_run, home):
-    check_interrupted(adam[0], new_run("adam_killed"), home)
+def check_without_redundancy(run):
+    """Each slice of the last shard set was saved by one rank, whose file says so."""
+    shard_set = ShardSet.read(ShardSet.path(run.checkpoints, LAST))
+    assert all(index_safetensors(run.checkpoints / item.path).removes_redundancy for item in shard_set.slices)
+    held = slices(run, LAST)
+    assert sum("layer2.weight" in tensors for tensors in held) == 1, "it is replicated"
+    assert sum("layer3.weight" in tensors for tensors in held) == 2, "it is cut in two"
+    assert all("global_step" in tensors for tensors in held)
 
 
-def test_momentum_on_4_ranks_killed_and_retried_ends_with_the_same_bits(momentum, new_run, home):
-    check_interrupted(momentum[0], new_run("momentum_killed", **MOMENTUM_ON_4), home)
+@dataclass
+class Stage:
+    """What one try of the run on 8, then 4, then 8 ranks left, as it was before the next."""
+
+    run: RunDirectory
+    saved: int
+    losses: list[tuple[int, float]]
+    logs: list[str]
+    tensors: list[dict[str, np.ndarray]]
 
 
-def test_sgd_on_1_rank_killed_and_retried_ends_with_the_same_bits(new_run, home):
-    uninterrupted = new_run("sgd", **SGD_ON_1)
-    train(uninterrupted, home)
-    check_interrupted(uninterrupted, new_run("sgd_killed", **SGD_ON_1), home, last=12 * STEPS_PER_EPOCH)
+def stage_of(run, world_size: int) -> Stage:
+    saved = ShardSet.steps(run.checkpoints)[-1]
+    logs = [run.rank_log(rank).read_text() for rank in range(world_size)]
+    return Stage(run, saved, losses(run), logs, slices(run, saved))
 
 
-def test_integrated_save_leaves_the_whole_model_with_every_rank_and_resumes(momentum, new_run, home):
-    run = new_run("integrated", **MOMENTUM_ON_4, epochs=1, integrated_save=True, checkpoint_format="safetensors")
-    train(run, home)
-    assert ShardSet.read(ShardSet.path(run.checkpoints, STEPS_PER_EPOCH)).integrated
-    ranks = slices(run, STEPS_PER_EPOCH)
-    assert ranks[0]["layer1.weight"].shape == (784, 512)
-    contents = [{name: array.tobytes() for name, array in held.items()} for held in ranks]
+@pytest.fixture(scope="module")
+def stopped(new_run, home):
+    """On 8 ranks, stopped by SIGTERM after the first shard set."""
+    run = new_run("elastic", save_checkpoint_steps=1)
+    stop_after_the_first_shard_set(run, home)
+    return stage_of(run, 8)
+
+
+@pytest.fixture(scope="module")
+def on_fewer(stopped, reconfigure, home):
+    """Then on 4 ranks, which save whole models, ended by SIGKILL."""
+    reconfigure(stopped.run, world_size=4, save_checkpoint_steps=2, integrated_save=True)
+    kill_a_rank_after_the_first_shard_set(stopped.run, home)
+    return stage_of(stopped.run, 4)
+
+
+@pytest.fixture(scope="module")
+def on_more(on_fewer, reconfigure, home):
+    """Then on 8 ranks, to the end."""
+    reconfigure(on_fewer.run, world_size=8, keep_checkpoint_max=1)
+    train(on_fewer.run, home)
+    return stage_of(on_fewer.run, 8)
+
+
+def test_sigterm_saves_the_step_that_all_ranks_have_reached(stopped):
+    assert stopped.saved < LAST, "it was stopped too late to show anything"
+    assert stopped.losses[-1][0] == stopped.saved, "no step is lost"
+    assert all(f"left after step {stopped.saved} of {LAST}" in log for log in stopped.logs)
+    assert len(stopped.tensors) == 8
+
+
+def test_training_goes_on_with_fewer_ranks(stopped, on_fewer):
+    assert f"resumed from shard set {stopped.saved}, resharded: 8 ranks saved it, 4 go on" in on_fewer.logs[0]
+    assert stopped.saved < on_fewer.saved < LAST
+    assert len(on_fewer.tensors) == 4
+
+
+def test_integrated_save_leaves_the_same_whole_model_with_every_rank(on_fewer):
+    assert on_fewer.tensors[0]["layer1.weight"].shape == (784, 512)
+    contents = [{name: array.tobytes() for name, array in held.items()} for held in on_fewer.tensors]
     assert all(content == contents[0] for content in contents)
-    run.write_config(RunConfig(**(SMALL | MOMENTUM_ON_4)))
-    train(run, home)
-    assert json.loads(run.train_file.read_text())["resumed_from"] == STEPS_PER_EPOCH
-    assert_same_bits(run, momentum[0], LAST)
+
+
+def test_training_goes_on_with_more_ranks_as_if_it_had_never_been_interrupted(on_fewer, on_more, adam):
+    assert f"resumed from shard set {on_fewer.saved}, resharded: 4 ranks saved it, 8 go on" in on_more.logs[0]
+    check_continuous(on_more.run, adam[0])
+
+
+def check_continuous(run, uninterrupted):
+    """The loss curve and the end, optimizer states included, are those of a run that was never interrupted."""
+    found, expected = losses(run), losses(uninterrupted)
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=1e-4)
+    ends = whole(run, LAST), whole(uninterrupted, LAST)
+    assert set(ends[0]) == set(ends[1])
+    for name, array in ends[1].items():
+        np.testing.assert_allclose(ends[0][name], array, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_a_finished_run_started_again_changes_nothing(momentum, home):
@@ -76,30 +141,3 @@ def test_a_finished_run_started_again_changes_nothing(momentum, home):
     assert again == first
     assert {path: path.read_bytes() for path in run.checkpoints.rglob("*") if path.is_file()} == before
     np.testing.assert_array_equal(np.load(run.reference_logits_file)["logits"], logits)
-
-
-def test_a_changed_configuration_is_refused_and_nothing_is_touched(new_run, home):
-    run = new_run("changed", world_size=1, epochs=1)
-    train(run, home)
-    strategy = run.strategy_file(run.read_config()).read_bytes()
-    run.write_config(RunConfig(**(SMALL | {"world_size": 1, "epochs": 1, "optimizer": "SGD"})))
-    assert "was saved with other operator strategies or another optimizer" in fail(run, home)
-    assert run.strategy_file(run.read_config()).read_bytes() == strategy
-
-
-def test_starting_from_the_current_model_takes_its_weights(new_run, home):
-    assert "has no version of mnist-mlp" in fail(new_run("nothing_yet", world_size=1, start_from="current"), home)
-    run = new_run("first", world_size=1, epochs=1)
-    train(run, home)
-    file = run.checkpoints / ShardSet.read(ShardSet.path(run.checkpoints, STEPS_PER_EPOCH)).slices[0].path
-    candidate = Candidate(
-        "first", file, file_digest(file), metric="accuracy", value=0.9, step=STEPS_PER_EPOCH, documents={}
-    )
-    ModelStore(Home(home), "mnist-mlp").add(candidate)
-    follower = new_run("second", world_size=4, start_from="current", learning_rate=1e-9, epochs=1)
-    _, output = train(follower, home)
-    assert "started from version 1 of mnist-mlp" in output
-    promoted, found = read_checkpoint(file)["layer1.weight"], whole(follower, STEPS_PER_EPOCH)["layer1.weight"]
-    np.testing.assert_allclose(found, promoted, atol=1e-6)
-    scratch = uniform_slice("layer1.weight", (784, 512), (slice(0, 784), slice(0, 512)), fan_in=784, seed=1)
-    assert np.abs(promoted - scratch).max() > 1e-3

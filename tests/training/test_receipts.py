@@ -30,13 +30,28 @@ def test_ranks_that_never_save_are_named(tmp_path):
         receipts.collect(5, world_size=3)
 
 
-def test_what_an_earlier_try_left_is_discarded_rank_by_rank(tmp_path):
-    Receipts(tmp_path).leave(5, slices(0))
-    Receipts(tmp_path).leave(5, slices(1))
+def test_what_an_earlier_try_left_counts_for_nothing(tmp_path):
+    for rank in range(2):
+        Receipts(tmp_path).leave(5, slices(rank))
     receipts = Receipts(tmp_path, patience_seconds=0.05)
-    receipts.discard_of(1)
+    receipts.clear()
+    receipts.leave(5, slices(0))
     with pytest.raises(TrainingError, match=r"ranks \[1\] left none"):
         receipts.collect(5, world_size=2)
+
+
+def test_all_ranks_learn_the_same_of_each_other(tmp_path):
+    found = {}
+
+    def exchange(rank: int) -> None:
+        found[rank] = Receipts(tmp_path, patience_seconds=5).exchange("verified", rank, 3, [f"of rank {rank}"])
+
+    threads = [threading.Thread(target=exchange, args=(rank,)) for rank in (2, 0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {rank: [["of rank 0"], ["of rank 1"], ["of rank 2"]] for rank in range(3)}
 
 
 def test_receipts_are_of_one_step(tmp_path):

@@ -1,0 +1,28 @@
+"""A run that goes on from a shard set ends with the bits of one that was never interrupted, whatever the optimizer."""
+
+import pytest
+
+from tasks.run_directory import Home
+from tasks.training.starting import start
+from tests.training.in_process import assert_same_values, new_context, save, take_step, values
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"optimizer": "SGD", "learning_rate": 0.05},
+        {"optimizer": "Momentum", "learning_rate": 0.01, "momentum": 0.8, "checkpoint_format": "safetensors"},
+        {"optimizer": "Adam"},
+    ],
+    ids=lambda parameters: parameters["optimizer"],
+)
+def test_steps_after_resuming_are_those_that_would_have_been(tmp_path, parameters):
+    uninterrupted = new_context(tmp_path, **parameters)
+    for step in range(2):
+        take_step(uninterrupted, step)
+    save(uninterrupted, 2)
+    expected = [take_step(uninterrupted, step) for step in range(2, 5)]
+    resumed = new_context(tmp_path, seed=7, **parameters)
+    assert start(resumed, Home(tmp_path), last=5).step == 2
+    assert [take_step(resumed, step) for step in range(2, 5)] == expected
+    assert_same_values(resumed, values(uninterrupted))
