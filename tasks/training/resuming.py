@@ -69,4 +69,5 @@ def _assign(parameter: Any, array: NDArray[Any], where: Path) -> None:
             f"{where}: {parameter.name} is {array.dtype} {list(array.shape)}, expected {current.dtype} "
             f"{list(current.shape)}; was it saved with other strategies or by another network?"
         )
-    parameter.set_data(Tensor(np.ascontiguousarray(array)))
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)  # a scalar would come out of it as [1]
+    parameter.set_data(Tensor(contiguous))

@@ -62,7 +62,7 @@ def assert_same_values(context: TrainingContext, expected: dict[str, np.ndarray]
     found = values(context)
     assert set(found) == set(expected)
     for name, value in found.items():
-        assert value.tobytes() == expected[name].tobytes(), name
+        assert (value.shape, value.tobytes()) == (expected[name].shape, expected[name].tobytes()), name
 
 
 def damage(file: Path) -> None:

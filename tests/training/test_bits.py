@@ -23,6 +23,10 @@ def test_steps_after_resuming_are_those_that_would_have_been(tmp_path, parameter
     save(uninterrupted, 2)
     expected = [take_step(uninterrupted, step) for step in range(2, 5)]
     resumed = new_context(tmp_path, seed=7, **parameters)
-    assert start(resumed, Home(tmp_path), last=5).step == 2
+    assert start(resumed, Home(tmp_path), last=9).step == 2
     assert [take_step(resumed, step) for step in range(2, 5)] == expected
     assert_same_values(resumed, values(uninterrupted))
+    save(resumed, 5)
+    resumed_again = new_context(tmp_path, seed=7, **parameters)
+    assert start(resumed_again, Home(tmp_path), last=9).step == 5
+    assert_same_values(resumed_again, values(uninterrupted))
