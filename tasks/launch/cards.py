@@ -38,6 +38,11 @@ def check(
     """Raise unless this host shows at least `world_size` cards of the kind `device_target`; the CPU needs none."""
     if device_target == "CPU":
         return
+    if device_target == "Ascend" and environment.get("RANK_TABLE_FILE"):
+        raise LaunchError(
+            f"RANK_TABLE_FILE={environment['RANK_TABLE_FILE']} is set, which MindSpore doesn't take together with "
+            "mpirun: unset it; several hosts are named by the parameter hostfile"
+        )
     kind = KINDS[device_target]
     present = sum(1 for file in devices.iterdir() if kind.device_file.fullmatch(file.name))
     if present == 0:

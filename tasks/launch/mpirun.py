@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +118,16 @@ def _version(path: Path) -> tuple[int, int]:
         said = (shown.stdout + shown.stderr).strip().partition("\n")[0] or f"nothing, exit code {shown.returncode}"
         raise LaunchError(f"{path}: expected Open MPI 4.1 or newer, found {said!r}; set SHARDLINE_MPIRUN to another")
     return version
+
+
+@contextmanager
+def session_folder() -> Iterator[dict[str, str]]:
+    """A new folder for what an mpirun keeps about its session, as the variables that tell it; removed afterwards.
+
+    A killed mpirun leaves its session in /tmp, where a later one of the same process id fails over it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as folder:
+        yield {"OMPI_MCA_orte_local_tmpdir_base": folder, "PRTE_MCA_prte_local_tmpdir_base": folder}  # of 4.1; of 5
 
 
 def without_outer_run(environment: Mapping[str, str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from tasks.launch import logs, parent_death, preflight
 from tasks.launch.host_check import MARK, NONCE, Finding, Request, software
 from tasks.launch.hosts import Host, hosts_of, is_this_host
 from tasks.launch.interruption import Interruption
-from tasks.launch.mpirun import Mpirun, find, without_outer_run
+from tasks.launch.mpirun import Mpirun, find, session_folder, without_outer_run
 from tasks.run_directory import RunDirectory
 
 _TIMEOUT_S = 90.0
@@ -51,6 +51,8 @@ class ThisHost:
         Raises `LaunchError` or `ConfigError`.
         """
         preflight.check_host(self.config.device_target, self.world_size, memory_a_rank, self.environment)
+        if self.world_size > (cores := len(os.sched_getaffinity(0))):
+            say(f"{self.world_size} ranks share the {cores} cores of this host that the launch may use")
         return preflight.MASTER_ADDRESS, str(preflight.master_port(self.config.master_port))
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
@@ -101,7 +103,7 @@ class SeveralHosts(ThisHost):
         return find(self.environment)
 
     def _ask(self, memory_a_rank: int, interruption: Interruption, *, only_end: bool = False) -> list[Finding]:
-        with _nonce(self.directory) as (folder, nonce):
+        with _nonce(self.directory) as (folder, nonce), session_folder() as session:
             request = Request(
                 str(self.directory.path),
                 str(folder),
@@ -115,7 +117,7 @@ class SeveralHosts(ThisHost):
                 only_end,
             )
             program = [sys.executable, "-m", _MODULE, json.dumps(asdict(request))]
-            environment, output = without_outer_run(self.environment), folder / "mpirun"
+            environment, output = without_outer_run(self.environment) | session, folder / "mpirun"
             command = self._launcher().command_on_hosts(
                 self.hosts, folder / "hosts", program, environment, one_a_host=True
             )

@@ -30,7 +30,7 @@ from tasks.errors import LaunchError
 from tasks.launch import cards, diagnosis, logs, preflight
 from tasks.launch.interruption import Interruption
 from tasks.launch.job import Job, Outcome
-from tasks.launch.mpirun import without_outer_run
+from tasks.launch.mpirun import session_folder, without_outer_run
 from tasks.launch.processes import LaunchProcesses
 from tasks.launch.sites import ThisHost, say, site_of
 from tasks.run_directory import RunDirectory
@@ -51,9 +51,9 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
         _end_leftovers(directory)
         preflight.check(module, config, directory)
         site = site_of(config, 1 if module in _SINGLE_DEVICE else config.world_size, directory, environment)
-        with _cards(site, directory, interruption) as lease:
+        with _cards(site, directory, interruption) as lease, session_folder() as session:
             master = site.check(preflight.memory_a_rank(module, config), interruption)
-            outcome = _prepare(module, directory, site, lease, master).run(interruption, lock)
+            outcome = _prepare(module, directory, site, lease, session | _meeting(*master)).run(interruption, lock)
             if outcome.launch.unfinished():
                 site.end_processes()
             return _result(outcome, interruption, directory)
@@ -74,8 +74,12 @@ def _end_leftovers(directory: RunDirectory) -> None:
         say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
 
 
-def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease, master: tuple[str, str]) -> Job:
-    """Set the logs of an earlier try aside, and put the command together."""
+def _meeting(address: str, port: str) -> dict[str, str]:
+    return {"SHARDLINE_MASTER_ADDRESS": address, "SHARDLINE_MASTER_PORT": port}
+
+
+def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease, variables: dict[str, str]) -> Job:
+    """Set the logs of an earlier try aside, and put the command together; mpirun gets `variables`, too."""
     processes = LaunchProcesses(directory.path)
     folder = directory.path / "log_output" / _SINGLE_DEVICE.get(module, "1")
     if earlier := logs.set_aside(folder):
@@ -86,7 +90,7 @@ def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease,
         | processes.environment
         | lease.environment
         | cards.selection(site.config.device_target, lease.cards, site.ranks_here, site.environment)
-        | {"SHARDLINE_MASTER_ADDRESS": master[0], "SHARDLINE_MASTER_PORT": master[1]}
+        | variables
     )
     rank = [sys.executable, "-m", "tasks.launch.rank", "--logs", str(folder), module]
     return Job(

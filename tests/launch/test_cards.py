@@ -45,6 +45,12 @@ def test_more_ranks_than_visible_cards(devices, target, world_size, environment,
         cards.check(target, world_size, environment, devices)
 
 
+def test_a_rank_table_is_refused_beside_mpirun(devices):
+    with pytest.raises(LaunchError, match=r"RANK_TABLE_FILE=/etc/ranks\.json is set, .* unset it"):
+        cards.check("Ascend", 8, {"RANK_TABLE_FILE": "/etc/ranks.json"}, devices)
+    cards.check("GPU", 2, {"RANK_TABLE_FILE": "/etc/ranks.json"}, devices)
+
+
 @pytest.mark.parametrize(
     ("target", "leased", "ranks", "environment", "selected"),
     [

@@ -115,6 +115,18 @@ def test_the_death_of_mpirun_ends_the_ranks_and_is_named(each_mpirun, start):
     assert not launch.alive()
 
 
+def test_a_killed_mpirun_leaves_nothing_of_its_session(each_mpirun, start, tmp_path):
+    """A later mpirun that gets the same process id would fail over it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    launch = start("sleep 600", TMPDIR=str(folder))
+    launch.wait_for_ranks()
+    assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["mpirun"]
+    psutil.Process(launch.pid_of_mpirun()).kill()
+    launch.wait()
+    assert not list(folder.iterdir())
+
+
 def test_a_stopped_mpirun_does_not_keep_a_failed_run_alive(start):
     launch = start("sleep 600")
     launch.wait_for_ranks()

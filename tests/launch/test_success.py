@@ -1,6 +1,7 @@
 """What a launch promises when all goes well."""
 
 import json
+import os
 
 
 def test_the_last_line_is_rank_zeros_result(each_mpirun, start):
@@ -54,6 +55,16 @@ def test_a_launch_inside_a_rank_is_a_launch_of_its_own(each_mpirun, start):
     outer = {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "6", "PMIX_RANK": "5", "PMIX_NAMESPACE": "outer"}
     ended = start(**outer, OMPI_MCA_ess="singleton", PMIX_SERVER_URI41="outer;tcp4://127.0.0.1:1").wait()
     assert json.loads(ended.stdout.splitlines()[-1])["world_size"] == 4
+
+
+def test_more_ranks_than_cores_are_mentioned(start):
+    first = min(os.sched_getaffinity(0))
+    one_core = (
+        f"import os, subprocess, sys; os.sched_setaffinity(0, [{first}]); sys.exit(subprocess.call(sys.argv[1:]))"
+    )
+    ended = start(through=one_core).wait()
+    assert ended.exit_code == 0
+    assert "launch: 4 ranks share the 1 cores of this host" in ended.stderr
 
 
 def test_the_end_of_the_thread_that_started_a_launch_does_not_end_it(start):
