@@ -59,9 +59,7 @@ def test_a_launch_inside_a_rank_is_a_launch_of_its_own(each_mpirun, start):
 
 def test_more_ranks_than_cores_are_mentioned(start):
     core = min(os.sched_getaffinity(0))
-    one_core = (
-        f"import os, subprocess, sys; os.sched_setaffinity(0, [{first}]); sys.exit(subprocess.call(sys.argv[1:]))"
-    )
+    through = f"import os, subprocess, sys; os.sched_setaffinity(0, [{core}]); sys.exit(subprocess.call(sys.argv[1:]))"
     ended = start(through=through).wait()
     assert ended.exit_code == 0
     assert "launch: 4 ranks share the 1 cores of this host" in ended.stderr
