@@ -8,6 +8,7 @@
     src_checkpoints/provenance/  the strategies and the configuration that the shard sets were made with
     log_output/1/rank.N/stdout
     metrics.jsonl                every step's loss, every epoch's throughput
+    tensorboard/                 the same as TensorBoard's event files
     train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
     merged/                      the integrated checkpoint and merge.json, its proof
@@ -95,6 +96,10 @@ class RunDirectory:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def event_files(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def train_file(self) -> Path:

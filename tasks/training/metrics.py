@@ -15,9 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks import atomic
+
+if TYPE_CHECKING:
+    from tasks.training.event_files import EventFiles
 
 PRINT_EVERY_SECONDS = 5.0
 
@@ -39,16 +42,18 @@ class StepRecord:
     def samples_per_second(self) -> float:
         return round(self.samples / self.seconds, 1)
 
-    def to_json(self) -> str:
-        document = {
-            "step": self.step,
-            "epoch": self.epoch,
+    def numbers(self) -> dict[str, float]:
+        """What is known of what the step did, by the names of `metrics.jsonl`."""
+        known = {
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "gradient_norm": self.gradient_norm,
             "samples_per_second": self.samples_per_second,
         }
-        return json.dumps({name: value for name, value in document.items() if value is not None})
+        return {name: value for name, value in known.items() if value is not None}
+
+    def to_json(self) -> str:
+        return json.dumps({"step": self.step, "epoch": self.epoch, **self.numbers()})
 
     def __str__(self) -> str:
         norm = "" if self.gradient_norm is None else f", gradient norm {self.gradient_norm:.3g}"
@@ -60,13 +65,17 @@ class StepRecord:
 class Metrics:
     """Open for one training run from `step` on; what an earlier try recorded beyond `step` is dropped.
 
-    With `before`, another run's file, the records up to `step` are taken from there: the curve is whole.
+    With `before`, another run's file, the records up to `step` are taken from there: the curve is whole. `events` get
+    every step too, and are closed with the rest.
     """
 
-    def __init__(self, file: Path | None, step: int, before: Path | None = None) -> None:
+    def __init__(
+        self, file: Path | None, step: int, before: Path | None = None, events: EventFiles | None = None
+    ) -> None:
         self.loss = _keep_until(file, before or file, step) if file is not None else None
         """The last step's loss."""
         self._file = file.open("a", encoding="utf-8", buffering=1) if file is not None else None
+        self._events = events
         self._samples, self._since = 0, time.perf_counter()
         self._printed_at = -PRINT_EVERY_SECONDS
 
@@ -78,12 +87,16 @@ class Metrics:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        if self._events is not None:
+            self._events.close()
 
     def step(self, record: StepRecord, *, is_last: bool = False) -> None:
         """Record one step; the log gets a line for the first, every few seconds, and for the `is_last` of an epoch."""
         self.loss = record.loss
         self._samples += record.samples
         self._write(record.to_json())
+        if self._events is not None:
+            self._events.step(record)
         now = time.perf_counter()
         if is_last or now - self._printed_at >= PRINT_EVERY_SECONDS:
             self._printed_at = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindspore import Tensor
 
@@ -34,6 +34,9 @@ from tasks.training.status import Status
 from tasks.training.steps import train_step
 from tasks.training.stopping import Stopping
 from tasks.training.waiting import Waiting
+
+if TYPE_CHECKING:
+    from tasks.training.event_files import EventFiles
 
 
 def run_rank(
@@ -93,7 +96,8 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
         backend.barrier()  # nobody looks for what is incomplete while another saves
     metrics_file = run.metrics_file if backend.rank == 0 else None
     waiting, on_cpu = Waiting(), config.device_target == "CPU"
-    with StopRequest() as request, Metrics(metrics_file, begin.step, begin.run.metrics_file) as metrics:
+    events = _event_files(run, begin.step) if backend.rank == 0 else None
+    with StopRequest() as request, Metrics(metrics_file, begin.step, begin.run.metrics_file, events) as metrics:
         loop = Loop(
             cell=context.cell,
             batches=batches,
@@ -111,6 +115,12 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
             context.receipts.leave_together(backend.rank, backend.world_size)
             raise
     return begin.step, metrics.loss
+
+
+def _event_files(run: RunDirectory, step: int) -> EventFiles:
+    from tasks.training.event_files import EventFiles  # one rank needs it; the others start without
+
+    return EventFiles(run.event_files, step)
 
 
 def _record(context: TrainingContext, phases: Phases, begin: int) -> None:
