@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from tasks.checkpoint.execute import BLOCK_BYTES, Elements
 from tasks.checkpoint.plan import Copy, Plan, PlannedTensor
 from tasks.checkpoint.tensor_io import OpenCheckpoint
 from tasks.errors import LayoutError
+
+_TELLING_ELEMENTS = 4
 
 
 def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
@@ -39,13 +42,13 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
 
 
 def check_no_rank_is_anothers_copy(plan: Plan, digests: Mapping[int, str], files: Sequence[OpenCheckpoint]) -> None:
-    """`LayoutError` where ranks that hold different slices have equal files, and not merely constant ones."""
+    """`LayoutError` where ranks that hold different slices have equal files, and not by chance."""
     alike: dict[str, list[int]] = defaultdict(list)
     for rank, digest in sorted(digests.items()):
         alike[digest].append(rank)
     for ranks in alike.values():
         for tensor, rank, other in _different_slices(plan, ranks) if len(ranks) > 1 else ():
-            if not _is_constant(tensor, files[rank]):
+            if _tells_ranks_apart(tensor, files[rank]):
                 raise LayoutError(
                     f"{files[rank].index.path} (rank {rank}) and {files[other].index.path} (rank {other}) are equal, "
                     f"but the strategy gives these ranks different slices of {tensor.header.name}; was one copied over "
@@ -71,6 +74,12 @@ def _first_differing(copy: Copy, ranks: Sequence[int]) -> tuple[int, int] | None
         if not np.array_equal(places[other - copy.first_rank], places[among[0] - copy.first_rank]):
             return among[0], other
     return None
+
+
+def _tells_ranks_apart(tensor: PlannedTensor, file: OpenCheckpoint) -> bool:
+    """Whether no other slice has the values of this rank's by chance, as short ones, masks and counters may."""
+    header = file.index.schema.headers[file.index.schema.positions[tensor.header.name]]
+    return header.type.is_floating and prod(header.shape) >= _TELLING_ELEMENTS and not _is_constant(tensor, file)
 
 
 def _is_constant(tensor: PlannedTensor, file: OpenCheckpoint) -> bool:
