@@ -30,7 +30,8 @@ def environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",  # LocalExecutor starts this many processes
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        # Twenty runs triggered at once keep writers waiting for longer than SQLite's 5 seconds.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "GLOG_v": base.get("GLOG_v", "3"),  # MindSpore's log: errors only; its warnings fill screens
         "PYTHONPATH": str(PROJECT),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
