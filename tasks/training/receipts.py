@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.01
 class Receipts:
     """The receipts in one folder of checkpoints."""
 
-    def __init__(self, checkpoints: Path, patience_seconds: float = 300) -> None:
+    def __init__(self, checkpoints: Path, patience_seconds: float = 1800) -> None:
         self._folder = checkpoints / ".receipts"
         self._patience = patience_seconds
 

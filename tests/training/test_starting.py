@@ -1,6 +1,7 @@
 """Where a run begins: which shard set it takes, which it refuses, and whose weights it starts from otherwise."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from tasks.checkpoint.checkpoint_file import write_checkpoint
 from tasks.checkpoint.shard_set import ShardSet
 from tasks.errors import ConfigError, CorruptShard, LayoutError
-from tasks.run_directory import Home
+from tasks.run_directory import Home, RunDirectory
+from tasks.training.receipts import Receipts
 from tasks.training.starting import Start, start
 from tests.training.in_process import assert_same_values, damage, new_context, save, take_step, values
 
@@ -19,15 +21,23 @@ def begin(context, home=None) -> int:
     return start(context, Home(home or context.run.path), LAST).step
 
 
-@pytest.fixture
-def trained(tmp_path):
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
     """A run with the shard sets 9 and 10, and its values at each."""
-    context, found = new_context(tmp_path / "run"), {}
+    context, found = new_context(tmp_path_factory.mktemp("trained") / "run"), {}
     for step in (9, 10):
         take_step(context, step)
         save(context, step)
         found[step] = values(context)
-    return context, found
+    return context.run, found
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A copy of that run, to be damaged."""
+    run, found = trained_once
+    shutil.copytree(run.path, tmp_path / "run")
+    return RunDirectory(tmp_path / "run"), found
 
 
 def test_without_a_shard_set_training_starts_at_the_initial_values(tmp_path):
@@ -38,18 +48,18 @@ def test_without_a_shard_set_training_starts_at_the_initial_values(tmp_path):
 
 
 def test_the_numerically_newest_set_is_loaded_with_all_states(trained, capsys):
-    context, found = trained
+    run, found = trained
     assert np.abs(found[10]["moment1.layer1.weight"]).max() > 0
-    again = new_context(context.run.path, seed=3)
+    again = new_context(run.path, seed=3)
     assert begin(again) == 10
     assert_same_values(again, found[10])
     assert capsys.readouterr().out == "resumed from shard set 10\n"
 
 
 def test_of_a_damaged_newest_set_rank_file_and_reason_are_told_and_the_one_before_is_taken(trained, capsys):
-    context, found = trained
-    damage(context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
-    again = new_context(context.run.path, seed=3)
+    run, found = trained
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
+    again = new_context(run.path, seed=3)
     assert begin(again) == 9
     assert_same_values(again, found[9])
     told = capsys.readouterr().out
@@ -59,25 +69,25 @@ def test_of_a_damaged_newest_set_rank_file_and_reason_are_told_and_the_one_befor
 
 
 def test_a_damaged_set_is_kept_as_evidence_out_of_the_way(trained):
-    context, _ = trained
-    damage(context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
-    content = (context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt").read_bytes()
-    begin(new_context(context.run.path))
-    aside = context.run.checkpoints / "damaged-10"
+    run, _ = trained
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
+    content = (run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt").read_bytes()
+    begin(new_context(run.path))
+    aside = run.checkpoints / "damaged-10"
     assert (aside / "rank_0" / "checkpoint-1_10.ckpt").read_bytes() == content
     with pytest.raises(CorruptShard):
         ShardSet.read(aside / "shard_set-10.json").verify(aside)
-    assert ShardSet.steps(context.run.checkpoints) == [9]
-    save(context, 10)
-    damage(context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
-    begin(new_context(context.run.path))
-    assert (context.run.checkpoints / "damaged-10.2" / "shard_set-10.json").exists()
+    assert ShardSet.steps(run.checkpoints) == [9]
+    save(new_context(run.path), 10)
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
+    begin(new_context(run.path))
+    assert (run.checkpoints / "damaged-10.2" / "shard_set-10.json").exists()
 
 
 @pytest.mark.parametrize("what", ["missing", "manifest", "strategy", "truncated"])
 def test_whatever_is_damaged_the_set_before_is_taken(trained, what):
-    context, found = trained
-    checkpoints, file = context.run.checkpoints, context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt"
+    run, found = trained
+    checkpoints, file = run.checkpoints, run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt"
     if what == "missing":
         file.unlink()
     elif what == "truncated":
@@ -88,60 +98,60 @@ def test_whatever_is_damaged_the_set_before_is_taken(trained, what):
     else:
         manifest = json.loads(ShardSet.path(checkpoints, 10).read_text()) | {"strategy_digest": "0" * 64}
         ShardSet.path(checkpoints, 10).write_text(json.dumps(manifest))
-    again = new_context(context.run.path, seed=3)
+    again = new_context(run.path, seed=3)
     assert begin(again) == 9
     assert_same_values(again, found[9])
 
 
 def test_where_no_set_is_intact_nothing_is_moved_and_training_does_not_start_over(trained):
-    context, _ = trained
+    run, _ = trained
     for step in (9, 10):
-        damage(context.run.checkpoints / "rank_0" / f"checkpoint-1_{step}.ckpt")
-    before = sorted(context.run.checkpoints.rglob("*"))
+        damage(run.checkpoints / "rank_0" / f"checkpoint-1_{step}.ckpt")
+    before = sorted(run.checkpoints.rglob("*"))
     for _ in range(2):
         with pytest.raises(CorruptShard, match=r"those of steps \[10, 9\] are all damaged; the newest: .*rank 0"):
-            begin(new_context(context.run.path))
-        context.receipts.clear()
+            begin(new_context(run.path))
+        Receipts(run.checkpoints).clear()
         assert [path for path in sorted(before) if ".receipts" not in str(path)] == [
-            path for path in sorted(context.run.checkpoints.rglob("*")) if ".receipts" not in str(path)
+            path for path in sorted(run.checkpoints.rglob("*")) if ".receipts" not in str(path)
         ]
 
 
 def test_another_configuration_is_refused_by_name_and_nothing_is_touched(trained):
-    context, _ = trained
-    damage(context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
+    run, _ = trained
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
     with pytest.raises(ConfigError, match=r"(?s)shard set 9 .*learning_rate: expected 0\.001, found 0\.5"):
-        begin(new_context(context.run.path, learning_rate=0.5))
-    assert ShardSet.steps(context.run.checkpoints) == [9, 10]
+        begin(new_context(run.path, learning_rate=0.5))
+    assert ShardSet.steps(run.checkpoints) == [9, 10]
 
 
 def test_another_optimizer_is_refused_by_name(trained):
     with pytest.raises(ConfigError, match='optimizer: expected "Adam", found "Momentum"'):
-        begin(new_context(trained[0].run.path, optimizer="Momentum"))
+        begin(new_context(trained[0].path, optimizer="Momentum"))
 
 
 def test_a_new_run_goes_on_from_another_runs_newest_set(trained, capsys):
-    context, found = trained
-    follower = new_context(context.run.path.with_name("follower"), seed=3, resume_from="run", epochs=9)
-    begun = start(follower, Home(context.run.path.parent), LAST)
-    assert begun == Start(10, context.run)
+    run, found = trained
+    follower = new_context(run.path.with_name("follower"), seed=3, resume_from="run", epochs=9)
+    begun = start(follower, Home(run.path.parent), LAST)
+    assert begun == Start(10, run)
     assert_same_values(follower, found[10])
-    assert f"resumed from shard set 10 of {context.run.path}\n" in capsys.readouterr().out
+    assert f"resumed from shard set 10 of {run.path}\n" in capsys.readouterr().out
 
 
 def test_another_runs_damaged_set_is_told_and_left_alone(trained, capsys):
-    context, found = trained
-    damage(context.run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
-    follower = new_context(context.run.path.with_name("follower"), seed=3, resume_from=str(context.run.path))
+    run, found = trained
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_10.ckpt")
+    follower = new_context(run.path.with_name("follower"), seed=3, resume_from=str(run.path))
     assert begin(follower) == 9
     assert_same_values(follower, found[9])
     assert "is damaged" in capsys.readouterr().out
-    assert ShardSet.steps(context.run.checkpoints) == [9, 10]
+    assert ShardSet.steps(run.checkpoints) == [9, 10]
 
 
 def test_a_runs_own_sets_come_before_those_of_the_run_that_it_resumed_from(trained):
-    context, _ = trained
-    follower = new_context(context.run.path.with_name("follower"), seed=3, resume_from="run")
+    run, _ = trained
+    follower = new_context(run.path.with_name("follower"), seed=3, resume_from="run")
     save(follower, 3)
     assert begin(new_context(follower.run.path, resume_from="run")) == 3
 
@@ -152,7 +162,7 @@ def test_resuming_from_a_run_that_saved_nothing_is_refused(tmp_path):
 
 
 def test_resuming_from_a_set_beyond_the_last_step_is_refused(trained):
-    follower = new_context(trained[0].run.path.with_name("follower"), resume_from="run")
+    follower = new_context(trained[0].path.with_name("follower"), resume_from="run")
     with pytest.raises(ConfigError, match="leaves nothing to train: this run ends at step 10; raise epochs"):
         start(follower, Home(follower.run.path), 10)
 
