@@ -26,7 +26,6 @@ from tasks.run_directory import Home, RunDirectory
 
 KILLED = 5
 SAVED = 40
-AFTER_THE_FIRST_STEP = ("steps", "save", "reference", "barrier")
 CONFIG = RunConfig(world_size=8, epochs=1, save_checkpoint_steps=20, keep_checkpoint_max=100)
 
 
@@ -54,14 +53,24 @@ def lose_a_rank(directory: RunDirectory) -> float:
     return took
 
 
-def resume(directory: RunDirectory) -> tuple[float, dict[str, float]]:
-    """Train to the end; the seconds that took, and rank 0's by phase."""
+def resume(directory: RunDirectory, newest: int) -> tuple[float, float, dict[str, float]]:
+    """Train to the end; the seconds to the first step beyond `newest` and to the end, and rank 0's by phase."""
+    earlier = (
+        directory.metrics_file.stat().st_ino
+    )  # the killed try went beyond `newest`; the next one replaces the file
     started_at = time.perf_counter()
     launch = start(directory)
+    while launch.poll() is None and not _has_step(directory.metrics_file, newest + 1, earlier):
+        time.sleep(0.05)
+    first_step = time.perf_counter() - started_at
     message = launch.communicate()[1].decode()
     if launch.returncode:
         sys.exit(message)
-    return time.perf_counter() - started_at, json.loads(directory.train_file.read_text())["phases"]
+    return first_step, time.perf_counter() - started_at, json.loads(directory.train_file.read_text())["phases"]
+
+
+def _has_step(metrics: Path, step: int, earlier: int) -> bool:
+    return metrics.stat().st_ino != earlier and f'"step": {step},' in metrics.read_text()
 
 
 def main() -> None:
@@ -70,10 +79,9 @@ def main() -> None:
         prepare_dataset(directory, Home(Path(folder, "home")), CONFIG)
         lost = lose_a_rank(directory)
         newest = ShardSet.steps(directory.checkpoints)[-1]
-        took, phases = resume(directory)
-    before = {name: seconds for name, seconds in phases.items() if name not in AFTER_THE_FIRST_STEP}
+        first_step, took, phases = resume(directory, newest)
     print(f"SIGKILL of rank {KILLED} to the launch's exit, nothing left: {lost:.1f} s")
-    print(f"next try, from shard set {newest}: {sum(before.values()):.1f} s to its first step, {took:.1f} s to its end")
+    print(f"next try, from shard set {newest}: {first_step:.1f} s to its first step, {took:.1f} s to its end")
     print(", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items()))
 
 
