@@ -20,6 +20,7 @@ from tasks import atomic
 from tasks.command_line import home_from, main, parser, run_directory_from
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
+from tasks.model_store import current
 from tasks.networks import check_network, train_spec
 from tasks.networks.train_spec import TrainSpec
 from tasks.run_directory import Home, RunDirectory
@@ -34,6 +35,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
     spec = train_spec(config)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)
+    _check_start(config, home)
     run.write_config(config)
     description = spec.dataset.prepare(config, home.data)
     if config.batch_size > description.count("train"):
@@ -49,6 +51,17 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
         "train": description.count("train"),
         "test": description.count("test"),
     }
+
+
+def _check_start(config: RunConfig, home: Home) -> None:
+    """Refuse weights to start from that are not there, before anything is prepared."""
+    if config.start_from == "current" and current(home, config.model_name) is None:
+        raise ConfigError(
+            f"start_from: expected a current version of model_name {config.model_name}, found none in {home.models}; "
+            "train from 'scratch' first, or correct model_name"
+        )
+    if config.start_file is not None and not Path(config.start_file).is_file():
+        raise ConfigError(f"start_file: expected the path of an integrated checkpoint, found no {config.start_file}")
 
 
 def _check_samples(spec: TrainSpec, dataset_file: Path) -> None:

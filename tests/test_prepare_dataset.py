@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,21 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"start_from": "current"}, "start_from: expected a current version of model_name mnist-mlp, found none"),
+        ({"start_file": "/nowhere.ckpt"}, "start_file: .* found no /nowhere.ckpt"),
+        ({"world_size": 3}, "needs 4 ranks or a multiple of that, found world_size 3"),
+        ({"preset": "quick", "batch_size": 100_000}, "batch_size: expected at most the 4500 training samples"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_once_with_the_parameter_named(tmp_path: Path, parameters, message):
+    finished = run(tmp_path, SHARDLINE_PARAMETERS=json.dumps(parameters))
+    assert finished.returncode == 2
+    assert re.search(message, finished.stderr)
 
 
 def test_the_embedded_digits_from_the_environment_to_the_result(tmp_path: Path):
