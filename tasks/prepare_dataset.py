@@ -35,7 +35,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
     spec = train_spec(config)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)
-    _check_start(config, home)
+    _check_start(config, run, home)
     run.write_config(config)
     description = spec.dataset.prepare(config, home.data)
     if config.batch_size > description.count("train"):
@@ -53,14 +53,14 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
     }
 
 
-def _check_start(config: RunConfig, home: Home) -> None:
+def _check_start(config: RunConfig, run: RunDirectory, home: Home) -> None:
     """Refuse weights to start from that are not there, before anything is prepared."""
     if config.start_from == "current" and current(home, config.model_name) is None:
         raise ConfigError(
             f"start_from: expected a current version of model_name {config.model_name}, found none in {home.models}; "
             "train from 'scratch' first, or correct model_name"
         )
-    if config.start_file is not None and not Path(config.start_file).is_file():
+    if config.start_file is not None and not (run.path / config.start_file).is_file():
         raise ConfigError(f"start_file: expected the path of an integrated checkpoint, found no {config.start_file}")
 
 
