@@ -190,13 +190,25 @@ def test_a_master_that_other_hosts_do_not_reach_is_named(start, hosts):
 
 
 @pytest.mark.timeout(900)
-def test_a_training_is_sharded_over_two_hosts(start, hosts, directory, tmp_path):
-    config = configure(directory, hosts, world_size=8, epochs=1, save_checkpoint_steps=20)
+def test_a_training_sharded_over_two_hosts_is_stopped_and_goes_on(start, hosts, directory, tmp_path):
+    config = configure(directory, hosts, world_size=8, epochs=1, save_checkpoint_steps=1000)
     prepare_dataset(directory, Home(tmp_path / "home"), config)
-    ended = start(module="tasks.train", on=hosts[0]).wait(timeout_s=600)
+    launch = start(module="tasks.train", on=hosts[0])
+    wait_until(
+        lambda: launch.process.poll() is not None or directory.metrics_file.exists(), "the first steps", timeout_s=300
+    )
+    assert launch.process.poll() is None, launch.wait()
+    supervisor(launch).terminate()
+    message = message_of(launch)
+    stopped = re.search(r"the ranks saved shard set (\d+) and left; the next try goes on from it", message)
+    assert stopped, message
+    assert not launch.alive()
+
+    ended = start(module="tasks.train", on=hosts[0]).wait(timeout_s=400)
     assert ended.exit_code == 0, ended.stderr
+    assert any(line.startswith(f"resumed from shard set {stopped[1]}") for line in ended.stdout.splitlines())
     newest = ShardSet.newest(directory.checkpoints)
-    assert newest.world_size == 8
+    assert (newest.step, newest.world_size) == (json.loads(ended.stdout.splitlines()[-1])["step"], 8)
     newest.verify(directory.checkpoints)
     started = [rank_folder(directory.logs, rank).read_started() for rank in range(8)]
     assert [record.host for record in started] == ["host-a"] * 4 + ["host-b"] * 4
