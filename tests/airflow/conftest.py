@@ -34,6 +34,8 @@ CHROMIUM = [
 ]
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
 
+DAGS = {"sharded_training", "retraining", "merge_checkpoint", "housekeeping", "consume_model"}
+
 expect.set_options(timeout=30_000)
 
 
@@ -46,6 +48,8 @@ class Server:
     home: Path
     shared: Path
     process: subprocess.Popen[str]
+    notices: Path
+    """What `FileNotifier` was told, a JSON object a line."""
 
     def stop(self) -> None:
         """End it as `kill` does, and return when it has ended."""
@@ -118,25 +122,33 @@ def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, small) -> Iterator[Server]:
-    """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused."""
+    """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
+
+    Everything that happens is told to a file; a run is late after four seconds.
+    """
     home, shared, port = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("shardline"), free_port()
+    notices = shared / "notices.jsonl"
+    arguments = {"file": str(notices), "title": "{{ notice.title }}", "text": "{{ notice.text }}"}
+    notifier = {"notifier": "tests.airflow.file_notifier.FileNotifier", "arguments": arguments}
     process = start_ui(
         home,
         port,
         SHARDLINE_HOME=str(shared),
         SHARDLINE_RETRAINING_CRON="* * * * * */15",
-        SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current"}),
+        SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current", "champion_margin": 1.0}),
+        SHARDLINE_NOTIFIERS=json.dumps([notifier]),
+        SHARDLINE_DEADLINE_HOURS="0.001",
     )
-    running = Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared, process)
+    running = Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared, process, notices)
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="session")
 def api(server) -> Api:
-    """A client of the server that knows both DAGs."""
+    """A client of the server that knows all DAGs."""
     client = Api(server.address, ui.USER, server.password)
-    while {dag["dag_id"] for dag in client.get("/dags")["dags"]} != {"sharded_training", "retraining"}:
+    while {dag["dag_id"] for dag in client.get("/dags")["dags"]} != DAGS:
         assert client.get("/importErrors")["import_errors"] == []
     return client
 
@@ -182,7 +194,7 @@ def form_run(page, api, digits, screenshot) -> str:
     form = page.get_by_role("dialog")
     expect(form.get_by_role("heading", name="Trigger Dag - sharded_training")).to_be_visible()
     screenshot("trigger-form")
-    choose(page, "Data source", "directory")
+    choose(page, "Data source", "Directory of IDX files")
     form.locator("[name=element_data_directory]").fill(str(digits))
     for label, value in (("Cards (ranks)", "4"), ("Epochs", "1"), ("Batch size", "16"), ("Minimum accuracy", "0")):
         field = form.get_by_label(label)

@@ -145,4 +145,4 @@ def test_airflow_loads_only_plugins_as_plugins():
 
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
-    assert not {"task_operator", "approval", "notifications", "skipping_timetable"} & set(sys.modules)
+    assert not {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check"} & set(sys.modules)
