@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from tasks.launch.processes import MARKER
+
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -47,15 +49,26 @@ def reap_orphans(started: Collection[int]) -> None:
 
 
 def stop_descendants(grace: float = 10.0) -> None:
-    """End every descendant: SIGTERM, `grace` seconds to obey, then SIGKILL until none is left."""
+    """End every descendant: SIGTERM, `grace` seconds to obey, then SIGKILL until none is left.
+
+    The ranks of a launch, and their mpirun, are left to the launch: it has them save a shard set first.
+    """
     descendants = psutil.Process().children(recursive=True)
     for process in descendants:
-        _signal(process, "terminate")
+        if not _belongs_to_a_launch(process):
+            _signal(process, "terminate")
     psutil.wait_procs(descendants, timeout=grace)
     while left := psutil.Process().children(recursive=True):
         for process in left:
             _signal(process, "kill")
         psutil.wait_procs(left, timeout=grace)
+
+
+def _belongs_to_a_launch(process: psutil.Process) -> bool:
+    try:
+        return MARKER in process.environ()
+    except psutil.Error:
+        return False  # it ended by itself meanwhile
 
 
 def _signal(process: psutil.Process, method: str) -> None:

@@ -60,6 +60,35 @@ def test_nothing_outlives_it(airflow_database, number):
         time.sleep(0.2)
 
 
+LAUNCH = """
+import os, sys, time
+from pathlib import Path
+from scripts import processes
+
+log = Path(sys.argv[1])
+rank = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); print(flush=True)"
+launch = (
+    "import os, signal, subprocess, sys, time\\n"
+    "def leave(*_): time.sleep(1); rank.kill(); sys.exit(print('saved', flush=True))\\n"
+    "signal.signal(signal.SIGTERM, leave)\\n"
+    "rank = subprocess.Popen(sys.argv[1:], env=os.environ | {'SHARDLINE_LAUNCH': 'run'})\\n"
+    "rank.wait()"
+)
+processes.start([sys.executable, "-c", launch, sys.executable, "-c", rank + "; time.sleep(600)"], os.environ, log)
+while not log.read_text():
+    time.sleep(0.05)
+processes.stop_descendants(grace=30)
+print(log.read_text().split())
+"""
+
+
+def test_the_ranks_of_a_launch_are_left_to_the_launch_which_has_them_save(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-c", LAUNCH, tmp_path / "log"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert finished.stdout == "['saved']\n", finished.stderr
+
+
 STOPPING = """
 import os, sys, time
 from pathlib import Path
