@@ -153,6 +153,7 @@ def write_report(run: RunDirectory) -> None:
     report = {
         "passed": True,
         "failures": [],
+        "metric": "accuracy",
         "accuracy": 0.948,
         "min_accuracy": 0.9,
         "loss": 0.1852,

@@ -58,7 +58,8 @@ def _outcome(run: Run) -> dict[str, Any]:
         "has_folder": True,
         "network": config.get("network"),
         "world_size": config.get("world_size"),
-        "metrics": {name: report[name] for name in ("accuracy", "perplexity", "loss") if name in report},
+        "metric": report.get("metric"),
+        "value": report.get(str(report.get("metric"))),
         "passed": report.get("passed"),
         "version": promotion.get("version"),
     }

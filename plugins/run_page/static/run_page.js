@@ -67,15 +67,17 @@ function showHeader(overview) {
   document.title = `${run.runId} · ${run.dagId}`;
   document.querySelector("#run-id").textContent = run.runId;
   document.querySelector("#run-summary").replaceChildren(run.dagId, " ", badge(airflow?.state), " ", progressText(airflow, progress));
-  document.querySelector("#failures").replaceChildren(...(failures ?? []).map(failureOf));
+  document.querySelector("#failures").replaceChildren(...(failures ?? []).map((failure) => failureOf(failure, airflow)));
 }
 
-function failureOf(failure) {
+function failureOf(failure, airflow) {
   const [first, ...more] = failure.message.split("\n");
+  const state = airflow?.tasks.find((task) => task.task_id === failure.task)?.state;
+  const goesOn = ["running", "up_for_retry", "queued", "scheduled"].includes(state);
   return element(
     "details",
     { class: "failure" },
-    element("summary", {}, element("strong", {}, `${failure.task} failed: `), first),
+    element("summary", {}, element("strong", {}, `${failure.task} failed${goesOn ? ", and is tried again" : ""}: `), first),
     element("pre", {}, [failure.error, first, ...more].join("\n")),
   );
 }

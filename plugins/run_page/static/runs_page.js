@@ -56,9 +56,8 @@ function row(run) {
   ];
 }
 
-function result({ metrics = {}, passed }) {
-  const said = Object.entries(metrics).map(([name, value]) => `${words(name)} ${number(value)}`).join(", ");
-  return said ? `${said}${passed === false ? ": not good enough" : ""}` : "–";
+function result({ metric, value, passed }) {
+  return metric ? `${words(metric)} ${number(value)}${passed === false ? ": not good enough" : ""}` : "–";
 }
 
 await refresh();

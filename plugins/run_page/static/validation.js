@@ -4,8 +4,8 @@ import { addressOf, ofRun } from "./api.js";
 import { element, facts, notice, section, table } from "./dom.js";
 import { count, digest, number, percent, words } from "./format.js";
 
-// Shown in a way of their own; every other plain value of the report is a fact.
-const DRAWN = new Set(["passed", "failures", "confusion_matrix", "classes", "accuracy", "merged", "dataset_digest"]);
+// Shown in a way of their own; every other number of the report is a fact.
+const DRAWN = new Set(["passed", "failures", "metric", "merged", "sharded_logits", "champion"]);
 
 export class ValidationPanel {
   constructor(panel, run) {
@@ -20,7 +20,7 @@ export class ValidationPanel {
     this.seen = seen;
     const { report, plots } = found;
     this.panel.replaceChildren(
-      ...(report ? [verdict(report), texts(report), confusion(report), classes(report)] : [notice("Nothing has been validated yet.")]).filter(Boolean),
+      ...(report ? [verdict(report), writing(report), confusion(report), classes(report)] : [notice("Nothing has been validated yet.")]).filter(Boolean),
       ...(plots.length ? [this.pictures(plots, report)] : []),
     );
   }
@@ -37,32 +37,27 @@ export class ValidationPanel {
 
 function verdict(report) {
   const said = report.failures?.length ? report.failures.map((failure) => element("p", { class: "problem" }, failure)) : [element("p", { class: "proved" }, "Good enough to be promoted.")];
-  const plain = Object.entries(report).filter(([name, value]) => !DRAWN.has(name) && typeof value === "number");
-  const compared = report.sharded_logits;
+  const { metric, merged, champion, sharded_logits: compared } = report;
+  const plain = Object.entries(report).filter(([name, value]) => !DRAWN.has(name) && name !== metric && typeof value === "number");
   return section(
     report.passed ? "Passed" : "Failed",
     said,
     facts([
-      ["Accuracy", report.accuracy === undefined ? null : percent(report.accuracy)],
+      [words(metric ?? ""), metric === "accuracy" ? percent(report.accuracy) : number(report[metric])],
+      [`Version ${champion?.version}, current then`, champion ? number(champion.value) : null],
       ...plain.map(([name, value]) => [words(name), Number.isInteger(value) ? count(value) : number(value)]),
       ["Merged against sharded", compared ? `logits differ by ${number(compared.relative_difference, 3)} of the greatest (at most ${number(compared.tolerance)})` : null],
-      ["Model", report.merged ? element("code", { title: report.merged.digest }, digest(report.merged.digest)) : null],
-      ["Step", report.merged?.step],
+      ["Model", merged ? element("code", { title: merged.digest }, digest(merged.digest)) : null],
+      ["Step", merged?.step],
     ]),
   );
 }
 
-// What a language model wrote, and anything else that is text.
-function texts(report) {
-  const written = Object.entries(report).flatMap(([name, value]) => textsIn(name, value));
-  return written.length ? section("Samples", ...written.map(([name, text]) => element("figure", {}, element("figcaption", {}, words(name)), element("pre", { class: "sample" }, text)))) : null;
-}
-
-function textsIn(name, value) {
-  if (DRAWN.has(name) || value === null) return [];
-  if (typeof value === "string") return [[name, value]];
-  if (Array.isArray(value)) return value.every((one) => typeof one === "string") ? value.map((text, index) => [`${name} ${index + 1}`, text]) : [];
-  return typeof value === "object" ? Object.entries(value).filter(([, text]) => typeof text === "string").map(([key, text]) => [`${name}: ${key}`, text]) : [];
+// What a language model wrote when it was given the prompt.
+function writing({ generated }) {
+  if (!generated) return null;
+  const how = Object.entries(generated).filter(([name, value]) => typeof value === "number").map(([name, value]) => `${words(name).toLowerCase()} ${number(value)}`);
+  return section("What it writes", element("pre", { class: "sample" }, element("strong", {}, generated.prompt), generated.text), element("p", { class: "muted" }, `The prompt is bold; ${how.join(", ")}.`));
 }
 
 function confusion({ confusion_matrix: matrix, classes: known }) {

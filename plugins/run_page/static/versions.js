@@ -2,9 +2,7 @@
 
 import { ofRun } from "./api.js";
 import { element, notice, section, table } from "./dom.js";
-import { count, digest, number } from "./format.js";
-
-const SHOWN = new Set(["version", "digest", "step", "run", "of_this_run"]);
+import { count, digest, number, words } from "./format.js";
 
 export class VersionsPanel {
   constructor(panel, run) {
@@ -18,15 +16,14 @@ export class VersionsPanel {
       this.panel.replaceChildren(notice(`No version of ${model || "this model"} has been promoted yet.`));
       return;
     }
-    const measures = [...new Set(versions.flatMap((one) => Object.keys(one).filter((name) => !SHOWN.has(name) && typeof one[name] === "number")))];
     const rows = versions.map((one) => [
       element("th", { scope: "row" }, `${one.version} `, one.version === current ? element("span", { class: "badge", "data-state": "success" }, "current") : ""),
-      ...measures.map((name) => element("td", { class: "number" }, number(one[name]))),
+      `${words(one.metric)} ${number(one.value)}`,
       element("td", { class: "number" }, count(one.step)),
       element("code", { title: one.digest }, digest(one.digest)),
       one.of_this_run ? element("strong", {}, "this run") : (one.run ?? "of a DAG that you may not see"),
     ]);
-    const headings = ["Version", ...measures.map((name) => name.replace(/^./, (letter) => letter.toUpperCase())), "Step", "BLAKE3", "Run"];
+    const headings = ["Version", "Measure", "Step", "BLAKE3", "Run"];
     this.panel.replaceChildren(section(`Versions of ${model}`, element("p", {}, current === null ? "None is current." : `Version ${current} is current.`), table("Versions", headings, rows)));
   }
 }

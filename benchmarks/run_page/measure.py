@@ -1,0 +1,135 @@
+"""How long the run page takes on a long run: its answers, and what a browser shows when.
+
+    python -m benchmarks.run_page.measure [--steps 100000] [--parameters 333]
+
+Starts Airflow's API server on a home of its own, with a synthetic run of 8 ranks (`synthetic_run`), and prints two
+tables in Markdown. Each parameter has two optimizer states, so that 333 of them are 1,000 tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page, sync_playwright
+from tenacity import retry, retry_if_exception_type, wait_fixed
+
+from benchmarks.run_page.synthetic_run import Size, write_run
+from scripts import local_airflow, ui
+from tasks.run_directory import Home
+
+DAG, RUN = "sharded_training", "benchmark"
+PORT = 18099
+ADDRESS = f"http://{ui.ADDRESS}:{PORT}"
+WARM = 10
+PARTS: dict[str, dict[str, Any]] = {
+    "overview": {},
+    "metrics": {"points": 1200, "smoothing": 0.99},
+    "metrics of 1,000 steps": {"points": 1200, "smoothing": 0.99, "first": 50_000, "last": 51_000},
+    "ranks": {},
+    "log": {"launch": "1", "rank": 3},
+    "shard-map": {},
+    "merge": {},
+    "validation": {},
+    "versions": {},
+}
+TABS = ("overview", "training", "ranks", "shards", "merge", "validation", "versions")
+
+
+@contextmanager
+def api_server(home: Path, shared: Path) -> Iterator[str]:
+    """Run an API server that knows the DAGs; yield a token of its administrator."""
+    variables = ui.server_environment(home, PORT, os.environ) | {"SHARDLINE_HOME": str(shared)}
+    local_airflow.initialise(home, variables)
+    airflow = [sys.executable, "-m", "airflow"]
+    subprocess.run([*airflow, "dags", "reserialize"], env=variables, check=True, capture_output=True)
+    login = {"username": ui.USER, "password": ui.password(home)}
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen([*airflow, "api-server"], env=variables, stdout=log, stderr=log)
+    try:
+        yield _token(login)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@retry(retry=retry_if_exception_type(httpx.TransportError), wait=wait_fixed(0.5))
+def _token(login: dict[str, str]) -> str:
+    answer = httpx.post(f"{ADDRESS}/auth/token", json=login, timeout=60)
+    return str(answer.raise_for_status().json()["access_token"])
+
+
+def answers(token: str) -> None:
+    """Print how long each route takes the first time and again, and how much it sends."""
+    print("| answer | first, ms | again, ms | sent, kB |\n|---|---:|---:|---:|")
+    with httpx.Client(base_url=f"{ADDRESS}/run-page", cookies={"_token": token}, timeout=60) as client:
+        for title, query in PARTS.items():
+            times = []
+            for _ in range(1 + WARM):
+                started = time.perf_counter()
+                answer = client.get(f"/dags/{DAG}/{title.split(' ')[0]}", params={"run_id": RUN, **query})
+                times.append(1000 * (time.perf_counter() - started))
+                answer.raise_for_status()
+            sent = answer.num_bytes_downloaded / 1000
+            print(f"| {title} | {times[0]:.0f} | {statistics.median(times[1:]):.0f} | {sent:.1f} |", flush=True)
+
+
+def browser(token: str) -> None:
+    """Print when each tab is painted first, and when it shows all: in a fresh browser, and with its files kept."""
+    print("\n| tab | first paint, ms | all shown, ms | again: first paint | all shown |\n|---|---:|---:|---:|---:|")
+    with sync_playwright() as playwright:
+        for tab in TABS:
+            chromium = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
+            )
+            context = chromium.new_context(viewport={"width": 1280, "height": 860})
+            context.add_cookies([{"name": "_token", "value": token, "url": ADDRESS}])
+            page = context.new_page()
+            times = [*_load(page, tab), *_load(page, tab)]
+            print(f"| {tab} | " + " | ".join(f"{value:.0f}" for value in times) + " |", flush=True)
+            chromium.close()
+
+
+def _load(page: Page, tab: str) -> tuple[float, float]:
+    """First contentful paint and the time until all is shown, from the start of the navigation."""
+    page.goto("about:blank")
+    page.goto(f"{ADDRESS}/run-page/dags/{DAG}/run?run_id={RUN}#{tab}", wait_until="commit")
+    page.wait_for_selector(f"body[data-ready={tab}]")
+    if tab == "training":
+        page.wait_for_selector(".bk-Figure canvas")
+    shown = page.evaluate("new Promise(done => requestAnimationFrame(() => done(performance.now())))")
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
+    return painted, shown
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--steps", type=int, default=100_000)
+    arguments.add_argument("--parameters", type=int, default=333)
+    chosen = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        shared = Path(folder, "shared")
+        write_run(Home(shared).run(DAG, RUN), Size(chosen.steps, chosen.parameters, log_lines=100_000))
+        home = Path(folder, "airflow")
+        home.mkdir()
+        with api_server(home, shared) as token:
+            body = {"dag_run_id": RUN, "logical_date": None, "conf": {}}
+            headers = {"Authorization": f"Bearer {token}"}
+            httpx.post(f"{ADDRESS}/api/v2/dags/{DAG}/dagRuns", json=body, headers=headers).raise_for_status()
+            answers(token)
+            browser(token)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,377 @@
+"""The run page in a real browser: what it shows, by mouse and by keyboard, and that text stays text."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
+from tasks.config import RunConfig
+from tasks.failure_record import failure_file
+from tasks.model_store import ModelStore
+from tasks.version_folder import Candidate
+from tests.airflow.conftest import CHROMIUM
+from tests.plugins.conftest import DAG, PASSWORDS
+
+SCRIPT = '<script>window.hacked = true</script><img src=x onerror="window.hacked = true">'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, site) -> Iterator:
+    """Open a page as somebody who is logged in; in the end, no script may have failed and no policy been violated."""
+    complaints: list[str] = []
+    contexts = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+
+    def open_as(user: str = "vera", theme: str = "light", width: int = 1280) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 860}, color_scheme=theme, base_url=site.address, accept_downloads=True
+        )
+        contexts.append(context)
+        context.add_cookies([{"name": "_token", "value": site.token(user), "url": site.address}])
+        page = context.new_page()
+        watch(page)
+        return page
+
+    yield open_as
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def show(page: Page, run_id: str, tab: str) -> Page:
+    page.goto(f"/run-page/dags/{DAG}/run?run_id={run_id.replace('+', '%2B')}#{tab}")
+    page.wait_for_selector(f"body[data-ready={tab}]")
+    return page
+
+
+def test_the_loss_curve_is_drawn_smoothed_and_compared(open_page, site, finished_run):
+    other = "manual__other"
+    if not site.home.run(DAG, other).exists():
+        write_run(site.trigger(other).path, Size(steps=1500, log_lines=1), seed=7)
+    page = show(open_page(), finished_run, "training")
+    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
+    expect(page.locator("#curve-summary")).to_contain_text("3,000 steps, drawn from 1,2")
+    before = page.locator(".chart").screenshot()
+    page.get_by_label("Smoothing").fill("0")
+    page.get_by_text("Compare with other runs").click()
+    with page.expect_response(lambda answer: "metrics" in answer.url and other in answer.url):
+        page.get_by_label(other).check()
+    expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(2)
+    page.get_by_label("Curve", exact=False).first.select_option("gradient_norm")
+    expect(page.locator("#curve-summary")).to_contain_text("Gradient norm:")
+    page.get_by_role("button", name=f"Remove {other}").click()
+    expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(1)
+    assert page.locator(".chart").screenshot() != before
+
+
+def test_zooming_in_asks_for_the_steps_in_view(open_page, finished_run):
+    page = show(open_page(), finished_run, "training")
+    chart = page.locator(".bk-Figure canvas").first.bounding_box()
+    page.mouse.move(chart["x"] + chart["width"] / 2, chart["y"] + chart["height"] / 2)
+    page.locator(".bk-Figure [title*='Wheel Zoom']").or_(page.locator(".bk-tool-icon-wheel-zoom")).first.click()
+    page.mouse.move(chart["x"] + chart["width"] / 2, chart["y"] + chart["height"] / 2)
+    with page.expect_response(lambda answer: "first=" in answer.url and "last=" in answer.url) as zoomed:
+        page.mouse.wheel(0, -800)
+    steps = zoomed.value.json()["steps"]
+    assert 0 < steps[0] < steps[-1] < 3000
+
+
+def test_a_growing_run_is_followed(open_page, site):
+    run = site.trigger("growing")
+    size = Size(steps=400, steps_per_epoch=100)
+    write_ranks(run, Size(steps=0, log_lines=3))
+    run.write_config(RunConfig(epochs=4))
+    records = [json.dumps(record) + "\n" for record in metric_records(size, 1)]
+    run.metrics_file.write_text("".join(records[:150]))
+    for rank in range(8):
+        (run.rank_log(rank).parent / "finished.json").unlink()
+    site.set_state("growing", "running", train="running")
+    page = show(open_page(), "growing", "training")
+    expect(page.locator("#run-summary")).to_contain_text("step 149 of 400")
+    expect(page.locator("#curve-summary")).to_contain_text("at step 149")
+    with run.metrics_file.open("a") as file:
+        file.writelines(records[150:])
+    expect(page.locator("#curve-summary")).to_contain_text("at step 400", timeout=10_000)
+    page.get_by_role("tab", name="Ranks").click()
+    page.get_by_role("button", name="Log of rank 5").click()
+    with run.rank_log(5).open("a") as file:
+        file.write("what was said last\n")
+    expect(page.locator("pre.log")).to_contain_text("what was said last", timeout=10_000)
+    expect(page.get_by_role("row", name="5 running")).to_be_visible()
+
+
+def test_a_big_log_is_read_page_by_page_and_downloaded_whole(open_page, site, finished_run, tmp_path):
+    log = site.home.run(DAG, finished_run) / "log_output" / "1" / "rank.6" / "stdout"
+    text = "".join(f"line {number}: {'x' * 80}\n" for number in range(5000))
+    log.write_text(text)
+    page = show(open_page(), finished_run, "ranks")
+    page.get_by_role("button", name="Log of rank 6").click()
+    shown = page.locator("pre.log")
+    expect(shown).to_contain_text("line 4999")
+    expect(shown).not_to_contain_text("line 3000:")
+    while page.get_by_role("button", name="Earlier").is_enabled():
+        with page.expect_response(lambda answer: "/log?" in answer.url and "start=" in answer.url):
+            page.get_by_role("button", name="Earlier").click()
+    expect(shown).to_contain_text("line 0:")
+    assert shown.text_content() == text
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all").click()
+    download.value.save_as(tmp_path / "log")
+    assert (tmp_path / "log").read_text() == text
+
+
+def test_the_shard_map_shows_who_holds_which_slice(open_page, finished_run):
+    page = show(open_page(), finished_run, "shards")
+    page.get_by_role("button", name="block2.weight", exact=True).click()
+    detail = page.locator(".detail")
+    expect(detail).to_contain_text("Cut into 8 slices (2 × 4), each held by one rank")
+    expect(detail).to_contain_text("32 × 8, 1.02 kB")
+    rank = detail.get_by_role("button", name="rank 6 holds [32:64, 16:24]")
+    rank.focus()
+    expect(detail.locator("g[data-slice='1,2']")).not_to_have_class("dim")
+    expect(detail.locator("g[data-slice='0,0']")).to_have_class("dim")
+    page.get_by_label("Name contains").fill("block4")
+    expect(page.get_by_role("region", name="Parameters").get_by_role("row")).to_have_count(2)
+    expect(detail).to_contain_text("Not cut: all 8 ranks hold the whole")
+    page.get_by_label("Show").select_option("Optimizer states")
+    expect(page.get_by_role("button", name="moment2.block4.weight")).to_be_visible()
+
+
+def test_merge_and_validation_show_proof_and_confusion(open_page, finished_run):
+    page = show(open_page(), finished_run, "merge")
+    expect(page.locator(".proved")).to_contain_text("31 tensors were read again and compared with 248 slices")
+    page.get_by_text("31 tensors, options and versions").click()
+    expect(page.get_by_role("row", name="moment1.block0.weight")).to_contain_text("Float32")
+    page.get_by_role("tab", name="Validation").click()
+    expect(page.get_by_text("94.8 %")).to_be_visible()
+    expect(page.get_by_title("47 of true class 3 taken for 3")).to_be_visible()
+
+
+def test_what_a_language_model_writes_is_shown(open_page, site):
+    run = site.trigger("language")
+    run.validation.mkdir(parents=True)
+    report = {
+        "passed": False,
+        "failures": ["expected a perplexity of at most 3, found 5.2 on 1000 tokens"],
+        "metric": "perplexity",
+        "perplexity": 5.2,
+        "generated": {"prompt": "Once ", "text": f"upon a {SCRIPT}", "temperature": 0.8, "seed": 1},
+    }
+    run.report_file.write_text(json.dumps(report))
+    page = show(open_page(), "language", "validation")
+    expect(page.locator(".problem")).to_contain_text("found 5.2")
+    expect(page.locator("pre.sample")).to_have_text(f"Once upon a {SCRIPT}")
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_failed_run_says_which_rank_and_why(open_page, site):
+    run = site.trigger("failed")
+    write_ranks(run, Size(steps=40))
+    folder = run.rank_log(3).parent
+    (folder / "finished.json").unlink()
+    (folder / "failure.json").write_text(json.dumps({"rank": 3, "signal_number": 9, "exit_code": 137, "time": 1.8e9}))
+    record = failure_file(run, "train")
+    record.parent.mkdir()
+    message = "rank 3 on node0 was ended by signal 9 (SIGKILL).\nThe last lines of rank 3's log: …"
+    record.write_text(json.dumps({"task": "train", "error": "LaunchError", "message": message, "time": 1.8e9}))
+    site.set_state("failed", "failed", train="failed")
+    page = show(open_page(), "failed", "ranks")
+    expect(page.get_by_role("alert").first).to_contain_text("train failed: rank 3 on node0 was ended by signal 9")
+    expect(page.get_by_role("row", name="3 failed")).to_contain_text("ended by signal 9")
+    expect(page.get_by_role("status")).to_contain_text("8 ranks: 7 finished, 1 failed")
+
+
+def test_a_merge_that_was_refused_says_why(open_page, site):
+    run = site.trigger("refused")
+    write_shard_set(run, Size(steps=40, parameters=2))
+    record = failure_file(run, "merge")
+    record.parent.mkdir()
+    refusal = {"task": "merge", "error": "ReplicaMismatch", "message": "ranks 0 and 4 differ in layer1.bias", "time": 1}
+    record.write_text(json.dumps(refusal))
+    page = show(open_page(), "refused", "merge")
+    panel = page.get_by_role("tabpanel")
+    expect(panel.get_by_text("ReplicaMismatch")).to_be_visible()
+    expect(panel.get_by_text("ranks 0 and 4 differ in layer1.bias")).to_be_visible()
+    expect(panel.get_by_role("row", name="40")).to_contain_text("newest: merged next")
+
+
+def test_versions_and_the_current_one(open_page, site, finished_run):
+    run = site.home.run(DAG, finished_run)
+    merge = json.loads((run / "merged" / "merge.json").read_text())
+    candidate = Candidate(
+        run=str(run.relative_to(site.home.path)),
+        model=run / "merged" / "model.ckpt",
+        digest=merge["output"][0]["digest"],
+        metric="accuracy",
+        value=0.948,
+        step=3000,
+        documents={},
+    )
+    model = json.loads((run / "config.json").read_text())["model_name"]
+    ModelStore(site.home, model).add(candidate)
+    page = show(open_page(), finished_run, "versions")
+    row = page.get_by_role("row", name="1 current")
+    expect(row).to_contain_text("Accuracy 0.948")
+    expect(row).to_contain_text("this run")
+
+
+def test_text_with_a_script_in_it_is_shown_as_text(open_page, site):
+    """A parameter, a network, a log line, a failure, a class, a tensor: everything that a user or a run can name."""
+    run = site.trigger("hostile")
+    write_run(run.path, Size(steps=40, parameters=1, log_lines=1))
+    config = json.loads(run.config_file.read_text()) | {"data_directory": SCRIPT, "network": SCRIPT}
+    run.config_file.write_text(json.dumps(config))
+    report = json.loads(run.report_file.read_text())
+    report["classes"][0]["label"] = SCRIPT
+    run.report_file.write_text(json.dumps(report | {"failures": [SCRIPT]}))
+    run.rank_log(0).write_text(SCRIPT)
+    (run.rank_log(1).parent / "failure.json").write_text(json.dumps({"error": SCRIPT, "message": SCRIPT}))
+    merge = json.loads(run.merge_file.read_text())
+    merge["tensors"][0]["name"] = merge["output"][0]["name"] = SCRIPT
+    run.merge_file.write_text(json.dumps(merge))
+    record = failure_file(run, "train")
+    record.parent.mkdir()
+    record.write_text(json.dumps({"task": SCRIPT, "error": SCRIPT, "message": SCRIPT, "time": 1}))
+    page = open_page()
+    for tab in ("overview", "training", "ranks", "shards", "merge", "validation"):
+        show(page, "hostile", tab)
+        if tab == "ranks":
+            page.get_by_role("button", name="Log of rank 0").click()
+            expect(page.locator("pre.log")).to_have_text(SCRIPT)
+        expect(page.get_by_role("alert").first).to_contain_text(SCRIPT)
+        assert page.locator("img[src=x]").count() == 0
+        assert page.evaluate("window.hacked") is None
+    page.goto("/run-page/")
+    expect(page.get_by_role("row", name="hostile")).to_contain_text(SCRIPT)
+
+
+def test_a_run_id_with_a_script_in_it_is_shown_as_text(browser, site):
+    context = browser.new_context(base_url=site.address)
+    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
+    page = context.new_page()
+    page.goto(f"/run-page/dags/{DAG}/run?run_id={SCRIPT}")
+    expect(page.get_by_role("alert").last).to_contain_text(f"there is no run {SCRIPT!r}")
+    assert page.evaluate("window.hacked") is None
+    context.close()
+
+
+def test_the_policy_stops_a_script_that_got_in(browser, site, finished_run):
+    """Were text ever taken for HTML, the policy would still keep the script from running."""
+    context = browser.new_context(base_url=site.address)
+    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
+    page = show(context.new_page(), finished_run, "overview")
+    page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", SCRIPT)
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.text = 'hacked = true'; document.body.append(s) }"
+    )
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.hacked") is None
+    context.close()
+
+
+def test_nothing_is_fetched_from_elsewhere(open_page, site, finished_run):
+    page = open_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for tab in ("training", "shards", "validation"):
+        show(page, finished_run, tab)
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((site.address, "data:"))] == []
+
+
+def test_tabs_are_walked_by_keyboard(open_page, finished_run):
+    page = show(open_page(), finished_run, "overview")
+    page.get_by_role("tab", name="Overview").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Training")).to_be_focused()
+    expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("End")
+    expect(page.get_by_role("tab", name="Versions")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Overview")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("tabpanel")).to_be_focused()
+
+
+def test_every_control_has_a_name_and_every_picture_an_alternative(open_page, finished_run):
+    page = open_page()
+    for tab in ("overview", "training", "ranks", "shards", "merge", "validation", "versions"):
+        show(page, finished_run, tab)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, a, [role=region], [role=img], img")]
+                .filter((node) => !(node.ariaLabel || node.alt || node.textContent.trim() || node.labels?.length))
+                .map((node) => node.outerHTML)"""
+        )
+        assert nameless == [], tab
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_both_themes_and_a_narrow_window(open_page, finished_run, theme, width):
+    page = open_page(theme=theme, width=width)
+    for tab in ("overview", "training", "ranks", "shards", "merge", "validation"):
+        show(page, finished_run, tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 20, 24)"}[theme]
+
+
+def test_airflows_own_theme_switch_counts_more_than_the_system(open_page, finished_run):
+    page = show(open_page(theme="light"), finished_run, "overview")
+    page.evaluate("localStorage.setItem('theme', 'dark')")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+@pytest.mark.parametrize("user", PASSWORDS)
+def test_the_list_of_runs_is_each_users_own(open_page, finished_run, user):
+    page = open_page(user)
+    page.goto("/run-page/")
+    if user == "otto":
+        expect(page.get_by_text("No run has been started yet.")).to_be_visible()
+        return
+    page.get_by_role("link", name=finished_run).click()
+    expect(page.get_by_role("heading", name=finished_run)).to_be_visible()
+    page.get_by_role("link", name="All runs").click()
+    expect(page.get_by_role("heading", name="Sharded runs")).to_be_visible()
+
+
+def test_a_run_whose_directory_is_gone_is_explained(open_page, site):
+    run = site.trigger("cleaned")
+    write_ranks(run, Size(steps=1))
+    page = show(open_page(), "cleaned", "ranks")
+    expect(page.get_by_role("region", name="Ranks")).to_be_visible()
+    shutil.rmtree(run.path)
+    page.reload()
+    expect(page.get_by_text("No task of this run has written anything yet")).to_be_visible()
+
+
+def test_a_login_that_expired_is_said(open_page, finished_run, site, browser):
+    context = browser.new_context(base_url=site.address)
+    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
+    page = show(context.new_page(), finished_run, "overview")
+    context.clear_cookies()
+    page.get_by_role("tab", name="Merge").click()
+    expect(page.get_by_role("alert").last).to_contain_text("Your login has expired")
+    context.close()
+
+
+def test_modules_are_small():
+    static = Path(__file__).parents[2] / "plugins" / "run_page" / "static"
+    lengths = {path.name: len(path.read_text().splitlines()) for path in static.glob("*.js")}
+    assert max(lengths.values()) < 250, lengths
