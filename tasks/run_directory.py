@@ -26,6 +26,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,17 +192,24 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be made: {error.strerror}; choose another place") from error
         with (self.path / ".lock").open("a+") as file:
-            while (holder := _holder_of(file)) is not None:
-                leaving = _LEAVING.match(holder)
-                if not leaving or time.time() > int(leaving["time"]):
-                    raise RunDirectoryError(
-                        f"{self.path} is in use by process {holder or '?'}; "
-                        "wait until it ends, or end it, then try again"
-                    )
-                time.sleep(_LOCK_POLL_S)
+            self._wait_for(file)
             lock = Lock(file)
             lock.say(str(os.getpid()))
             yield lock
+
+    def _wait_for(self, file: IO[str]) -> None:
+        """Take the lock on `file`, from a process that leaves too."""
+        told = ""
+        while (holder := _holder_of(file)) is not None:
+            leaving = _LEAVING.match(holder)
+            if holder and not (leaving and time.time() <= int(leaving["time"])):  # nothing yet: it is being written
+                raise RunDirectoryError(
+                    f"{self.path} is in use by process {holder}; wait until it ends, or end it, then try again"
+                )
+            if leaving and holder != told:
+                print(f"waiting for the try before: process {leaving['pid']} saves and leaves", file=sys.stderr)
+                told = holder
+            time.sleep(_LOCK_POLL_S)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def test_the_next_try_waits_until_a_try_that_saves_has_left(start, directory):
     wait_until(lambda: "leaves before" in (directory.path / ".lock").read_text(), "the first says that it leaves")
     second = start().wait()
     assert second.exit_code == 0, second.stderr
+    assert f"waiting for the try before: process {first.process.pid} saves and leaves" in second.stderr
     assert first.wait().exit_code == 1
 
 
