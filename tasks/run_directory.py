@@ -14,6 +14,7 @@
     merged/                      the integrated checkpoint and merge.json, its proof
     validation/                  report.json, report.md and plots
     promotion.json               which version the model became
+    failures/TASK.json           what stopped a task, until it succeeds
 
 Run directories lie under `HOME/runs/DAG/RUN`, prepared data under `HOME/data`, the model store under `HOME/models`.
 HOME is one folder that all workers share.

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from tasks.checkpoint.file_index import FileIndex, TensorHeader
 from tasks.checkpoint.layout import Layout, replicated
 from tasks.checkpoint.selection import is_optimizer_state
-from tasks.checkpoint.shard_set import ShardSet
+from tasks.checkpoint.shard_set import ShardSet, file_digest
 from tasks.checkpoint.source import index_checkpoint
 from tasks.checkpoint.strategy import StagedLayouts, layouts_by_stage, read_strategy
 from tasks.run_directory import RunDirectory
@@ -43,8 +44,7 @@ def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | Non
     if not strategy_file.is_file():
         return None
     staged = layouts_by_stage([(strategy_file, read_strategy(strategy_file))])
-    checkpoints = files.path(RunDirectory(files.root).checkpoints)
-    shard_set = ShardSet.newest(checkpoints) if checkpoints.is_dir() else None
+    shard_set = _shard_set_of(files, strategy_file)
     indices = _first_files(files, staged, shard_set) if shard_set is not None else {}
     ways = _Ways()
     parameters = [row for stage in range(len(staged.stages)) for row in _parameters(stage, staged, indices, ways)]
@@ -57,6 +57,13 @@ def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | Non
         "layouts": ways.describe(),
         "parameters": parameters,
     }
+
+
+def _shard_set_of(files: Contained, strategy_file: Path) -> ShardSet | None:
+    """The newest complete shard set, unless it was saved under another strategy: by a try on other cards."""
+    checkpoints = files.path(RunDirectory(files.root).checkpoints)
+    newest = ShardSet.newest(checkpoints) if checkpoints.is_dir() else None
+    return newest if newest is not None and newest.strategy_digest == file_digest(strategy_file) else None
 
 
 def _first_files(files: Contained, staged: StagedLayouts, shard_set: ShardSet) -> dict[int, FileIndex]:

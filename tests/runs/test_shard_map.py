@@ -55,6 +55,15 @@ def test_a_way_of_cutting_is_described_once(run, files):
     assert len(found["layouts"]) == 6  # five of the parameters', and the scalar's
 
 
+def test_slices_saved_under_another_strategy_give_no_sizes(run, files):
+    write_shard_set(run, Size(steps=40, parameters=1))
+    layouts = {"block0.weight": Layout((4,), ((0,), ()))}
+    write_strategy(Strategy(stage=0, operators={}, layouts=layouts), run.path / STRATEGY)
+    found = read_shard_map(files, STRATEGY)
+    assert (found["step"], found["world_size"]) == (None, 4)
+    assert found["parameters"][0]["bytes"] is None
+
+
 @pytest.mark.parametrize(
     "name", ["tutorial_sgd.ckpt", "tutorial_adam_optimizer_sharded.ckpt", "tensor_parallel_sgd.json"]
 )

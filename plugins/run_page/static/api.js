@@ -4,7 +4,9 @@ export async function get(address) {
   const answer = await fetch(address, { headers: { Accept: "application/json" } });
   const document = await answer.json().catch(() => ({}));
   if (answer.ok) return document;
-  throw new Error(answer.status === 401 ? "Your login has expired: sign in to Airflow again." : reason(document, answer));
+  throw new Error(
+    answer.status === 401 ? "Your login has expired: sign in to Airflow again." : reason(document, answer),
+  );
 }
 
 function reason(document, answer) {

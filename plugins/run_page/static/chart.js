@@ -4,7 +4,10 @@
 let loading = null;
 
 export function chartLibrary() {
-  loading ??= ["bokeh.min.js", "bokeh-api.min.js"].reduce((before, name) => before.then(() => script(name)), Promise.resolve());
+  loading ??= ["bokeh.min.js", "bokeh-api.min.js"].reduce(
+    (before, name) => before.then(() => script(name)),
+    Promise.resolve(),
+  );
   return loading;
 }
 
@@ -40,7 +43,16 @@ export class Chart {
       outline_line_color: colour("--line"),
     });
     this.figure.toolbar.logo = null;
-    this.figure.add_tools(new Bokeh.HoverTool({ tooltips: [["curve", "@name"], ["step", "@x{0,0}"], [label, "@y{0.[0000000]}"]], mode: "mouse" }));
+    this.figure.add_tools(
+      new Bokeh.HoverTool({
+        tooltips: [
+          ["curve", "@name"],
+          ["step", "@x{0,0}"],
+          [label, "@y{0.[0000000]}"],
+        ],
+        mode: "mouse",
+      }),
+    );
     this.style(label);
     this.figure.x_range.change.connect(() => this.zoomed());
     this.view = Bokeh.Plotting.show(this.figure, host);

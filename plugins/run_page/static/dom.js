@@ -6,15 +6,15 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "on") for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
-    else if (name === "style") for (const [property, set] of Object.entries(value)) node.style.setProperty(property, set);
+    else if (name === "style")
+      for (const [property, set] of Object.entries(value)) node.style.setProperty(property, set);
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
-export const element = (tag, attributes = {}, ...children) =>
-  fill(document.createElement(tag), attributes, children);
+export const element = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 
 export const drawing = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, tag), attributes, children);
@@ -22,7 +22,9 @@ export const drawing = (tag, attributes = {}, ...children) =>
 export function table(caption, headings, rows) {
   const cells = rows.map((row) => row.map(cellOf));
   const isNumber = (column) => cells[0]?.[column]?.classList.contains("number");
-  const head = headings.map((heading, column) => element("th", { scope: "col", class: isNumber(column) && "number" }, heading));
+  const head = headings.map((heading, column) =>
+    element("th", { scope: "col", class: isNumber(column) && "number" }, heading),
+  );
   return element(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
@@ -31,7 +33,11 @@ export function table(caption, headings, rows) {
       {},
       element("caption", { class: "hidden" }, caption),
       element("thead", {}, element("tr", {}, head)),
-      element("tbody", {}, cells.map((row) => element("tr", {}, row))),
+      element(
+        "tbody",
+        {},
+        cells.map((row) => element("tr", {}, row)),
+      ),
     ),
   );
 }
@@ -51,7 +57,8 @@ export const facts = (pairs) =>
       .map(([label, value]) => element("div", {}, element("dt", {}, label), element("dd", {}, value))),
   );
 
-export const badge = (state) => element("span", { class: "badge", "data-state": state ?? "none" }, state ?? "not started");
+export const badge = (state) =>
+  element("span", { class: "badge", "data-state": state ?? "none" }, state ?? "not started");
 
 export const notice = (text) => element("p", { class: "notice" }, text);
 

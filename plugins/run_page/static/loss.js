@@ -18,7 +18,15 @@ export class LossPanel {
 
   build() {
     this.metric = element("select", { id: "metric", on: { change: () => this.restart() } }, option("loss"));
-    this.smoothing = element("input", { id: "smoothing", type: "range", min: 0, max: 100, step: 1, value: 30, on: { input: () => this.load() } });
+    this.smoothing = element("input", {
+      id: "smoothing",
+      type: "range",
+      min: 0,
+      max: 100,
+      step: 1,
+      value: 30,
+      on: { input: () => this.load() },
+    });
     this.logarithmic = element("input", { id: "logarithmic", type: "checkbox", on: { change: () => this.restart() } });
     this.chartHost = element("div", { class: "chart", role: "img" });
     this.summary = element("p", { class: "muted", id: "curve-summary" });
@@ -32,7 +40,12 @@ export class LossPanel {
       element("label", { for: "smoothing" }, "Smoothing ", this.smoothing),
       element("label", { for: "logarithmic" }, this.logarithmic, " Logarithmic"),
     );
-    const compare = element("details", { on: { toggle: () => this.listRuns() } }, element("summary", {}, "Compare with other runs"), this.choices);
+    const compare = element(
+      "details",
+      { on: { toggle: () => this.listRuns() } },
+      element("summary", {}, "Compare with other runs"),
+      this.choices,
+    );
     this.panel.replaceChildren(controls, this.warning, this.chartHost, this.legend, this.summary, compare);
   }
 
@@ -66,7 +79,10 @@ export class LossPanel {
   async load() {
     const mine = (this.turn = (this.turn ?? 0) + 1);
     const query = { name: this.metric.value, smoothing: this.smoothingWeight, ...this.view };
-    const [found] = await Promise.all([Promise.all(this.all.map((run) => ofRun(run, "metrics", query))), chartLibrary()]);
+    const [found] = await Promise.all([
+      Promise.all(this.all.map((run) => ofRun(run, "metrics", query))),
+      chartLibrary(),
+    ]);
     if (mine === this.turn) this.show(found);
   }
 
@@ -110,29 +126,64 @@ export class LossPanel {
     this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
     const broken = own.not_finite;
     this.warning.replaceChildren(
-      ...(broken ? [element("p", { class: "problem" }, `${name} is no number at ${count(broken.count)} steps, first at step ${count(broken.first_step)}: training diverged.`)] : []),
+      ...(broken
+        ? [
+            element(
+              "p",
+              { class: "problem" },
+              `${name} is no number at ${count(broken.count)} steps, first at step ${count(broken.first_step)}: training diverged.`,
+            ),
+          ]
+        : []),
     );
   }
 
   entry(run, index) {
-    const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove ${run.runId}`, on: { click: () => this.toggle(run, false) } }, "×");
+    const remove = element(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        "aria-label": `Remove ${run.runId}`,
+        on: { click: () => this.toggle(run, false) },
+      },
+      "×",
+    );
     const swatch = element("span", { class: "swatch", style: { background: COLOURS[index] }, "aria-hidden": "true" });
-    return element("li", {}, swatch, `${letter(index)}: `, element("span", { class: "name" }, run.runId), index ? remove : null);
+    return element(
+      "li",
+      {},
+      swatch,
+      `${letter(index)}: `,
+      element("span", { class: "name" }, run.runId),
+      index ? remove : null,
+    );
   }
 
   async listRuns() {
     const { runs: known } = await runs({ limit: 50 });
-    const others = known.filter((one) => one.has_folder && !(one.run_id === this.run.runId && one.dag_id === this.run.dagId));
+    const others = known.filter(
+      (one) => one.has_folder && !(one.run_id === this.run.runId && one.dag_id === this.run.dagId),
+    );
     const boxes = others.map((one) => this.choice({ dagId: one.dag_id, runId: one.run_id }));
-    this.choices.replaceChildren(boxes.length ? element("ul", { class: "choices" }, boxes) : notice("There is no other run that you may see."));
+    this.choices.replaceChildren(
+      boxes.length ? element("ul", { class: "choices" }, boxes) : notice("There is no other run that you may see."),
+    );
   }
 
   choice(run) {
     const chosen = this.compared.some((one) => same(one, run));
-    const box = element("input", { type: "checkbox", on: { change: (event) => this.toggle(run, event.target.checked) } });
+    const box = element("input", {
+      type: "checkbox",
+      on: { change: (event) => this.toggle(run, event.target.checked) },
+    });
     box.checked = chosen;
     box.disabled = !chosen && this.compared.length >= MOST_COMPARED;
-    return element("li", {}, element("label", {}, box, ` ${run.runId} `, element("span", { class: "muted" }, run.dagId)));
+    return element(
+      "li",
+      {},
+      element("label", {}, box, ` ${run.runId} `, element("span", { class: "muted" }, run.dagId)),
+    );
   }
 
   toggle(run, wanted) {

@@ -16,11 +16,20 @@ export class MergePanel {
     const seen = JSON.stringify([found, refusal]);
     if (seen === this.seen) return;
     this.seen = seen;
-    this.panel.replaceChildren(...[refusal && refused(refusal), merged(found), plan(found), found.record && details(found.record)].filter(Boolean));
+    this.panel.replaceChildren(
+      ...[refusal && refused(refusal), merged(found), plan(found), found.record && details(found.record)].filter(
+        Boolean,
+      ),
+    );
   }
 }
 
-const refused = (refusal) => section("Refused", element("p", { class: "problem" }, element("strong", {}, refusal.error)), element("pre", {}, refusal.message));
+const refused = (refusal) =>
+  section(
+    "Refused",
+    element("p", { class: "problem" }, element("strong", {}, refusal.error)),
+    element("pre", {}, refusal.message),
+  );
 
 function merged({ record, seconds }) {
   if (!record) return section("Result", notice("Nothing has been merged yet."));
@@ -38,14 +47,30 @@ function merged({ record, seconds }) {
       ["Written", `${bytes(written)} in ${output.length === 1 ? "one file" : `${output.length} files`}`],
       ["Task's time", duration(seconds)],
       ["Throughput of the task", seconds ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
-      ["Complete shard set", inputs.manifest === undefined ? null : inputs.manifest ? "by its manifest" : "by the files' names: no manifest"],
+      [
+        "Complete shard set",
+        inputs.manifest === undefined ? null : inputs.manifest ? "by its manifest" : "by the files' names: no manifest",
+      ],
     ]),
-    table("Files written", ["File", "Size", "BLAKE3"], output.map((file) => [element("th", { scope: "row" }, file.name), bytes(file.size), element("code", { title: file.digest }, digest(file.digest))])),
+    table(
+      "Files written",
+      ["File", "Size", "BLAKE3"],
+      output.map((file) => [
+        element("th", { scope: "row" }, file.name),
+        bytes(file.size),
+        element("code", { title: file.digest }, digest(file.digest)),
+      ]),
+    ),
     swaps(record.swaps_undetectable_among_ranks),
   );
 }
 
-const swaps = (groups) => (groups?.length ? notice(`Swapped folders could not have been noticed among ranks ${groups.map((ranks) => ranks.join(", ")).join("; ")}.`) : null);
+const swaps = (groups) =>
+  groups?.length
+    ? notice(
+        `Swapped folders could not have been noticed among ranks ${groups.map((ranks) => ranks.join(", ")).join("; ")}.`,
+      )
+    : null;
 
 function plan({ shard_sets: sets, record }) {
   if (!sets.length) return section("To merge", notice("No shard set is complete yet."));
@@ -55,9 +80,16 @@ function plan({ shard_sets: sets, record }) {
     one.world_size,
     bytes(one.bytes),
     one.integrated ? "whole model on every rank" : "slices",
-    String(one.step) === String(record?.inputs.step) ? "merged" : index === 0 ? "newest: merged next, unless a step is chosen" : "",
+    String(one.step) === String(record?.inputs.step)
+      ? "merged"
+      : index === 0
+        ? "newest: merged next, unless a step is chosen"
+        : "",
   ]);
-  return section("Complete shard sets", table("Complete shard sets", ["Step", "Epoch", "Ranks", "Size", "Holds", ""], rows));
+  return section(
+    "Complete shard sets",
+    table("Complete shard sets", ["Step", "Epoch", "Ranks", "Size", "Holds", ""], rows),
+  );
 }
 
 function details({ tensors, options, versions }) {
@@ -68,7 +100,10 @@ function details({ tensors, options, versions }) {
     element("td", { class: "number" }, count(one.slices_compared)),
     element("code", { title: one.digest }, digest(one.digest)),
   ]);
-  const plain = Object.entries({ ...options, ...versions }).map(([name, value]) => [words(name), typeof value === "string" ? value : JSON.stringify(value)]);
+  const plain = Object.entries({ ...options, ...versions }).map(([name, value]) => [
+    words(name),
+    typeof value === "string" ? value : JSON.stringify(value),
+  ]);
   return element(
     "details",
     {},

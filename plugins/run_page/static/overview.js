@@ -11,14 +11,17 @@ export class OverviewPanel {
   async refresh(overview) {
     const open = this.panel.querySelector("details")?.open;
     this.panel.replaceChildren(
-      ...[tasks(overview.airflow), progress(overview), dataset(overview.dataset), phases(overview.train)].filter(Boolean),
+      ...[tasks(overview.airflow), progress(overview), dataset(overview.dataset), phases(overview.train)].filter(
+        Boolean,
+      ),
       parameters(overview.config, open),
     );
   }
 }
 
 function tasks(airflow) {
-  if (!airflow) return section("Tasks", element("p", {}, "Airflow no longer knows this run; its folder is still here."));
+  if (!airflow)
+    return section("Tasks", element("p", {}, "Airflow no longer knows this run; its folder is still here."));
   const rows = airflow.tasks.map((task) => [
     element("th", { scope: "row" }, task.map_index >= 0 ? `${task.task_id} [${task.map_index}]` : task.task_id),
     badge(task.state),
@@ -52,7 +55,10 @@ function dataset(found) {
   const splits = Object.entries(found).filter(([, value]) => typeof value?.count === "number");
   return section(
     "Data",
-    facts([...known.map(([name, value]) => [words(name), /^[0-9a-f]{64}$/.test(value) ? digest(value) : value]), ...splits.map(([name, value]) => [words(name), count(value.count)])]),
+    facts([
+      ...known.map(([name, value]) => [words(name), /^[0-9a-f]{64}$/.test(value) ? digest(value) : value]),
+      ...splits.map(([name, value]) => [words(name), count(value.count)]),
+    ]),
   );
 }
 
@@ -73,5 +79,10 @@ function parameters(config, open) {
     element("th", { scope: "row" }, name),
     element("code", {}, typeof value === "string" ? value : JSON.stringify(value)),
   ]);
-  return element("details", { open }, element("summary", {}, "Parameters"), table("Parameters of this run", ["Name", "Value"], rows));
+  return element(
+    "details",
+    { open },
+    element("summary", {}, "Parameters"),
+    table("Parameters of this run", ["Name", "Value"], rows),
+  );
 }

@@ -18,7 +18,13 @@ export class RankLog {
     this.download = element("a", { class: "button", download: true }, "Download all");
     const close = element("button", { type: "button", on: { click: () => this.close() } }, "Close");
     const follow = element("label", { for: "follow" }, this.following, " Follow");
-    this.node = element("section", { hidden: true, id: "rank-log" }, this.title, element("div", { class: "controls" }, this.earlier, follow, this.download, close), this.text);
+    this.node = element(
+      "section",
+      { hidden: true, id: "rank-log" },
+      this.title,
+      element("div", { class: "controls" }, this.earlier, follow, this.download, close),
+      this.text,
+    );
   }
 
   async open(launch, rank) {

@@ -37,7 +37,11 @@ export class RanksPanel {
     const names = launches.map((one) => one.name).join();
     if (names === this.offered) return;
     this.offered = names;
-    this.select.replaceChildren(...launches.map((one) => element("option", { value: one.name, selected: one.name === this.launch }, titleOf(one))));
+    this.select.replaceChildren(
+      ...launches.map((one) =>
+        element("option", { value: one.name, selected: one.name === this.launch }, titleOf(one)),
+      ),
+    );
   }
 
   show(ranks) {
@@ -57,13 +61,32 @@ export class RanksPanel {
     const behind = rank.state === "running" && rank.step !== null && furthest - rank.step > 1;
     const open = element(
       "button",
-      { type: "button", "data-rank": rank.rank, "aria-label": `Log of rank ${rank.rank}`, on: { click: () => this.log.open(this.launch, rank.rank) } },
+      {
+        type: "button",
+        "data-rank": rank.rank,
+        "aria-label": `Log of rank ${rank.rank}`,
+        on: { click: () => this.log.open(this.launch, rank.rank) },
+      },
       "Log",
     );
     return [
-      element("th", { scope: "row", title: [rank.host, rank.pid && `process ${rank.pid}`, rank.started && moment(rank.started)].filter(Boolean).join(", ") }, String(rank.rank)),
+      element(
+        "th",
+        {
+          scope: "row",
+          title: [rank.host, rank.pid && `process ${rank.pid}`, rank.started && moment(rank.started)]
+            .filter(Boolean)
+            .join(", "),
+        },
+        String(rank.rank),
+      ),
       badge(rank.state),
-      element("td", { class: "number" }, count(rank.step), behind ? element("span", { class: "behind" }, ` ${count(furthest - rank.step)} behind`) : ""),
+      element(
+        "td",
+        { class: "number" },
+        count(rank.step),
+        behind ? element("span", { class: "behind" }, ` ${count(furthest - rank.step)} behind`) : "",
+      ),
       element("td", { class: "number" }, number(rank.steps_per_second, 3)),
       element("td", { class: "number" }, bytes(rank.memory_bytes)),
       element("td", { class: "number" }, bytes(rank.peak_memory_bytes)),

@@ -14,7 +14,13 @@ import { VersionsPanel } from "./versions.js";
 
 const LIVE_EVERY_MS = 2000;
 const RESTING_EVERY_MS = 15000;
-const TAB_OF_TASK = { prepare_dataset: "overview", train: "training", merge: "merge", validate: "validation", promote: "versions" };
+const TAB_OF_TASK = {
+  prepare_dataset: "overview",
+  train: "training",
+  merge: "merge",
+  validate: "validation",
+  promote: "versions",
+};
 
 const run = runOfPage();
 const parts = [
@@ -42,7 +48,10 @@ async function refresh() {
     if (mine !== turn) return;
     showHeader(overview);
     if (overview.has_folder) await content.refresh(overview);
-    else panel.replaceChildren(notice("No task of this run has written anything yet, or this DAG has no run directories."));
+    else
+      panel.replaceChildren(
+        notice("No task of this run has written anything yet, or this DAG has no run directories."),
+      );
     panel.querySelector(":scope > .problem")?.remove();
   } catch (error) {
     if (mine === turn) showProblem(panel, error);
@@ -66,8 +75,12 @@ function showHeader(overview) {
   const { airflow, progress, failures } = overview;
   document.title = `${run.runId} · ${run.dagId}`;
   document.querySelector("#run-id").textContent = run.runId;
-  document.querySelector("#run-summary").replaceChildren(run.dagId, " ", badge(airflow?.state), " ", progressText(airflow, progress));
-  document.querySelector("#failures").replaceChildren(...(failures ?? []).map((failure) => failureOf(failure, airflow)));
+  document
+    .querySelector("#run-summary")
+    .replaceChildren(run.dagId, " ", badge(airflow?.state), " ", progressText(airflow, progress));
+  document
+    .querySelector("#failures")
+    .replaceChildren(...(failures ?? []).map((failure) => failureOf(failure, airflow)));
 }
 
 function failureOf(failure, airflow) {
@@ -77,7 +90,12 @@ function failureOf(failure, airflow) {
   return element(
     "details",
     { class: "failure" },
-    element("summary", {}, element("strong", {}, `${failure.task} failed${goesOn ? ", and is tried again" : ""}: `), first),
+    element(
+      "summary",
+      {},
+      element("strong", {}, `${failure.task} failed${goesOn ? ", and is tried again" : ""}: `),
+      first,
+    ),
     element("pre", {}, [failure.error, first, ...more].join("\n")),
   );
 }

@@ -11,9 +11,20 @@ export class ShardMapPanel {
   constructor(panel, run) {
     this.panel = panel;
     this.run = run;
-    this.filter = element("input", { id: "filter", type: "search", placeholder: "layer1", on: { input: () => this.list() } });
+    this.filter = element("input", {
+      id: "filter",
+      type: "search",
+      placeholder: "layer1",
+      on: { input: () => this.list() },
+    });
     this.kind = element("select", { id: "kind", on: { change: () => this.list() } });
-    this.kind.append(...[["weight", "Weights"], ["state", "Optimizer states"], ["", "All tensors"]].map(([value, text]) => element("option", { value }, text)));
+    this.kind.append(
+      ...[
+        ["weight", "Weights"],
+        ["state", "Optimizer states"],
+        ["", "All tensors"],
+      ].map(([value, text]) => element("option", { value }, text)),
+    );
     this.listing = element("div", { class: "listing" });
     this.detail = element("section", { class: "detail", "aria-live": "polite" });
     this.totals = element("div");
@@ -29,7 +40,12 @@ export class ShardMapPanel {
     if (seen === this.seen) return;
     this.seen = seen;
     this.map = map;
-    const controls = element("div", { class: "controls" }, element("label", { for: "filter" }, "Name contains ", this.filter), element("label", { for: "kind" }, "Show ", this.kind));
+    const controls = element(
+      "div",
+      { class: "controls" },
+      element("label", { for: "filter" }, "Name contains ", this.filter),
+      element("label", { for: "kind" }, "Show ", this.kind),
+    );
     this.panel.replaceChildren(this.totals, controls, element("div", { class: "columns" }, this.listing, this.detail));
     this.totals.replaceChildren(totalsOf(map));
     this.list();
@@ -37,20 +53,43 @@ export class ShardMapPanel {
 
   list() {
     const wanted = this.filter.value.toLowerCase();
-    const found = this.map.parameters.filter((one) => (!this.kind.value || one.kind === this.kind.value) && one.name.toLowerCase().includes(wanted));
+    const found = this.map.parameters.filter(
+      (one) => (!this.kind.value || one.kind === this.kind.value) && one.name.toLowerCase().includes(wanted),
+    );
     const shown = found.slice(0, MOST_LISTED);
     const rows = shown.map((one) => this.row(one));
-    const more = found.length > shown.length ? notice(`${count(found.length - shown.length)} more: narrow the list by name.`) : null;
-    this.listing.replaceChildren(...[found.length ? table("Parameters", ["Parameter", "Shape", "Slices", "Copies", "Size"], rows) : notice("No parameter has such a name."), more].filter(Boolean));
-    if (!found.includes(this.chosen)) this.choose(found.find((one) => this.layoutOf(one).slices.some((slice) => slice.some(Boolean))) ?? found[0]);
+    const more =
+      found.length > shown.length
+        ? notice(`${count(found.length - shown.length)} more: narrow the list by name.`)
+        : null;
+    this.listing.replaceChildren(
+      ...[
+        found.length
+          ? table("Parameters", ["Parameter", "Shape", "Slices", "Copies", "Size"], rows)
+          : notice("No parameter has such a name."),
+        more,
+      ].filter(Boolean),
+    );
+    if (!found.includes(this.chosen))
+      this.choose(found.find((one) => this.layoutOf(one).slices.some((slice) => slice.some(Boolean))) ?? found[0]);
     this.mark();
   }
 
   row(parameter) {
     const layout = this.layoutOf(parameter);
-    const open = element("button", { type: "button", class: "link", "data-name": parameter.name, on: { click: () => this.choose(parameter) } }, parameter.name);
+    const open = element(
+      "button",
+      { type: "button", class: "link", "data-name": parameter.name, on: { click: () => this.choose(parameter) } },
+      parameter.name,
+    );
     const cut = parts(layout) > 1 ? layout.shards.join(" × ") : "whole";
-    return [element("th", { scope: "row" }, open), shape(parameter.shape), cut, element("td", { class: "number" }, layout.replicas), element("td", { class: "number" }, bytes(parameter.bytes))];
+    return [
+      element("th", { scope: "row" }, open),
+      shape(parameter.shape),
+      cut,
+      element("td", { class: "number" }, layout.replicas),
+      element("td", { class: "number" }, bytes(parameter.bytes)),
+    ];
   }
 
   layoutOf(parameter) {
@@ -79,8 +118,16 @@ function totalsOf(map) {
     ["Ranks", map.stages > 1 ? `${count(map.world_size)} in ${map.stages} pipeline stages` : count(map.world_size)],
     ["Tensors", count(map.parameters.length)],
     ["Whole", known.length ? bytes(whole) : null],
-    [map.stages > 1 ? "Held by a rank of stage 0" : "Held by each rank", known.length ? `${bytes(held)} (${Math.round((100 * held) / (whole || 1))} %)` : null],
-    ["As of", map.step === null ? "the strategy alone: no shard set is complete yet" : `the shard set of step ${count(map.step)}`],
+    [
+      map.stages > 1 ? "Held by a rank of stage 0" : "Held by each rank",
+      known.length ? `${bytes(held)} (${Math.round((100 * held) / (whole || 1))} %)` : null,
+    ],
+    [
+      "As of",
+      map.step === null
+        ? "the strategy alone: no shard set is complete yet"
+        : `the shard set of step ${count(map.step)}`,
+    ],
     ["Saved", map.integrated ? "whole by every rank" : null],
   ]);
 }
@@ -88,15 +135,22 @@ function totalsOf(map) {
 const parts = (layout) => layout.shards.reduce((product, size) => product * size, 1);
 const sliceBytes = (parameter, layout) => parameter.bytes / parts(layout);
 
-const mapOf = (layout) => layout.tensor_map.map((axes) => (axes.length === 0 ? "-1" : axes.length === 1 ? axes[0] : `(${axes.join(", ")})`)).join(", ");
+const mapOf = (layout) =>
+  layout.tensor_map
+    .map((axes) => (axes.length === 0 ? "-1" : axes.length === 1 ? axes[0] : `(${axes.join(", ")})`))
+    .join(", ");
 
 function detailOf(parameter, layout, map) {
   const slices = slicesOf(layout, parameter.stage * map.ranks_per_stage);
   const pictures = element("div", { class: "pictures" });
   const highlight = (key) => {
-    for (const node of pictures.querySelectorAll("[data-slice]")) node.classList.toggle("dim", key !== null && node.dataset.slice !== key);
+    for (const node of pictures.querySelectorAll("[data-slice]"))
+      node.classList.toggle("dim", key !== null && node.dataset.slice !== key);
   };
-  pictures.append(tensorPicture(parameter, layout, slices, highlight), deviceMatrix(parameter, layout, slices, map, highlight));
+  pictures.append(
+    tensorPicture(parameter, layout, slices, highlight),
+    deviceMatrix(parameter, layout, slices, map, highlight),
+  );
   return [
     element("h2", {}, parameter.name),
     element("p", {}, sentence(parameter, layout, slices)),
@@ -107,8 +161,14 @@ function detailOf(parameter, layout, map) {
       ["Tensor map", `[${mapOf(layout)}]`],
       ["Optimizer shards", layout.optimizer_parts > 1 ? layout.optimizer_parts : null],
       ["Pipeline stage", map.stages > 1 ? parameter.stage : null],
-      ["A slice", parameter.slice_shape ? `${shape(parameter.slice_shape)}, ${bytes(sliceBytes(parameter, layout))}` : null],
-      ["On all ranks together", parameter.bytes === null ? null : bytes(sliceBytes(parameter, layout) * layout.slices.length)],
+      [
+        "A slice",
+        parameter.slice_shape ? `${shape(parameter.slice_shape)}, ${bytes(sliceBytes(parameter, layout))}` : null,
+      ],
+      [
+        "On all ranks together",
+        parameter.bytes === null ? null : bytes(sliceBytes(parameter, layout) * layout.slices.length),
+      ],
     ]),
     pictures,
   ];
@@ -116,7 +176,11 @@ function detailOf(parameter, layout, map) {
 
 function sentence(parameter, layout, slices) {
   const held = layout.replicas > 1 ? `each held by ${layout.replicas} ranks` : "each held by one rank";
-  if (slices.length === 1) return `Not cut: ${layout.slices.length > 1 ? `all ${layout.slices.length} ranks hold the whole` : "one rank holds the whole"}.`;
-  const optimizer = layout.optimizer_parts > 1 ? `; of the cuts along dimension 0, optimizer sharding makes a factor of ${layout.optimizer_parts}` : "";
+  if (slices.length === 1)
+    return `Not cut: ${layout.slices.length > 1 ? `all ${layout.slices.length} ranks hold the whole` : "one rank holds the whole"}.`;
+  const optimizer =
+    layout.optimizer_parts > 1
+      ? `; of the cuts along dimension 0, optimizer sharding makes a factor of ${layout.optimizer_parts}`
+      : "";
   return `Cut into ${slices.length} slices (${layout.shards.join(" × ")}), ${held}${optimizer}.`;
 }

@@ -14,7 +14,9 @@ export function slicesOf(layout, firstRank) {
     found.get(key).ranks.push(firstRank + rank);
   });
   const slices = [...found.values()].sort((one, other) => compare(one.place, other.place));
-  slices.forEach((slice, index) => (slice.colour = `hsl(${Math.round((200 + (index * 360) / slices.length) % 360)} 48% 38%)`));
+  slices.forEach(
+    (slice, index) => (slice.colour = `hsl(${Math.round((200 + (index * 360) / slices.length) % 360)} 48% 38%)`),
+  );
   return slices;
 }
 
@@ -30,17 +32,37 @@ export function tensorPicture(parameter, layout, slices, highlight) {
   const height = heightOf(parameter, rows, columns);
   const [cellWidth, cellHeight] = [WIDTH / columns, height / rows];
   const cells = slices.map((slice) => {
-    const column = slice.place.slice(1).reduce((index, part, dimension) => index * layout.shards[dimension + 1] + part, 0);
-    return cell(parameter, layout, slice, { x: column * cellWidth, y: (slice.place[0] ?? 0) * cellHeight, width: cellWidth, height: cellHeight }, slices.length, highlight);
+    const column = slice.place
+      .slice(1)
+      .reduce((index, part, dimension) => index * layout.shards[dimension + 1] + part, 0);
+    return cell(
+      parameter,
+      layout,
+      slice,
+      { x: column * cellWidth, y: (slice.place[0] ?? 0) * cellHeight, width: cellWidth, height: cellHeight },
+      slices.length,
+      highlight,
+    );
   });
   const borders = layout.optimizer_parts > 1 ? optimizerBorders(rows, layout.optimizer_parts, cellHeight) : [];
   const picture = drawing(
     "svg",
-    { viewBox: `-1 -1 ${WIDTH + 2} ${height + 2}`, class: "tensor", role: "img", "aria-label": `${parameter.name} cut into ${slices.length} slices` },
+    {
+      viewBox: `-1 -1 ${WIDTH + 2} ${height + 2}`,
+      class: "tensor",
+      role: "img",
+      "aria-label": `${parameter.name} cut into ${slices.length} slices`,
+    },
     cells,
     borders,
   );
-  return element("figure", {}, element("figcaption", {}, "The tensor: which ranks hold which part"), picture, element("p", { class: "muted" }, dimensions(parameter)));
+  return element(
+    "figure",
+    {},
+    element("figcaption", {}, "The tensor: which ranks hold which part"),
+    picture,
+    element("p", { class: "muted" }, dimensions(parameter)),
+  );
 }
 
 function heightOf(parameter, rows, columns) {
@@ -52,7 +74,19 @@ function heightOf(parameter, rows, columns) {
 
 function cell(parameter, layout, slice, box, total, highlight) {
   const title = `${rangesOf(parameter, layout, slice)}: ${ranksOf(slice)}`;
-  const label = total > MOST_LABELLED ? null : drawing("text", { x: box.x + box.width / 2, y: box.y + box.height / 2, "text-anchor": "middle", "dominant-baseline": "central" }, fitted(slice.ranks, box.width));
+  const label =
+    total > MOST_LABELLED
+      ? null
+      : drawing(
+          "text",
+          {
+            x: box.x + box.width / 2,
+            y: box.y + box.height / 2,
+            "text-anchor": "middle",
+            "dominant-baseline": "central",
+          },
+          fitted(slice.ranks, box.width),
+        );
   return drawing(
     "g",
     { "data-slice": slice.key, on: { mouseenter: () => highlight(slice.key), mouseleave: () => highlight(null) } },
@@ -70,7 +104,13 @@ function fitted(ranks, width) {
 // What the tensor map cuts is divided by a full line, what optimizer sharding cuts once more by dashes.
 function optimizerBorders(rows, parts, cellHeight) {
   return Array.from({ length: rows - 1 }, (_, index) => index + 1).map((row) =>
-    drawing("line", { x1: 0, x2: WIDTH, y1: row * cellHeight, y2: row * cellHeight, class: row % parts ? "optimizer" : "mapped" }),
+    drawing("line", {
+      x1: 0,
+      x2: WIDTH,
+      y1: row * cellHeight,
+      y2: row * cellHeight,
+      class: row % parts ? "optimizer" : "mapped",
+    }),
   );
 }
 
@@ -78,25 +118,59 @@ function optimizerBorders(rows, parts, cellHeight) {
 export function deviceMatrix(parameter, layout, slices, map, highlight) {
   const bySlice = new Map(slices.map((slice) => [slice.key, slice]));
   const first = parameter.stage * map.ranks_per_stage;
-  const tiles = layout.slices.map((place, rank) => tile(parameter, layout, bySlice.get(place.join(",")), first + rank, highlight));
+  const tiles = layout.slices.map((place, rank) =>
+    tile(parameter, layout, bySlice.get(place.join(",")), first + rank, highlight),
+  );
   const columns = layout.device_matrix.at(-1);
   const inBlock = columns * (layout.device_matrix.at(-2) ?? 1);
-  const blocks = Array.from({ length: tiles.length / inBlock }, (_, index) => tiles.slice(index * inBlock, (index + 1) * inBlock));
-  const grids = blocks.map((block) => element("div", { class: "devices", style: { "--columns": Math.min(columns, 16) } }, block));
-  const others = map.stages > 1 ? element("p", { class: "muted" }, `The ranks of the other ${map.stages - 1} stages hold nothing of it.`) : null;
+  const blocks = Array.from({ length: tiles.length / inBlock }, (_, index) =>
+    tiles.slice(index * inBlock, (index + 1) * inBlock),
+  );
+  const grids = blocks.map((block) =>
+    element("div", { class: "devices", style: { "--columns": Math.min(columns, 16) } }, block),
+  );
+  const others =
+    map.stages > 1
+      ? element("p", { class: "muted" }, `The ranks of the other ${map.stages - 1} stages hold nothing of it.`)
+      : null;
   const all = element("div", { class: "blocks", role: "group", "aria-label": "Ranks" }, grids);
-  return element("figure", {}, element("figcaption", {}, `The ranks: device matrix ${layout.device_matrix.join(" × ")}`), all, others);
+  return element(
+    "figure",
+    {},
+    element("figcaption", {}, `The ranks: device matrix ${layout.device_matrix.join(" × ")}`),
+    all,
+    others,
+  );
 }
 
 function tile(parameter, layout, slice, rank, highlight) {
   const text = `rank ${rank} holds ${rangesOf(parameter, layout, slice)}${slice.ranks.length > 1 ? `, as do ${slice.ranks.length - 1} others` : ""}`;
-  const on = { mouseenter: () => highlight(slice.key), mouseleave: () => highlight(null), focus: () => highlight(slice.key), blur: () => highlight(null) };
-  return element("button", { type: "button", title: text, "aria-label": text, "data-slice": slice.key, style: { background: slice.colour }, on }, String(rank));
+  const on = {
+    mouseenter: () => highlight(slice.key),
+    mouseleave: () => highlight(null),
+    focus: () => highlight(slice.key),
+    blur: () => highlight(null),
+  };
+  return element(
+    "button",
+    {
+      type: "button",
+      title: text,
+      "aria-label": text,
+      "data-slice": slice.key,
+      style: { background: slice.colour },
+      on,
+    },
+    String(rank),
+  );
 }
 
 const ranksOf = (slice) => (slice.ranks.length > 1 ? `ranks ${slice.ranks.join(", ")}` : `rank ${slice.ranks[0]}`);
 
-const dimensions = (parameter) => (parameter.shape?.length ? `${parameter.shape[0]} down${parameter.shape.length > 1 ? `, ${parameter.shape.slice(1).join(" × ")} across` : ""}` : "");
+const dimensions = (parameter) =>
+  parameter.shape?.length
+    ? `${parameter.shape[0]} down${parameter.shape.length > 1 ? `, ${parameter.shape.slice(1).join(" × ")} across` : ""}`
+    : "";
 
 // [0:392, 256:512], as Python would slice it; parts where the shape isn't known.
 function rangesOf(parameter, layout, slice) {

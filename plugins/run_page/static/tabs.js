@@ -6,10 +6,21 @@ export class Tabs {
   constructor(list, panels, parts, onChange) {
     this.onChange = onChange;
     this.parts = parts.map(({ id, title, create }) => {
-      const panel = element("div", { role: "tabpanel", id: `panel-${id}`, "aria-labelledby": `tab-${id}`, tabindex: 0 });
+      const panel = element("div", {
+        role: "tabpanel",
+        id: `panel-${id}`,
+        "aria-labelledby": `tab-${id}`,
+        tabindex: 0,
+      });
       const tab = element(
         "button",
-        { role: "tab", id: `tab-${id}`, type: "button", "aria-controls": `panel-${id}`, on: { click: () => this.show(id) } },
+        {
+          role: "tab",
+          id: `tab-${id}`,
+          type: "button",
+          "aria-controls": `panel-${id}`,
+          on: { click: () => this.show(id) },
+        },
         title,
       );
       list.append(tab);
@@ -37,7 +48,9 @@ export class Tabs {
   move(event) {
     const here = this.parts.indexOf(this.chosen);
     const last = this.parts.length - 1;
-    const target = { ArrowRight: here === last ? 0 : here + 1, ArrowLeft: here ? here - 1 : last, Home: 0, End: last }[event.key];
+    const target = { ArrowRight: here === last ? 0 : here + 1, ArrowLeft: here ? here - 1 : last, Home: 0, End: last }[
+      event.key
+    ];
     if (target === undefined) return;
     event.preventDefault();
     this.show(this.parts[target].id);

@@ -20,7 +20,10 @@ export class ValidationPanel {
     this.seen = seen;
     const { report, plots } = found;
     this.panel.replaceChildren(
-      ...(report ? [verdict(report), writing(report), confusion(report), classes(report)] : [notice("Nothing has been validated yet.")]).filter(Boolean),
+      ...(report
+        ? [verdict(report), writing(report), confusion(report), classes(report)]
+        : [notice("Nothing has been validated yet.")]
+      ).filter(Boolean),
       ...(plots.length ? [this.pictures(plots, report)] : []),
     );
   }
@@ -29,16 +32,25 @@ export class ValidationPanel {
     const version = report?.merged?.digest ?? "";
     const figures = plots.map((name) => {
       const title = words(name.replace(/\.png$/, ""));
-      return element("figure", {}, element("figcaption", {}, title), element("img", { src: addressOf(this.run, "plot", { name, version }), alt: title, loading: "lazy" }));
+      return element(
+        "figure",
+        {},
+        element("figcaption", {}, title),
+        element("img", { src: addressOf(this.run, "plot", { name, version }), alt: title, loading: "lazy" }),
+      );
     });
     return section("Plots", element("div", { class: "plots" }, figures));
   }
 }
 
 function verdict(report) {
-  const said = report.failures?.length ? report.failures.map((failure) => element("p", { class: "problem" }, failure)) : [element("p", { class: "proved" }, "Good enough to be promoted.")];
+  const said = report.failures?.length
+    ? report.failures.map((failure) => element("p", { class: "problem" }, failure))
+    : [element("p", { class: "proved" }, "Good enough to be promoted.")];
   const { metric, merged, champion, sharded_logits: compared } = report;
-  const plain = Object.entries(report).filter(([name, value]) => !DRAWN.has(name) && name !== metric && typeof value === "number");
+  const plain = Object.entries(report).filter(
+    ([name, value]) => !DRAWN.has(name) && name !== metric && typeof value === "number",
+  );
   return section(
     report.passed ? "Passed" : "Failed",
     said,
@@ -46,7 +58,12 @@ function verdict(report) {
       [words(metric ?? ""), metric === "accuracy" ? percent(report.accuracy) : number(report[metric])],
       [`Version ${champion?.version}, current then`, champion ? number(champion.value) : null],
       ...plain.map(([name, value]) => [words(name), Number.isInteger(value) ? count(value) : number(value)]),
-      ["Merged against sharded", compared ? `logits differ by ${number(compared.relative_difference, 3)} of the greatest (at most ${number(compared.tolerance)})` : null],
+      [
+        "Merged against sharded",
+        compared
+          ? `logits differ by ${number(compared.relative_difference, 3)} of the greatest (at most ${number(compared.tolerance)})`
+          : null,
+      ],
       ["Model", merged ? element("code", { title: merged.digest }, digest(merged.digest)) : null],
       ["Step", merged?.step],
     ]),
@@ -56,8 +73,14 @@ function verdict(report) {
 // What a language model wrote when it was given the prompt.
 function writing({ generated }) {
   if (!generated) return null;
-  const how = Object.entries(generated).filter(([name, value]) => typeof value === "number").map(([name, value]) => `${words(name).toLowerCase()} ${number(value)}`);
-  return section("What it writes", element("pre", { class: "sample" }, element("strong", {}, generated.prompt), generated.text), element("p", { class: "muted" }, `The prompt is bold; ${how.join(", ")}.`));
+  const how = Object.entries(generated)
+    .filter(([name, value]) => typeof value === "number")
+    .map(([name, value]) => `${words(name).toLowerCase()} ${number(value)}`);
+  return section(
+    "What it writes",
+    element("pre", { class: "sample" }, element("strong", {}, generated.prompt), generated.text),
+    element("p", { class: "muted" }, `The prompt is bold; ${how.join(", ")}.`),
+  );
 }
 
 function confusion({ confusion_matrix: matrix, classes: known }) {
@@ -66,15 +89,31 @@ function confusion({ confusion_matrix: matrix, classes: known }) {
   const rows = matrix.map((counts, row) => {
     const total = counts.reduce((sum, value) => sum + value, 0) || 1;
     const cells = counts.map((value, column) =>
-      element("td", { class: row === column ? "right" : "wrong", style: { "--share": value / total }, title: `${value} of true class ${labels[row]} taken for ${labels[column]}` }, value || ""),
+      element(
+        "td",
+        {
+          class: row === column ? "right" : "wrong",
+          style: { "--share": value / total },
+          title: `${value} of true class ${labels[row]} taken for ${labels[column]}`,
+        },
+        value || "",
+      ),
     );
     return [element("th", { scope: "row" }, labels[row]), ...cells];
   });
-  return section("Confusion matrix", element("p", { class: "muted" }, "Rows: the true class. Columns: what the model took it for."), element("div", { class: "confusion" }, table("Confusion matrix", ["", ...labels], rows)));
+  return section(
+    "Confusion matrix",
+    element("p", { class: "muted" }, "Rows: the true class. Columns: what the model took it for."),
+    element("div", { class: "confusion" }, table("Confusion matrix", ["", ...labels], rows)),
+  );
 }
 
 function classes({ classes: known }) {
   if (!known?.length) return null;
-  const rows = known.map((one) => [element("th", { scope: "row" }, String(one.label)), ...["precision", "recall", "f1"].map((name) => element("td", { class: "number" }, one[name].toFixed(3))), one.support]);
+  const rows = known.map((one) => [
+    element("th", { scope: "row" }, String(one.label)),
+    ...["precision", "recall", "f1"].map((name) => element("td", { class: "number" }, one[name].toFixed(3))),
+    one.support,
+  ]);
   return section("By class", table("Measures by class", ["Class", "Precision", "Recall", "F1", "Samples"], rows));
 }

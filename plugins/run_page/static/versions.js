@@ -17,13 +17,24 @@ export class VersionsPanel {
       return;
     }
     const rows = versions.map((one) => [
-      element("th", { scope: "row" }, `${one.version} `, one.version === current ? element("span", { class: "badge", "data-state": "success" }, "current") : ""),
+      element(
+        "th",
+        { scope: "row" },
+        `${one.version} `,
+        one.version === current ? element("span", { class: "badge", "data-state": "success" }, "current") : "",
+      ),
       `${words(one.metric)} ${number(one.value)}`,
       element("td", { class: "number" }, count(one.step)),
       element("code", { title: one.digest }, digest(one.digest)),
       one.of_this_run ? element("strong", {}, "this run") : (one.run ?? "of a DAG that you may not see"),
     ]);
     const headings = ["Version", "Measure", "Step", "BLAKE3", "Run"];
-    this.panel.replaceChildren(section(`Versions of ${model}`, element("p", {}, current === null ? "None is current." : `Version ${current} is current.`), table("Versions", headings, rows)));
+    this.panel.replaceChildren(
+      section(
+        `Versions of ${model}`,
+        element("p", {}, current === null ? "None is current." : `Version ${current} is current.`),
+        table("Versions", headings, rows),
+      ),
+    );
   }
 }
