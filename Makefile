@@ -39,7 +39,7 @@ rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without
 	@$(PYTHON_IN_VENV) -m pytest -m rehearsal $(ARGS)
 
 screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
-	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow/test_three_uses.py
+	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow
 
 docs: $(INSTALLED_DEV) ## Build the documents into build/site; Python 3.11 or newer
 	@$(PYTHON_IN_VENV) -m scripts.parameters > docs/parameters.md
