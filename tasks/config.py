@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks import presets
 from tasks.parameters import Parameters, PlainName
 
-BUILT_IN_NETWORKS = ("mlp",)
+BUILT_IN_NETWORKS = ("mlp", "gpt")
 
 _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER})$"
@@ -71,7 +71,7 @@ class RunConfig(Parameters):
     batch_size: int = Field(
         32, ge=1, le=1_048_576, title="Batch size", description="Samples a step, over all ranks together."
     )
-    optimizer: Literal["SGD", "Momentum", "Adam"] = Field("Adam", title="Optimizer")
+    optimizer: Literal["SGD", "Momentum", "Adam", "AdamW"] = Field("Adam", title="Optimizer")
     learning_rate: float = Field(0.001, gt=0, le=10, title="Learning rate")
     min_accuracy: float = Field(
         0.9, ge=0, le=1, title="Minimum accuracy", description="Validation fails below it, and nothing is promoted."
@@ -102,14 +102,106 @@ class RunConfig(Parameters):
         json_schema_extra={"section": "Data"},
     )
 
+    layers: int = Field(
+        2,
+        ge=1,
+        le=1_000,
+        title="Layers",
+        description="For **gpt**: how many transformer blocks.",
+        json_schema_extra={"section": "Network"},
+    )
+    hidden_size: int = Field(
+        64,
+        ge=1,
+        le=65_536,
+        title="Hidden size",
+        description="For **gpt**: numbers that stand for a token between blocks. A multiple of *Heads*.",
+        json_schema_extra={"section": "Network"},
+    )
+    heads: int = Field(
+        4,
+        ge=1,
+        le=1_024,
+        title="Heads",
+        description="For **gpt**: attention heads. A multiple of *Tensor parallel*.",
+        json_schema_extra={"section": "Network"},
+    )
+    sequence_length: int = Field(
+        64,
+        ge=1,
+        le=65_536,
+        title="Sequence length",
+        description="For **gpt**: tokens that the network sees at once.",
+        json_schema_extra={"section": "Network"},
+    )
+    tensor_parallel: int = Field(
+        4,
+        ge=1,
+        le=4_096,
+        title="Tensor parallel",
+        description="For **gpt**: how many ranks share each layer. The batch is shared out over *Cards* / "
+        "*Tensor parallel* of such groups.",
+        json_schema_extra={"section": "Network"},
+    )
+    pipeline_stages: int = Field(
+        1,
+        ge=1,
+        title="Pipeline stages",
+        description="Only 1 is carried out; anything else is refused before training.",
+        json_schema_extra={"section": "Network"},
+    )
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32",
+        title="Precision",
+        description="Of matrix multiplications; parameters, sums and optimizer states stay float32. A CPU cannot do "
+        "**bfloat16**.",
+        json_schema_extra={"section": "Network"},
+    )
+
     momentum: float = Field(
         0.9,
         ge=0,
         lt=1,
         title="Momentum",
         description="For the optimizer **Momentum** only.",
-        json_schema_extra={"section": "Training"},
+        json_schema_extra={"section": "Optimizer"},
     )
+    weight_decay: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        title="Weight decay",
+        description="For the optimizer **AdamW** only; biases and LayerNorm's parameters are exempt.",
+        json_schema_extra={"section": "Optimizer"},
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        title="Warm-up steps",
+        description="Over so many steps the learning rate rises evenly to its full value.",
+        json_schema_extra={"section": "Optimizer"},
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant",
+        title="Schedule",
+        description="The learning rate after the warm-up. **cosine**: down to 0 at the last step.",
+        json_schema_extra={"section": "Optimizer"},
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        title="Gradient clipping",
+        description="The greatest global norm that the gradients may have; larger ones are scaled down. Empty: any.",
+        json_schema_extra={"section": "Optimizer"},
+    )
+    enable_parallel_optimizer: bool = Field(
+        False,
+        title="Optimizer sharding",
+        description="**enable_parallel_optimizer**: ranks that would hold equal slices of a parameter share it out, "
+        "and its optimizer states.",
+        json_schema_extra={"section": "Optimizer"},
+    )
+
     seed: int = Field(1, ge=0, le=2**31 - 1, title="Seed", json_schema_extra={"section": "Training"})
     start_from: Literal["scratch", "current"] = Field(
         "scratch",

@@ -51,6 +51,18 @@ def train_step(settings):
     return step.set_train()
 
 
+def samples_of(network):
+    return texts() if network == "gpt" else samples()
+
+
+@cache
+def texts():
+    """Windows of this file's text, int32 [N, 16], each with the byte that follows every one of them."""
+    tokens = np.frombuffer(Path(__file__).read_bytes(), np.uint8).astype(np.int32)
+    windows = np.lib.stride_tricks.sliding_window_view(tokens, 17)[::4]
+    return windows[:, :-1].copy(), windows[:, 1:].copy()
+
+
 @cache
 def samples():
     """Images float32 [4500, 1, 28, 28] and labels int32 [4500]: the embedded digits."""

@@ -32,7 +32,7 @@ def test_a_document_survives_being_written_and_read():
         ('{"epochs": 0}', "epochs: .* greater than or equal to 1"),
         ('{"learning_rate": NaN}', "learning_rate: .* finite"),
         ('{"learning_rate": 1e999}', "learning_rate: "),
-        ('{"optimizer": "adam"}', "optimizer: .*'SGD', 'Momentum' or 'Adam'"),
+        ('{"optimizer": "adam"}', "optimizer: .*'SGD', 'Momentum', 'Adam' or 'AdamW'"),
         ('{"network": "resnet"}', "network: "),
         ('{"data_source": "directory"}', "needs data_directory"),
         ('{"data_source": "mnist", "mirrors": []}', "at least one of mirrors"),
@@ -94,6 +94,6 @@ def test_a_model_is_named_after_its_network():
 
 def test_the_form_proposes_the_built_in_networks_and_takes_others():
     field = RunConfig.form_schema()["network"]
-    assert field["examples"] == ["mlp"]
+    assert field["examples"] == ["mlp", "gpt"]
     assert re.fullmatch(field["pattern"], "mine.nets:small")
     assert not re.fullmatch(field["pattern"], "mine.nets")

@@ -40,6 +40,13 @@ def check_network(network: Network, config: RunConfig) -> None:
             f"on {config.device_target}, operators without a strategy are split on their batch over all "
             f"{config.world_size} cards; expected batch_size to be a multiple of that, found {config.batch_size}"
         )
+    if config.pipeline_stages > 1:
+        problems.append(
+            f"pipeline_stages is {config.pipeline_stages}, but no backend carries out stages yet; expected 1: "
+            "tensor_parallel and enable_parallel_optimizer spread a network over the ranks"
+        )
+    if config.device_target == "CPU" and config.precision == "bfloat16":
+        problems.append("MindSpore has no bfloat16 multiplication on the CPU; expected precision float32 or float16")
     if problems:
         raise ConfigError(
             f"network {network.name} cannot be trained on {config.world_size} ranks with batch_size "

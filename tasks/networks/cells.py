@@ -1,65 +1,85 @@
-"""The MindSpore cells of a declaration; the backend decides how an operator is computed, and which slice is held."""
+"""The MindSpore cell of a declaration; the backend decides how an operator is computed, and which slice is held."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from tasks.networks.declaration import Dense
-from tasks.networks.declaration import Network as LayeredNetwork
-from tasks.networks.initial import uniform_slice
+from tasks.networks.initial import initial_slice
 from tasks.networks.operators import Operator
 from tasks.networks.train_spec import Network
+from tasks.networks.values import Constant, Weight
 from tasks.parallel.backend import SingleDevice
-from tasks.parallel.placement import Placement, whole
-
-
-class DenseCell(nn.Cell):
-    """activation(x @ weight + bias); `placement` says where the output lies."""
-
-    def __init__(self, layer: Dense, batch_size: int, source: Placement, backend: SingleDevice, seed: int) -> None:
-        super().__init__()
-        matmul, add = layer.matmul_operator(batch_size), layer.add_operator(batch_size)
-        self.weight = _parameter("weight", matmul, layer.inputs, backend, seed)
-        self.bias = _parameter("bias", add, layer.inputs, backend, seed)
-        self.matmul, product = backend.place(matmul, source)
-        self.add, self.placement = backend.place(add, product)
-        self.relu = ops.ReLU() if layer.activation == "relu" else None
-
-    def construct(self, x: Any) -> Any:
-        y = self.add(self.matmul(x, self.weight), self.bias)
-        return self.relu(y) if self.relu is not None else y
+from tasks.parallel.program import Program
 
 
 class NetworkCell(nn.Cell):
-    """Samples [batch, *sample_shape] to logits [batch, classes], both whole on every rank."""
+    """Samples [batch, *sample_shape] to logits [batch, ..., classes], both whole on every rank.
 
-    def __init__(self, network: LayeredNetwork, batch_size: int, backend: SingleDevice, seed: int) -> None:
+    Compiling unrolls the loop over the steps. What later steps take is carried along as a short tuple, and no longer
+    than it is wanted: MindSpore's time to compile grows with the square of the tuples' lengths.
+    """
+
+    def __init__(self, operators: Sequence[Operator], backend: SingleDevice, seed: int) -> None:
         super().__init__()
-        self.flatten = ops.Flatten()
-        self.layer_names = tuple(layer.name for layer in network.layers)
-        placement = whole((batch_size, network.layers[0].inputs), backend.world_size)
-        for layer in network.layers:
-            cell = DenseCell(layer, batch_size, placement, backend, seed)
-            setattr(self, layer.name, cell)
-            placement = cell.placement
-        self.layers = [getattr(self, name) for name in self.layer_names]
-        self.gathered = backend.gathered(placement)
+        inputs = dict.fromkeys(value for operator in operators for value in operator.inputs)
+        weights = [value for value in inputs if isinstance(value, Weight)]
+        constants = [value for value in inputs if isinstance(value, Constant)]
+        self.weights = ParameterTuple([_parameter(weight, backend, seed) for weight in weights])
+        self.constants = tuple(Tensor(initial_slice(value, _whole(value), seed)) for value in constants)
+
+        program = backend.program(operators)
+        stored = [weight.name for weight in weights]
+        self.moves = program.weights
+        self.movable = ParameterTuple([self.weights[stored.index(name)] for name, _ in program.moved])
+        self.steps = nn.CellList([step.cell for step in program.steps])
+        lasting = ([name for _, name in program.moved], stored, [value.name for value in constants])
+        self.taken, self.kept, self.logits = _schedule(program, lasting)
 
     def construct(self, samples: Any) -> Any:
-        x = self.flatten(samples)
-        for layer in self.layers:
-            x = layer(x)
-        return self.gathered(x) if self.gathered is not None else x
+        moved = self.moves(self.movable) if self.moves is not None else ()
+        carried = (samples,)
+        for number, step in enumerate(self.steps):
+            sources = (carried, moved, self.weights, self.constants)
+            inputs: tuple[Any, ...] = ()
+            for source, index in self.taken[number]:
+                inputs += (sources[source][index],)
+            carried = (step(*inputs), *self._chosen(carried, self.kept[number]))
+        return carried[self.logits]
+
+    def _chosen(self, values: Any, indices: tuple[int, ...]) -> Any:
+        chosen: tuple[Any, ...] = ()
+        for index in indices:
+            chosen += (values[index],)
+        return chosen
+
+
+def _schedule(
+    program: Program, lasting: Sequence[Sequence[str]]
+) -> tuple[tuple[tuple[tuple[int, int], ...], ...], tuple[tuple[int, ...], ...], int]:
+    """For every step, which source and place each input comes from, and what is carried on; the place of the logits."""
+    fixed = {name: (1 + source, i) for source, names in enumerate(lasting) for i, name in enumerate(names)}
+    last_use = {name: number for number, step in enumerate(program.steps) for name in step.inputs}
+    last_use[program.output] = len(program.steps)
+    carried, taken, kept = ["samples"], [], []
+    for number, step in enumerate(program.steps):
+        taken.append(tuple(fixed.get(name) or (0, carried.index(name)) for name in step.inputs))
+        kept.append(tuple(i for i, name in enumerate(carried) if last_use[name] > number))
+        carried = [step.output, *(carried[i] for i in kept[-1])]
+    return tuple(taken), tuple(kept), carried.index(program.output)
 
 
 def build(network: Network, batch_size: int, backend: SingleDevice, seed: int) -> nn.Cell:
-    """The cells of any network with this rank's slices of the initial values that `seed` gives."""
+    """The cell of `network` with this rank's slices of the initial values that `seed` gives."""
     return network.cell(batch_size, backend, seed)
 
 
-def _parameter(name: str, operator: Operator, fan_in: int, backend: SingleDevice, seed: int) -> Parameter:
-    shape = operator.shapes[1]
-    region = backend.region(operator.parameter, shape)
-    return Parameter(Tensor(uniform_slice(operator.parameter, shape, region, fan_in=fan_in, seed=seed)), name=name)
+def _parameter(weight: Weight, backend: SingleDevice, seed: int) -> Parameter:
+    region = backend.region(weight.name, weight.shape)
+    return Parameter(Tensor(initial_slice(weight, region, seed)), name=weight.name)
+
+
+def _whole(value: Constant) -> tuple[slice, ...]:
+    return tuple(slice(0, size) for size in value.shape)

@@ -1,89 +1,114 @@
-"""What a network is, declared once for all backends: layers, shapes, and each operator's strategy. Pure Python."""
+"""What a network is, declared once for all backends: layers one after another, and each operator's strategy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tasks.errors import ConfigError
+from tasks.networks.graph import Activation, Graph
 from tasks.networks.operators import Operator, Splits
+from tasks.networks.values import Initial, Uniform, Value, Weight
 
 if TYPE_CHECKING:
     from tasks.parallel.backend import SingleDevice
 
 
+class Layer(Protocol):
+    """A part of a network."""
+
+    @property
+    def name(self) -> str:
+        """What the names of the layer's parameters begin with."""
+
+    def __call__(self, graph: Graph, x: Value, /) -> Value:
+        """What the layer gives for x [batch, ...]; its operators are recorded in `graph`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dense:
-    """activation(x @ weight + bias), x [batch, inputs], weight [inputs, outputs], bias [outputs]."""
+    """activation(x @ weight + bias), x [batch, inputs], weight [inputs, outputs], bias [outputs].
+
+    An x of more dimensions, as the samples may be, is flattened to [batch, inputs].
+    """
 
     name: str
     inputs: int
     outputs: int
-    activation: Literal["relu"] | None = None
+    activation: Activation | None = None
+    has_bias: bool = True
+    initial: Initial | None = None
+    """Of the weight; `Uniform` by the inputs unless given."""
+    initial_bias: Initial | None = None
     matmul: Splits | None = None
     """Strategy of the MatMul, of x and weight."""
     add: Splits | None = None
     """Strategy of the Add, of x @ weight and bias."""
+    activate: Splits | None = None
+    """Strategy of the activation, which otherwise stays where the sum lies."""
 
-    @property
-    def weight(self) -> str:
-        return f"{self.name}.weight"
-
-    @property
-    def bias(self) -> str:
-        return f"{self.name}.bias"
-
-    def matmul_operator(self, batch_size: int) -> Operator:
-        return Operator("MatMul", self.weight, ((batch_size, self.inputs), (self.inputs, self.outputs)), self.matmul)
-
-    def add_operator(self, batch_size: int) -> Operator:
-        return Operator("Add", self.bias, ((batch_size, self.outputs), (self.outputs,)), self.add)
+    def __call__(self, graph: Graph, x: Value) -> Value:
+        batch, found = x.shape[0], prod(x.shape[1:])
+        if found != self.inputs:
+            raise ConfigError(
+                f"{self.name} takes {self.inputs} inputs, but what comes before gives {found}; make them equal"
+            )
+        if len(x.shape) > 2:
+            x = graph.reshape(f"{self.name}.flat", x, (batch, found))
+        uniform = Uniform(self.inputs)
+        weight = Weight(f"{self.name}.weight", (self.inputs, self.outputs), self.initial or uniform)
+        x = graph.matmul(f"{self.name}.product", x, weight, self.matmul)
+        if self.has_bias:
+            bias = Weight(f"{self.name}.bias", (self.outputs,), self.initial_bias or uniform)
+            x = graph.add(f"{self.name}.sum", x, bias, self.add)
+        if self.activation is not None:
+            x = graph.activate(f"{self.name}.{self.activation}", self.activation, x, self.activate)
+        return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A classifier of samples of `sample_shape`: one Dense layer after another, the last one's outputs are logits."""
+    """Samples [batch, *sample_shape] to logits [batch, ..., classes]: one layer after another."""
 
     name: str
     sample_shape: tuple[int, ...]
-    layers: tuple[Dense, ...]
+    sample_type: Literal["float32", "int32"] = "float32"
+    layers: tuple[Layer, ...]
+    strategies: Mapping[str, Splits | None] | None = None
+    """Strategies by operator, instead of those that the layers declare; an operator that isn't there has none."""
 
     def __post_init__(self) -> None:
-        expected = prod(self.sample_shape)
-        for layer in self.layers:
-            if layer.inputs != expected:
-                raise ConfigError(
-                    f"network {self.name}: {layer.name} takes {layer.inputs} inputs, but what comes before gives "
-                    f"{expected}; make them equal"
-                )
-            expected = layer.outputs
+        weights = [weight.name for operator in self.operators(1) for weight, _ in operator.weights]
+        twice = sorted({name for name in weights if weights.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"network {self.name}: the parameters {', '.join(twice)} are used twice; give each its own name"
+            )
 
-    def operators(self, batch_size: int) -> Iterator[Operator]:
-        """The operators that a strategy can split, in the order of computation."""
-        for layer in self.layers:
-            yield layer.matmul_operator(batch_size)
-            yield layer.add_operator(batch_size)
+    def operators(self, batch_size: int) -> tuple[Operator, ...]:
+        """All operators, in the order of computation; the last one's output are the logits."""
+        graph, x = Graph(), Value("samples", (batch_size, *self.sample_shape))
+        try:
+            for layer in self.layers:
+                x = layer(graph, x)
+        except ConfigError as error:
+            raise ConfigError(f"network {self.name}: {error}") from error
+        if self.strategies is None:
+            return tuple(graph.operators)
+        return tuple(replace(operator, splits=self.strategies.get(operator.name)) for operator in graph.operators)
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The whole shape of every trainable parameter."""
-        return {operator.parameter: operator.shapes[1] for operator in self.operators(1)}
+        return {weight.name: weight.shape for operator in self.operators(1) for weight, _ in operator.weights}
 
     def cell(self, batch_size: int, backend: SingleDevice, seed: int) -> Any:
         """The MindSpore cell of this rank: its slices of the parameters, with the values that `seed` gives them."""
         from tasks.networks.cells import NetworkCell  # MindSpore, which declaring does without
 
-        return NetworkCell(self, batch_size, backend, seed)
+        return NetworkCell(self.operators(batch_size), backend, seed)
 
     def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Network:
         """The same network, each operator with the strategy under its name, or without one."""
-        layers = (
-            replace(
-                layer,
-                matmul=strategies.get(layer.matmul_operator(1).name),
-                add=strategies.get(layer.add_operator(1).name),
-            )
-            for layer in self.layers
-        )
-        return replace(self, layers=tuple(layers))
+        return replace(self, strategies=dict(strategies))

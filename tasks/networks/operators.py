@@ -8,65 +8,85 @@ rows of its first input and the columns of its second. Which dimensions belong t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
+from typing import Any
+
+from tasks.networks.values import Value, Weight
 
 Splits = tuple[tuple[int, ...], ...]
 """A strategy: for every input of an operator, the number of parts of each of its dimensions."""
 
+FOLLOWERS = ("Reshape",)
+"""Operators that take no strategy in MindSpore: they leave every part of their input where it is."""
+
 
 @dataclass(frozen=True)
 class Notation:
-    """A letter for every dimension of an operator's inputs and of its output."""
+    """A letter for every dimension of an operator's inputs and of its output.
+
+    `whole` are the letters that cannot be cut, because every result takes all of that dimension. `order` is the order
+    in which MindSpore arranges the ranks, where it isn't that of the inputs. A Reshape's letter means the outermost
+    dimension of those that are joined or parted.
+    """
 
     inputs: tuple[str, ...]
     output: str
+    whole: str = ""
+    order: str = ""
 
     @property
     def letters(self) -> str:
         """All letters, in the order in which MindSpore arranges the ranks."""
-        return "".join(dict.fromkeys("".join(self.inputs) + self.output))
-
-
-NOTATIONS = {"MatMul": Notation(("ab", "bc"), "ac"), "Add": Notation(("ab", "b"), "ab")}
+        return "".join(dict.fromkeys(self.order + "".join(self.inputs) + self.output))
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that takes an activation and a parameter: its primitive's name, whole input shapes, strategy.
+    """One operator: its primitive's name, what it takes and gives, whole shapes throughout, and its strategy.
 
-    `shapes[0]` is the activation's, with the batch first; `shapes[1]` the parameter's. Without a strategy, devices
-    split the batch over all cards.
+    `attributes` are those of the primitive, `arguments` what it takes after its inputs. On devices, an operator
+    without a strategy has its first dimension cut over all cards.
     """
 
     primitive: str
-    parameter: str
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    inputs: tuple[Value, ...]
+    output: Value
+    notation: Notation
     splits: Splits | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def weights(self) -> tuple[tuple[Weight, str], ...]:
+        """The parameters among the inputs, each with the letters of its dimensions."""
+        return tuple(
+            (value, letters)
+            for value, letters in zip(self.inputs, self.notation.inputs, strict=True)
+            if isinstance(value, Weight)
+        )
 
     @property
     def name(self) -> str:
-        """What MindSpore's compiler calls the operator in strategy files."""
-        return f"{self.primitive}_{self.parameter}"
+        """What MindSpore's compiler calls the operator in strategy files, where only those with parameters stand."""
+        named = self.weights[0][0] if self.weights else self.output
+        return f"{self.primitive}_{named.name}"
 
     @property
-    def notation(self) -> Notation:
-        return NOTATIONS[self.primitive]
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(value.shape for value in self.inputs)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The size of every lettered dimension."""
+        """The size of every lettered dimension of the inputs."""
         return dict(zip("".join(self.notation.inputs), sum(self.shapes, ()), strict=True))
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return tuple(self.sizes[letter] for letter in self.notation.output)
 
     def parts(self) -> dict[str, int]:
         """Into how many parts every lettered dimension is cut; 1 throughout without a strategy."""
-        if self.splits is None:
-            return dict.fromkeys(self.notation.letters, 1)
-        return dict(zip("".join(self.notation.inputs), sum(self.splits, ()), strict=True))
+        given = (
+            {} if self.splits is None else dict(zip("".join(self.notation.inputs), sum(self.splits, ()), strict=True))
+        )
+        return {letter: given.get(letter, 1) for letter in self.notation.letters}
 
     def batch_splits(self, world_size: int) -> Splits:
         """The strategy that MindSpore gives an operator without one: its batch is cut over all ranks."""
@@ -84,7 +104,9 @@ class Operator:
             return
         parts, found = self.parts(), f"{self.name}: its strategy {self.splits}"
         for letter, size in self.sizes.items():
-            if size % parts[letter]:
+            if letter in self.notation.whole and parts[letter] > 1:
+                yield f"{found} cuts {self._where(letter)}, which {self.primitive} takes whole; give it 1 part"
+            elif size % parts[letter]:
                 yield (
                     f"{found} cuts a dimension of size {size} ({self._where(letter)}) into {parts[letter]} parts; "
                     f"expected a divisor of {size}: change the strategy{', or batch_size' * (letter == 'a')}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.operators import Operator
 from tasks.networks.train_spec import Network
-from tasks.parallel.layouts import parameter_layouts, strategy_of, with_optimizer_states
-from tasks.parallel.placement import Placement, whole
+from tasks.parallel.layouts import layouts_of, strategy_of
+from tasks.parallel.program import Program, Step
 
 
 class SingleDevice:
@@ -28,9 +29,7 @@ class SingleDevice:
         self.config = config
         self.rank = rank
         self.world_size = config.world_size
-        self.layouts: Mapping[str, Layout] = with_optimizer_states(
-            parameter_layouts(network, config.world_size), config.optimizer
-        )
+        self.layouts: Mapping[str, Layout] = layouts_of(network, config)
 
     def start(self) -> None:
         """Set MindSpore's context and join the other ranks. Once, before anything else of MindSpore is used."""
@@ -39,15 +38,19 @@ class SingleDevice:
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
         mindspore.set_device(self.config.device_target, device_of(self.config.device_target, os.environ))
 
-    def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
-        """What computes `operator`, called with the activation and the parameter, and where its output lies."""
-        from mindspore import ops
+    def program(self, operators: Sequence[Operator]) -> Program:
+        """What computes the last of `operators`' output from the samples and this rank's parameters."""
+        steps = (
+            Step(self.primitive(operator), tuple(value.name for value in operator.inputs), operator.output.name)
+            for operator in operators
+        )
+        return Program(tuple(steps), operators[-1].output.name)
 
-        return getattr(ops, operator.primitive)(), whole(operator.output_shape, self.world_size)
+    def primitive(self, operator: Operator) -> Callable[..., Any]:
+        """What computes `operator`, called with its inputs."""
+        from tasks.parallel.primitives import PrimitiveCell
 
-    def gathered(self, source: Placement) -> Callable[[Any], Any] | None:
-        """What makes an activation whole on every rank; `None` where it is."""
-        return None
+        return PrimitiveCell(operator, operator.output.shape, self.config.precision)
 
     def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
         """The part of `parameter`, of whole shape `shape`, that this rank creates."""
@@ -68,6 +71,14 @@ class SingleDevice:
     def total(self, values: Sequence[float]) -> list[float]:
         """The sums of `values` over all ranks, in float32; every rank gives equally many."""
         return list(values)
+
+    def replicas(self, parameter: str) -> int:
+        """How many ranks hold equal slices of `parameter`."""
+        return self.world_size // prod(self.layouts[parameter].shards())
+
+    def sum_over_ranks(self) -> Any:
+        """The primitive that sums a tensor over all ranks; `None` where there is one."""
+        return None
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

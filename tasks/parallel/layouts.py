@@ -10,13 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from tasks.checkpoint.layout import Layout
+from tasks.checkpoint.layout import WHOLE_GROUP, Layout
 from tasks.checkpoint.strategy import OperatorStrategy, Strategy
 from tasks.config import RunConfig
 from tasks.networks.operators import Operator
 from tasks.networks.train_spec import Network
 
-OPTIMIZER_STATES = {"SGD": ("accum", "stat"), "Momentum": ("moments",), "Adam": ("moment1", "moment2")}
+OPTIMIZER_STATES = {
+    "SGD": ("accum", "stat"),
+    "Momentum": ("moments",),
+    "Adam": ("moment1", "moment2"),
+    "AdamW": ("moment1", "moment2"),
+}
 """The prefixes of each optimizer's state parameters; every parameter has one of each, of its own shape and layout."""
 
 
@@ -50,9 +55,25 @@ def arrangement(operator: Operator, world_size: int) -> Arrangement:
 def parameter_layouts(network: Network, world_size: int) -> dict[str, Layout]:
     """The layout of every trainable parameter; whole on all ranks where its operator has no strategy."""
     return {
-        operator.parameter: arrangement(operator, world_size).layout(operator.notation.inputs[1])
+        weight.name: arrangement(operator, world_size).layout(letters)
         for operator in network.operators(1)
+        for weight, letters in operator.weights
     }
+
+
+def with_optimizer_sharding(layouts: Mapping[str, Layout], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Layout]:
+    """`layouts` as `enable_parallel_optimizer` has them, for parameters of these whole shapes.
+
+    The ranks that would hold equal slices of a parameter share it out along dimension 0, where that divides.
+    """
+    return {name: _shared_out(layout, shapes[name]) for name, layout in layouts.items()}
+
+
+def _shared_out(layout: Layout, shape: tuple[int, ...]) -> Layout:
+    group = layout.replica_groups()[0]
+    if len(group) == 1 or layout.slice_shape(shape)[0] % len(group):
+        return layout
+    return replace(layout, optimizer_shard_step=group[1] - group[0], optimizer_shard_size=WHOLE_GROUP)
 
 
 def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict[str, Layout]:
@@ -61,18 +82,24 @@ def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict
     return {**layouts, **states}
 
 
+def layouts_of(network: Network, config: RunConfig) -> dict[str, Layout]:
+    """The layout of every parameter and optimizer state in the run that `config` describes."""
+    layouts, shapes = parameter_layouts(network, config.world_size), network.parameters()
+    if config.enable_parallel_optimizer:
+        layouts = with_optimizer_sharding(layouts, shapes)
+    if config.strategy_save_file.endswith(".json"):  # the form that has whole shapes
+        layouts = {name: replace(layout, tensor_shape=shapes[name]) for name, layout in layouts.items()}
+    return with_optimizer_states(layouts, config.optimizer)
+
+
 def strategy_of(network: Network, config: RunConfig) -> Strategy:
     """The content of the strategy file: item for item what the compiler writes for this network and optimizer.
 
     With `only_trainable_params` too: to MindSpore 2.10, the states of its optimizers are trainable parameters.
     """
-    layouts = parameter_layouts(network, config.world_size)
-    if config.strategy_save_file.endswith(".json"):  # the form that has whole shapes
-        shapes = network.parameters()
-        layouts = {name: replace(layout, tensor_shape=shapes[name]) for name, layout in layouts.items()}
-    layouts = with_optimizer_states(layouts, config.optimizer)
     operators = {
         operator.name: OperatorStrategy(0, operator.splits or operator.batch_splits(config.world_size))
         for operator in network.operators(config.batch_size)
+        if operator.weights
     }
-    return Strategy(stage=0, operators=operators, layouts=layouts)
+    return Strategy(stage=0, operators=operators, layouts=layouts_of(network, config))

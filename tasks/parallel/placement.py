@@ -8,6 +8,7 @@ terms whose sum is the value. MatMul's contracted dimension makes such sums.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,43 +47,67 @@ class Movement:
         return self.padding is None and not self.group and self.region is None
 
 
+def stored(layout: Layout) -> Layout:
+    """The same slices in a plain layout: optimizer sharding cuts dimension 0 along the unused axes too."""
+    if layout.optimizer_parts == 1:
+        return Layout(layout.device_matrix, layout.tensor_map)
+    mapped = {axis for axes in layout.tensor_map for axis in axes}
+    unmapped = (axis for axis in reversed(range(len(layout.device_matrix))) if axis not in mapped)
+    first, *others = layout.tensor_map
+    return Layout(layout.device_matrix, ((*first, *unmapped), *others))
+
+
+def parts_along(layout: Layout, axes: tuple[int, ...]) -> int:
+    """Into how many parts `axes` of the device matrix, counted from the right, cut a dimension."""
+    return prod(layout.device_matrix[-1 - axis] for axis in axes)
+
+
 def movement(source: Placement, target: Layout, rank: int) -> Movement:
     """How `rank` gets its part by `target` of the tensor that lies as `source` says.
 
-    A dimension in which every rank already holds what it wants is cut locally. Along the others, parts are gathered:
-    there is no AllGather among groups on MindSpore's CPU, so each is padded with zeros to the whole size and summed by
-    ranks which together hold every part, and every term of a partial tensor, exactly once.
+    A dimension in which every rank already holds what it wants is cut locally. Along the others, parts are gathered
+    by as few ranks as hold what is wanted: there is no AllGather among groups on MindSpore's CPU, so each part is
+    padded with zeros to what these ranks hold together, and summed by ranks which together hold every part, and every
+    term of a partial tensor, exactly once.
     """
-    held, wanted = _regions(source.layout, source.shape), _regions(target, source.shape)
-    gathered = [
-        not (held[:, d, 0] <= wanted[:, d, 0]).all() or not (wanted[:, d, 1] <= held[:, d, 1]).all()
-        for d in range(len(source.shape))
-    ]
-    axes = {*source.partial, *(a for d, on in enumerate(gathered) if on for a in source.layout.tensor_map[d])}
-    begin = np.where(gathered, 0, held[rank, :, 0])
-    end = np.where(gathered, source.shape, held[rank, :, 1])
+    wanted = _regions(target, source.shape)
+    kept = [_kept(source, dimension, wanted[:, dimension]) for dimension in range(len(source.shape))]
+    axes = {*source.partial, *(a for on, k in zip(source.layout.tensor_map, kept, strict=True) for a in on[len(k) :])}
+    held = _regions(source.layout, source.shape)[rank]
+    window = _regions(Layout(source.layout.device_matrix, tuple(kept)), source.shape)[rank]
     return Movement(
-        padding=_padding(held[rank], begin, end) if any(gathered) else None,
+        padding=_padding(held, window) if (held != window).any() else None,
         group=_neighbours(source.layout, axes, rank),
-        region=_cut(wanted[rank], begin, end),
+        region=_cut(wanted[rank], window),
     )
+
+
+def _kept(source: Placement, dimension: int, wanted: NDArray[np.int64]) -> tuple[int, ...]:
+    """The most significant axes of a dimension along which every rank needs nothing from the others."""
+    axes = source.layout.tensor_map[dimension]
+    for number in range(len(axes), 0, -1):
+        alone = Layout(source.layout.device_matrix, (axes[:number],))
+        window = _regions(alone, source.shape[dimension : dimension + 1])[:, 0]
+        if (window[:, 0] <= wanted[:, 0]).all() and (wanted[:, 1] <= window[:, 1]).all():
+            return axes[:number]
+    return ()
 
 
 def _regions(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Begin and end of every rank's part in each dimension, int64 [ranks, dimensions, 2]."""
-    widths = np.asarray(layout.slice_shape(shape))
+    widths = np.asarray(layout.slice_shape(shape), np.int64)
     begin = layout.slice_indices() * widths
     return np.stack([begin, begin + widths], axis=-1)
 
 
-def _padding(part: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(low - b), int(e - high)) for (low, high), b, e in zip(part, begin, end, strict=True))
+def _padding(part: NDArray[np.int64], window: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(low - b), int(e - high)) for (low, high), (b, e) in zip(part, window, strict=True))
 
 
-def _cut(wanted: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[slice, ...] | None:
-    if (wanted[:, 0] == begin).all() and (wanted[:, 1] == end).all():
+def _cut(wanted: NDArray[np.int64], window: NDArray[np.int64]) -> tuple[slice, ...] | None:
+    if (wanted == window).all():
         return None
-    return tuple(slice(int(low - b), int(high - b)) for (low, high), b in zip(wanted, begin, strict=True))
+    return tuple(slice(int(low - b), int(high - b)) for (low, high), (b, _) in zip(wanted, window, strict=True))
 
 
 def _neighbours(layout: Layout, axes: set[int], rank: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from mindspore.communication import GlobalComm, comm_func, init
 
 from tasks import atomic
@@ -21,7 +21,7 @@ from tasks.config import RunConfig
 from tasks.networks.operators import Operator
 from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
-from tasks.parallel.placement import Placement
+from tasks.parallel.primitives import PrimitiveCell
 
 
 class SemiAutoBackend(SingleDevice):
@@ -41,6 +41,8 @@ class SemiAutoBackend(SingleDevice):
         mindspore.set_auto_parallel_context(
             parallel_mode=mindspore.ParallelMode.SEMI_AUTO_PARALLEL,
             dataset_strategy="full_batch",
+            enable_parallel_optimizer=self.config.enable_parallel_optimizer,
+            parallel_optimizer_config={"parallel_optimizer_threshold": 0},
             strategy_ckpt_config={
                 "save_file": str(self._compilers_file),
                 "load_file": self.config.strategy_load_file or "",
@@ -48,10 +50,14 @@ class SemiAutoBackend(SingleDevice):
             },
         )
 
-    def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
-        primitive: Any
-        primitive, placement = super().place(operator, source)
-        return (primitive.shard(operator.splits) if operator.splits else primitive), placement
+    def primitive(self, operator: Operator) -> Callable[..., Any]:
+        def sharded(primitive: Any) -> Any:
+            return primitive.shard(operator.splits) if operator.splits else primitive
+
+        return PrimitiveCell(operator, operator.output.shape, self.config.precision, sharded)
+
+    def sum_over_ranks(self) -> Any:
+        return ops.AllReduce()
 
     def write_strategy(self, network: Network, file: Path) -> None:
         atomic.write_bytes(file, self._compilers_file.read_bytes())

@@ -18,9 +18,34 @@ from blake3 import blake3
 from tasks.config import RunConfig
 from tasks.errors import ConfigError, CorruptShard
 
-DECIDES_THE_WEIGHTS = frozenset({"network", "batch_size", "optimizer", "learning_rate", "momentum", "seed"})
+DECIDES_THE_WEIGHTS = frozenset(
+    {
+        "network",
+        "layers",
+        "hidden_size",
+        "heads",
+        "sequence_length",
+        "precision",
+        "batch_size",
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "warmup_steps",
+        "schedule",
+        "clip_norm",
+        "seed",
+    }
+)
 MAY_CHANGE = {
-    "how the work is spread": {"device_target", "world_size", "strategy_load_file"},
+    "how the work is spread": {
+        "device_target",
+        "world_size",
+        "tensor_parallel",
+        "pipeline_stages",
+        "enable_parallel_optimizer",
+        "strategy_load_file",
+    },
     "how ranks are started and ended": {"hostfile", "master_port", "hang_timeout", "termination_grace"},
     "how long it trains": {"epochs"},
     "where step 0 starts": {"start_from", "start_file", "resume_from"},

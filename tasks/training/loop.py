@@ -61,14 +61,17 @@ class Loop:
         since = time.perf_counter()
         samples, labels = self.batches.at(step)
         with self.waiting.step():
-            loss = float(self.cell(Tensor(samples), Tensor(labels)).asnumpy())
+            outcome = self.cell(Tensor(samples), Tensor(labels))
+            loss, learning_rate, gradient_norm = (float(value.asnumpy()) for value in outcome)
         epoch, index = self.batches.position(step)
-        self.health.check(f"epoch {epoch} step {index}", loss, None)
+        self.health.check(f"epoch {epoch} step {index}", loss, gradient_norm)
         return StepRecord(
             step=step + 1,
             epoch=epoch,
             step_in_epoch=index,
             loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=gradient_norm,
             samples=len(labels),
             seconds=time.perf_counter() - since,
         )

@@ -51,7 +51,7 @@ def run_rank(
     with phases.measure("build"):
         batches = Batches(*spec.dataset.load(run.dataset_file, "train"), config.batch_size, config.seed)
         cell = build(spec.network, config.batch_size, backend, config.seed)
-        step_cell = train_step(cell, config)
+        step_cell = train_step(cell, config, backend, config.epochs * batches.steps_per_epoch)
     with phases.measure("compile"):
         backend.compile(step_cell, *(Tensor(array) for array in batches.at(0)))
     context = TrainingContext(

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.config import RunConfig
 from tasks.datasets.text import VOCABULARY, Text
-from tasks.networks.declaration import Dense, Network
-from tasks.networks.operators import Operator
+from tasks.networks.declaration import Network
+from tasks.networks.graph import Graph
 from tasks.networks.train_spec import TrainSpec
+from tasks.networks.values import Fill, Uniform, Value, Weight
 from tasks.validation.perplexity import Perplexity
 
 SEQUENCE_LENGTH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bigram(Network):
-    """One dense layer, from a byte as a one-hot vector to the logits of the next."""
+class Following:
+    """From a byte to the logits of the next: the byte's row of a table, plus a bias."""
 
-    def __post_init__(self) -> None:
-        """Nothing to check: it is the tokens of a sample that the layer takes one by one."""
+    name: str
 
-    def operators(self, batch_size: int) -> Iterator[Operator]:
-        return super().operators(batch_size * SEQUENCE_LENGTH)
-
-    def cell(self, batch_size, backend, seed):
-        from tests.networks.bigram_cell import BigramCell
-
-        return BigramCell(self.layers[0], batch_size * SEQUENCE_LENGTH, backend, seed)
+    def __call__(self, graph: Graph, ids: Value) -> Value:
+        table = Weight(f"{self.name}.weight", (VOCABULARY, VOCABULARY), Uniform(VOCABULARY))
+        bias = Weight(f"{self.name}.bias", (VOCABULARY,), Fill(0.0))
+        return graph.add(f"{self.name}.logits", graph.gather(f"{self.name}.row", table, ids, ((4, 1), (2, 1))), bias)
 
 
 def bigram(config: RunConfig) -> TrainSpec:
-    layer = Dense(name="following", inputs=VOCABULARY, outputs=VOCABULARY, matmul=((2, 1), (1, 4)))
-    return TrainSpec(
-        network=Bigram(name="bigram", sample_shape=(SEQUENCE_LENGTH,), layers=(layer,)),
-        dataset=Text(SEQUENCE_LENGTH),
-        metric=Perplexity.of(config),
+    network = Network(
+        name="bigram", sample_shape=(SEQUENCE_LENGTH,), sample_type="int32", layers=(Following(name="following"),)
     )
+    return TrainSpec(network=network, dataset=Text(SEQUENCE_LENGTH), metric=Perplexity.of(config))

@@ -106,7 +106,7 @@ def test_prepare_dataset_refuses_a_wrong_factory_at_once(tmp_path: Path):
 
 def test_on_one_rank_nothing_is_sharded():
     operators = train_spec(RunConfig(world_size=1)).network.operators(32)
-    assert [operator.splits for operator in operators] == [None] * 6
+    assert {operator.splits for operator in operators} == {None}
 
 
 def test_a_spec_says_what_its_parts_lack():

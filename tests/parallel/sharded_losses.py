@@ -17,7 +17,7 @@ from tasks.parallel.backend import backend_of, rank_of
 from tasks.training.batches import Batches
 from tasks.training.receipts import Receipts
 from tasks.training.steps import train_step
-from tests.plain_training import samples
+from tests.plain_training import samples_of
 from tests.rehearsal.networks import rehearsed
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     world_size = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
     rank = rank_of(os.environ, world_size)
     joined = False
-    losses, weights = {}, {}
+    losses, logits, weights = {}, {}, {}
     for run in runs:
         config = RunConfig(world_size=world_size, **run["parameters"])
         network = rehearsed(config, run["network"])
@@ -34,14 +34,17 @@ def main() -> None:
         if not joined:
             backend.start()
             joined = True
-        step = train_step(build(network, config.batch_size, backend, config.seed), config)
-        batches = Batches(*samples(), config.batch_size, config.seed)
-        losses[run["name"]] = [
-            float(step(*(Tensor(array) for array in batches.at(number))).asnumpy()) for number in range(run["steps"])
-        ]
+        cell = build(network, config.batch_size, backend, config.seed)
+        step = train_step(cell, config, backend, run["steps"])
+        batches = Batches(*samples_of(network.name), config.batch_size, config.seed)
+        outcomes = [step(*(Tensor(array) for array in batches.at(number))) for number in range(run["steps"])]
+        losses[run["name"]] = [[float(value.asnumpy()) for value in outcome] for outcome in outcomes]
+        cell.set_train(False)
+        logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
         weights |= {f"{run['name']}/{p.name}": p.asnumpy() for p in step.get_parameters()}
     np.savez(f"{sys.argv[2]}.{rank}.npz", **weights)
     np.savez(f"{sys.argv[2]}.losses.{rank}.npz", **losses)
+    np.savez(f"{sys.argv[2]}.logits.{rank}.npz", **logits)
     Receipts(Path(sys.argv[2]).parent).leave_together(rank, world_size)
     sys.stdout.flush()
     os._exit(0)

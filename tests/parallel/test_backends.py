@@ -17,7 +17,6 @@ from tasks.parallel.backend import SingleDevice, backend_of, device_of, rank_of
 from tasks.parallel.cpu import cluster
 from tasks.parallel.cpu.backend import CpuBackend
 from tasks.parallel.layouts import strategy_of
-from tasks.parallel.placement import whole
 from tasks.parallel.semi_auto import SemiAutoBackend
 from tasks.parallel.threads import threads_per_rank
 
@@ -113,7 +112,7 @@ def test_operators_are_sharded_as_declared_and_the_others_left_to_the_compiler(o
     network = network_of(on_cards.config)
     strategies = {}
     for operator in network.operators(32):
-        primitive, _ = on_cards.place(operator, whole(operator.shapes[0], 8))
+        primitive = on_cards.primitive(operator).primitive
         assert isinstance(primitive, ops.Primitive)
         strategies[operator.name] = primitive.in_strategy if "in_strategy" in primitive.attrs else None
     assert strategies == {operator.name: operator.splits for operator in network.operators(32)}

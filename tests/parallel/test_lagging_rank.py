@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parallel.test_losses import mpirun, rank_environment
+from tests.parallel.ranks import mpirun, rank_environment
 
 PROJECT = Path(__file__).parents[2]
 PROGRAM = """

@@ -1,9 +1,6 @@
 """Sharded training against a plain MindSpore script: the same losses, from one seed, on any number of ranks."""
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,47 +56,6 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """A function: losses and all ranks' parameters of `runs` on `world_size` ranks."""
-
-    def train(world_size, runs):
-        folder = tmp_path_factory.mktemp(f"ranks_{world_size}")
-        (folder / "settings.json").write_text(json.dumps(runs))
-        command = ["tests.parallel.sharded_losses", folder / "settings.json", folder / "ranks"]
-        finished = subprocess.run(
-            [*mpirun(world_size), sys.executable, "-m", *command],
-            cwd=PROJECT,
-            env=rank_environment(),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-        ranks = [dict(np.load(folder / f"ranks.{rank}.npz")) for rank in range(world_size)]
-        losses = [dict(np.load(folder / f"ranks.losses.{rank}.npz")) for rank in range(world_size)]
-        return losses, ranks
-
-    return train
-
-
-def mpirun(world_size):
-    found = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert found, "mpirun is among the project's requirements"
-    return [found, "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", str(world_size)]
-
-
-def rank_environment():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return os.environ | {
-        "SHARDLINE_MASTER_ADDRESS": "127.0.0.1",
-        "SHARDLINE_MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-@pytest.fixture(scope="module")
 def on_one(sharded):
     return sharded(1, list(TUTORIAL.values()))
 
@@ -117,7 +73,7 @@ def on_eight(sharded):
 @pytest.mark.parametrize("optimizer", TUTORIAL)
 @pytest.mark.parametrize("ranks", ["on_one", "on_four", "on_eight"])
 def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
-    losses, _ = request.getfixturevalue(ranks)
+    losses = request.getfixturevalue(ranks).losses
     for found in losses:
         np.testing.assert_allclose(found[optimizer][:20], plain[optimizer][:20], rtol=1e-5)
         np.testing.assert_allclose(found[optimizer], plain[optimizer], rtol=1e-3)
@@ -125,14 +81,14 @@ def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(on_eight, plain, name):
-    losses, _ = on_eight
+    losses = on_eight.losses
     for found in losses:
         np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*TUTORIAL, *OTHERS])
 def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_eight, name):
-    _, ranks = on_eight
+    ranks = on_eight.parameters
     run = (TUTORIAL | OTHERS)[name]
     config = RunConfig(**run["parameters"])
     network = rehearsed(config, run["network"])

@@ -27,12 +27,13 @@ def saved(network: Network, folder: Path, **parameters: Any) -> Path:
 
 
 def test_the_compilers_own_file_gives_the_declared_strategies():
-    assert with_strategies_of(MLP.with_strategies({}), FIXTURES / "tutorial_sgd.ckpt", 8) == MLP
+    found = with_strategies_of(MLP.with_strategies({}), FIXTURES / "tutorial_sgd.ckpt", 8)
+    assert found.operators(32) == MLP.operators(32)
 
 
 def test_a_file_overrides_what_was_declared(tmp_path):
     other = MLP.with_strategies({"MatMul_layer2.weight": ((1, 2), (2, 4)), "Add_layer1.bias": ((2, 4), (4,))})
-    assert with_strategies_of(MLP, saved(other, tmp_path), 8) == other
+    assert with_strategies_of(MLP, saved(other, tmp_path), 8).operators(32) == other.operators(32)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
@@ -55,4 +56,4 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_without_layouts_still_names_its_operators(tmp_path):
     strategy = dataclasses.replace(strategy_of(MLP, CONFIG), layouts={})
     write_strategy(strategy, tmp_path / "strategy.ckpt")
-    assert with_strategies_of(MLP, tmp_path / "strategy.ckpt", 8) == MLP
+    assert with_strategies_of(MLP, tmp_path / "strategy.ckpt", 8).operators(32) == MLP.operators(32)

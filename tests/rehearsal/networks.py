@@ -41,4 +41,4 @@ NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, MIXED, WRONG)
 
 def rehearsed(config: RunConfig, name: str) -> Network:
     """The network `name`: one of those above, or the one that `config` declares."""
-    return NETWORKS[name] if name in NETWORKS else network_of(config)
+    return NETWORKS[name] if name in NETWORKS else network_of(config.model_copy(update={"network": name}))

@@ -116,10 +116,11 @@ def _compile(run: Path, rank: int) -> str | None:
         network = with_strategies_of(network.with_strategies({}), Path(config.strategy_load_file), config.world_size)
     backend = SemiAutoBackend(config, rank, network)
     backend.shard_automatically()
-    step = train_step(build(network, config.batch_size, backend, config.seed), config)
-    images = np.zeros((config.batch_size, *network.sample_shape), np.float32)
+    step = train_step(build(network, config.batch_size, backend, config.seed), config, backend, total_steps=100)
+    samples = np.zeros((config.batch_size, *network.sample_shape), network.sample_type)
+    labels = samples if network.name == "gpt" else np.zeros(config.batch_size, np.int32)
     try:
-        backend.compile(step, Tensor(images), Tensor(np.zeros(config.batch_size, np.int32)))
+        backend.compile(step, Tensor(samples), Tensor(labels))
     except RuntimeError as error:
         if NO_DRIVER not in str(error):
             return str(error)

@@ -27,7 +27,7 @@ def new_context(folder: Path, seed: int = 1, **parameters: Any) -> TrainingConte
     network, run = network_of(config), RunDirectory(folder)
     backend = SingleDevice(config, 0, network)
     backend.start()
-    cell = train_step(build(network, config.batch_size, backend, seed), config)
+    cell = train_step(build(network, config.batch_size, backend, seed), config, backend, total_steps=100)
     strategy = folder / ".strategy" / "src_strategy.ckpt"
     backend.write_strategy(network, strategy)
     return TrainingContext(

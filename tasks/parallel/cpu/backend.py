@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tasks.checkpoint.layout import replicated
+from mindspore import ops
+
+from tasks.checkpoint.layout import Layout, replicated
 from tasks.config import RunConfig
 from tasks.networks.operators import Operator
 from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.cpu import cluster
-from tasks.parallel.cpu.operators import Assembly, ShardedOperator, redistribution
-from tasks.parallel.placement import Movement, Placement, movement, whole
+from tasks.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
+from tasks.parallel.placement import Placement, movement, stored
+from tasks.parallel.plan import Compute, Move, plan_of
+from tasks.parallel.program import Program, Step
 
 
 class CpuBackend(SingleDevice):
@@ -26,29 +30,39 @@ class CpuBackend(SingleDevice):
         super().start()
         cluster.join(self.rank, self.world_size)
 
-    def place(self, operator: Operator, source: Placement) -> tuple[Callable[..., Any], Placement]:
-        cell = ShardedOperator(operator, source, self.rank)
-        return cell, cell.placement
+    def program(self, operators: Sequence[Operator]) -> Program:
+        plan = plan_of(operators, self.world_size, self.layouts)
+        return Program(
+            steps=tuple(self._step(step) for step in plan.steps),
+            output=plan.output,
+            weights=redistribution(plan.weights, self.rank) if plan.weights else None,
+            moved=tuple((move.value, move.output) for move in plan.weights),
+        )
 
-    def gathered(self, source: Placement) -> Callable[[Any], Any] | None:
-        return redistribution(source, whole(source.shape, self.world_size), self.rank)
+    def _step(self, step: Move | Compute) -> Step:
+        if isinstance(step, Move):
+            return Step(moved(step, self.rank), (step.value,), step.output)
+        return Step(computed(step, self.rank, self.config.precision), step.inputs, step.output)
 
     def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
         return self.layouts[parameter].slice_of(self.rank, shape)
 
     def integrated(self, cell: Any) -> Any:
         tensors = {parameter.name: parameter for parameter in cell.get_parameters()}
-        movements = {name: self._to_whole(parameter) for name, parameter in tensors.items()}
-        moved = [name for name, steps in movements.items() if not steps.is_nothing]
+        moves = {name: self._to_whole(parameter) for name, parameter in tensors.items()}
+        moved = [name for name, move in moves.items() if not movement(*move, self.rank).is_nothing]
         if moved:
-            self._assembly = self._assembly or Assembly([movements[name] for name in moved])
+            self._assembly = self._assembly or Assembly(together([moves[name] for name in moved], self.rank))
             tensors |= zip(moved, self._assembly(*(tensors[name] for name in moved)), strict=True)
         return [{"name": name, "data": tensor} for name, tensor in tensors.items()]
 
-    def _to_whole(self, parameter: Any) -> Movement:
+    def _to_whole(self, parameter: Any) -> tuple[Placement, Layout]:
         layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
         shape = layout.full_shape(parameter.shape)
-        return movement(Placement(shape, layout), replicated(self.world_size, len(shape)), self.rank)
+        return Placement(shape, stored(layout)), replicated(self.world_size, len(shape))
+
+    def sum_over_ranks(self) -> Any:
+        return ops.AllReduce()
 
     def total(self, values: Sequence[float]) -> list[float]:
         return cluster.total(values)

@@ -1,104 +1,179 @@
-"""Sharded operators: a primitive on this rank's parts, between movements that autodiff runs backwards.
-
-For an operator in `einsum` notation, say MatMul `ab,bc->ac`, the calculus is short. Each rank has the parts that its
-coordinates name. Its output is partial over the axes of letters that the output lacks (`b`: summed over). Reversed,
-each input's cotangent is partial over the axes of the letters that this input lacks (`c` for the activation, `a` for
-the weight). This is Megatron's pair of conjugate functions, f and g, for any strategy.
-"""
+"""A plan's steps as cells: movements that autodiff runs backwards, and primitives on this rank's parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from math import prod
 from typing import Any
 
-from mindspore import nn, ops
+import mindspore
+from mindspore import Tensor, nn, ops
+from mindspore.ops.auto_generate import SplitWithSize
 
-from tasks.networks.operators import Operator
+from tasks.checkpoint.layout import Layout
+from tasks.parallel import plan
 from tasks.parallel.cpu.cluster import group_of
-from tasks.parallel.layouts import arrangement
 from tasks.parallel.placement import Movement, Placement, movement
+from tasks.parallel.primitives import PrimitiveCell
 
 
-class Move(nn.Cell):
-    """One `Movement` of a tensor."""
+class Together(nn.Cell):
+    """One `Movement` for each of several tensors; those that the same ranks sum go in one AllReduce."""
 
-    def __init__(self, steps: Movement) -> None:
+    def __init__(self, movements: Sequence[Movement], shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
-        self.pad = ops.Pad(steps.padding) if steps.padding else None
-        self.all_reduce = ops.AllReduce(group=group_of(steps.group)) if steps.group else None
-        self.slice = ops.Slice() if steps.region else None
-        self.begin = tuple(part.start for part in steps.region or ())
-        self.size = tuple(part.stop - part.start for part in steps.region or ())
+        windows = [_window(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
+        alike: dict[Any, list[int]] = {}
+        for index, steps in enumerate(movements):
+            alike.setdefault((steps.group, steps.padding is None, steps.region is None), []).append(index)
+        self.members = tuple(tuple(members) for members in alike.values())
+        self.buckets = nn.CellList(
+            [Bucket([movements[i] for i in members], [windows[i] for i in members]) for members in self.members]
+        )
+        self.number = len(self.members)
+        order = [index for members in self.members for index in members]
+        self.places = tuple(order.index(index) for index in range(len(movements)))
+        self.map = ops.Map()
 
-    def construct(self, x: Any) -> Any:
-        if self.pad is not None:
-            x = self.pad(x)
+    def construct(self, tensors: Any) -> Any:
+        moved: tuple[Any, ...] = ()
+        for number in range(self.number):  # MindSpore compiles no enumerate() in a bprop
+            moved += self.buckets[number](self.map(ops.partial(_item, tensors), self.members[number]))
+        return self.map(ops.partial(_item, moved), self.places)
+
+
+class Bucket(nn.Cell):
+    """Movements that have the same steps: zeros put around tensors, a sum over the same ranks, a region cut out.
+
+    `Map` unrolls in the compiler, and one kernel splits the sum: loops and a Slice for each would compile for seconds.
+    """
+
+    def __init__(self, movements: Sequence[Movement], windows: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        first = movements[0]
+        self.pads: Any = tuple(ops.Pad(steps.padding) for steps in movements) if first.padding else None
+        self.all_reduce: Any = ops.AllReduce(group=group_of(first.group)) if first.group else None
+        self.is_one = len(movements) == 1
+        self.windows, self.sizes = tuple(windows), tuple(prod(window) for window in windows)
+        self.begins = tuple(tuple(part.start for part in steps.region or ()) for steps in movements)
+        self.cuts = tuple(tuple(part.stop - part.start for part in steps.region or ()) for steps in movements)
+        self.is_cut = first.region is not None
+        self.map, self.concat, self.split = ops.Map(), ops.Concat(), SplitWithSize()
+
+    def construct(self, tensors: Any) -> Any:
+        if self.pads is not None:
+            tensors = self.map(_applied, self.pads, tensors)
         if self.all_reduce is not None:
-            x = self.all_reduce(x)
-        if self.slice is not None:
-            x = self.slice(x, self.begin, self.size)
-        return x
+            tensors = self._summed(tensors)
+        if self.is_cut:
+            tensors = self.map(_slice, tensors, self.begins, self.cuts)
+        return tensors
+
+    def _summed(self, tensors: Any) -> Any:
+        if self.is_one:
+            return (self.all_reduce(tensors[0]),)
+        total = self.all_reduce(self.concat(self.map(_flat, tensors)))
+        return self.map(_reshape, self.split(total, self.sizes, 0), self.windows)
+
+
+_reshape, _slice = ops.Reshape(), ops.Slice()
+
+
+def _flat(x: Any) -> Any:
+    return _reshape(x, (-1,))
+
+
+def _item(values: Any, index: int) -> Any:
+    return values[index]
+
+
+def _applied(primitive: Any, x: Any) -> Any:
+    return primitive(x)
 
 
 class Redistribution(nn.Cell):
-    """From one placement to another; the cotangent goes back the same way."""
+    """Tensors from one placement to another; their cotangents go back the same way."""
 
-    def __init__(self, there: Movement, back: Movement) -> None:
+    def __init__(self, there: Together, back: Together) -> None:
         super().__init__()
-        self.there = Move(there)
-        self.back = Move(back)
+        self.there, self.back = there, back
 
-    def construct(self, x: Any) -> Any:
-        return self.there(x)
+    def construct(self, tensors: Any) -> Any:
+        return self.there(tensors)
 
-    def bprop(self, x: Any, out: Any, dout: Any) -> tuple[Any]:
+    def bprop(self, tensors: Any, out: Any, dout: Any) -> Any:
         return (self.back(dout),)
 
 
-def redistribution(source: Placement, target: Placement, rank: int) -> Redistribution | None:
-    """From `source` to `target`, whose `partial` is that of the cotangent that comes back; `None` if nothing moves."""
-    there, back = movement(source, target.layout, rank), movement(target, source.layout, rank)
-    if there.is_nothing and back.is_nothing:
-        return None
-    return Redistribution(there, back)
+class Moved(nn.Cell):
+    """A `Redistribution` of one tensor."""
 
-
-class ShardedOperator(nn.Cell):
-    """`primitive(activation, parameter)` on this rank's parts; the parameter is its slice already."""
-
-    def __init__(self, operator: Operator, source: Placement, rank: int) -> None:
+    def __init__(self, moves: Redistribution | Together) -> None:
         super().__init__()
-        world_size = source.layout.world_size
-        arranged, notation = arrangement(operator, world_size), operator.notation
-        activation, parameter = (
-            Placement(shape, arranged.layout(letters), arranged.axes_without(letters))
-            for letters, shape in zip(notation.inputs, operator.shapes, strict=True)
-        )
-        self.move_activation = redistribution(source, activation, rank)
-        self.copy_parameter = redistribution(replace(parameter, partial=()), parameter, rank)
-        self.primitive = getattr(ops, operator.primitive)()
-        self.placement = Placement(
-            operator.output_shape, arranged.layout(notation.output), arranged.axes_without(notation.output)
-        )
+        self.moves = moves
 
-    def construct(self, activation: Any, parameter: Any) -> Any:
-        if self.move_activation is not None:
-            activation = self.move_activation(activation)
-        if self.copy_parameter is not None:
-            parameter = self.copy_parameter(parameter)
-        return self.primitive(activation, parameter)
+    def construct(self, x: Any) -> Any:
+        return self.moves((x,))[0]
 
 
 class Assembly(nn.Cell):
-    """Several tensors moved at once: one graph for all parameters of a network."""
+    """Several tensors moved, given one by one."""
 
-    def __init__(self, movements: Sequence[Movement]) -> None:
+    def __init__(self, moves: Together) -> None:
         super().__init__()
-        self.moves = nn.CellList([Move(steps) for steps in movements])
+        self.moves = moves
 
-    def construct(self, *tensors: Any) -> tuple[Any, ...]:
-        moved: tuple[Any, ...] = ()
-        for index, move in enumerate(self.moves):
-            moved += (move(tensors[index]),)
-        return moved
+    def construct(self, *tensors: Any) -> Any:
+        return self.moves(tensors)
+
+
+class GatherOfPart(nn.Cell):
+    """Rows of a table of which this rank has those from `first` on: 0 where another rank has the row."""
+
+    def __init__(self, first: int, rows: int) -> None:
+        super().__init__()
+        self.first = Tensor(first, mindspore.int32)
+        self.last = Tensor(rows - 1, mindspore.int32)
+        self.zero = Tensor(0, mindspore.int32)
+        self.gather, self.cast, self.expand = ops.Gather(), ops.Cast(), ops.ExpandDims()
+        self.minimum, self.maximum, self.equal, self.sub = ops.Minimum(), ops.Maximum(), ops.Equal(), ops.Sub()
+
+    def construct(self, table: Any, ids: Any) -> Any:
+        wanted = self.sub(ids, self.first)
+        present = self.maximum(self.minimum(wanted, self.last), self.zero)
+        is_here = self.cast(self.equal(wanted, present), mindspore.float32)
+        return self.gather(table, present, 0) * self.expand(is_here, -1)
+
+
+def together(moves: Sequence[tuple[Placement, Layout]], rank: int) -> Together:
+    """The movements of several tensors, each from its placement to a layout."""
+    movements = [movement(source, target, rank) for source, target in moves]
+    return Together(movements, [source.layout.slice_shape(source.shape) for source, _ in moves])
+
+
+def redistribution(moves: Sequence[plan.Move], rank: int) -> Redistribution:
+    """The movements of `moves`, and those of the cotangents that come back."""
+    there = together([(move.source, move.target.layout) for move in moves], rank)
+    return Redistribution(there, together([(move.target, move.source.layout) for move in moves], rank))
+
+
+def moved(move: plan.Move, rank: int) -> Moved:
+    """One movement in the course of the steps."""
+    if move.is_differentiable:
+        return Moved(redistribution([move], rank))
+    return Moved(together([(move.source, move.target.layout)], rank))
+
+
+def computed(step: plan.Compute, rank: int, precision: str) -> nn.Cell:
+    """The operator of `step` on this rank's parts."""
+    operator, (first, *_) = step.operator, step.input_layouts
+    if operator.primitive == "Gather" and first.shards()[0] > 1:
+        rows, _ = first.slice_of(rank, operator.shapes[0])
+        return GatherOfPart(rows.start, rows.stop - rows.start)
+    return PrimitiveCell(operator, step.placement.layout.slice_shape(operator.output.shape), precision)
+
+
+def _window(steps: Movement, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a part of `shape` with the padding of `steps`."""
+    padding = steps.padding or ((0, 0),) * len(shape)
+    return tuple(size + before + behind for size, (before, behind) in zip(shape, padding, strict=True))
