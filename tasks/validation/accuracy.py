@@ -80,7 +80,6 @@ class Accuracy:
     minimum: float
     name: str = "accuracy"
     higher_is_better: bool = True
-    higher_is_better: bool = True
 
     def score(self, logits: Logits, samples: npt.NDArray[Any], labels: npt.NDArray[Any]) -> AccuracyScores:
         """Score the logits [N, classes] of samples [N, ...] against labels [N]."""

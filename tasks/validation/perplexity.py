@@ -89,7 +89,6 @@ class Perplexity:
     sampling: Sampling
     name: str = "perplexity"
     higher_is_better: bool = False
-    higher_is_better: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> Perplexity:
