@@ -47,7 +47,7 @@ MAY_CHANGE = {
         "strategy_load_file",
     },
     "how ranks are started and ended": {"hostfile", "master_port", "hang_timeout", "termination_grace"},
-    "how long it trains": {"epochs"},
+    "how long it trains, unless the schedule is a cosine, which ends with it": {"epochs"},
     "where step 0 starts": {"start_from", "start_file", "resume_from"},
     "what is saved": {
         "save_checkpoint_steps",
@@ -84,8 +84,9 @@ MAY_CHANGE = {
 
 def decisive(config: RunConfig, shapes: Mapping[str, tuple[int, ...]], dataset_digest: str) -> dict[str, Any]:
     """Whatever decides the weights of a step: of the parameters, of the network's whole `shapes`, and of the data."""
+    names = {*DECIDES_THE_WEIGHTS, *(["epochs"] if config.schedule == "cosine" else [])}
     return {
-        "parameters": config.model_dump(mode="json", include=set(DECIDES_THE_WEIGHTS)),
+        "parameters": config.model_dump(mode="json", include=names),
         "shapes": {name: list(shape) for name, shape in shapes.items()},
         "dataset": dataset_digest,
     }

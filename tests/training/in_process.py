@@ -45,7 +45,8 @@ def take_step(context: TrainingContext, seed: int = 0) -> float:
     random = np.random.default_rng(seed)
     images = random.standard_normal((context.config.batch_size, 1, 28, 28)).astype(np.float32)
     labels = random.integers(0, 10, context.config.batch_size).astype(np.int32)
-    return float(context.cell(mindspore.Tensor(images), mindspore.Tensor(labels)).asnumpy())
+    loss, _, _ = context.cell(mindspore.Tensor(images), mindspore.Tensor(labels))
+    return float(loss.asnumpy())
 
 
 def save(context: TrainingContext, step: int) -> None:

@@ -13,6 +13,7 @@ from tests.training.in_process import assert_same_values, new_context, save, tak
         {"optimizer": "SGD", "learning_rate": 0.05},
         {"optimizer": "Momentum", "learning_rate": 0.01, "momentum": 0.8, "checkpoint_format": "safetensors"},
         {"optimizer": "Adam"},
+        {"optimizer": "AdamW", "warmup_steps": 3, "schedule": "cosine", "clip_norm": 0.5, "weight_decay": 0.1},
     ],
     ids=lambda parameters: parameters["optimizer"],
 )

@@ -34,6 +34,13 @@ def test_what_may_change_is_not_compared(recorded, change):
     assert digest_of(ours) == digest_of(json.loads(recorded.read_text()))
 
 
+def test_a_cosine_schedule_binds_the_number_of_epochs_whose_end_it_reaches(tmp_path):
+    file = tmp_path / "configuration"
+    file.write_text(json.dumps(decisive(RunConfig(schedule="cosine", epochs=5), SHAPES, "d" * 64)))
+    with pytest.raises(ConfigError, match="epochs: expected 5, found 6"):
+        check_compatible(decisive(RunConfig(schedule="cosine", epochs=6), SHAPES, "d" * 64), file, "set", "remedy")
+
+
 def test_everything_that_differs_is_named_at_once(recorded):
     ours = decisive(RunConfig(seed=2, optimizer="SGD"), {"layer1.weight": (784, 256), "new": (1,)}, "e" * 64)
     with pytest.raises(ConfigError) as caught:
