@@ -37,7 +37,7 @@ _OF_A_RUN = "/dags/{DAG_ID}/run?run_id={RUN_ID}"
 
 _APPLICATIONS: list[Any] = [{"app": run_page, "url_prefix": PREFIX, "name": "Shardline run page"}]
 _VIEWS: list[Any] = [
-    {"name": "Sharded runs", "href": _address("/"), "destination": "nav", "url_route": "sharded-runs"},
+    {"name": "Training", "href": _address("/"), "destination": "nav", "url_route": "sharded-runs"},
     {
         "name": "Sharded run",
         "href": _address(_OF_A_RUN),

@@ -17,7 +17,7 @@ def read_overview(files: Contained, metrics: Metrics) -> dict[str, Any]:
     return {
         "config": config,
         "dataset": files.document(run.dataset_file),
-        "progress": _progress(metrics, config or {}),
+        "progress": _progress(files, metrics, config or {}),
         "train": files.document(run.train_file),
         "promotion": files.document(run.promotion_file),
         "failures": read_failures(files),
@@ -31,9 +31,12 @@ def read_failures(files: Contained) -> list[dict[str, Any]]:
     return sorted(filter(None, documents), key=lambda document: float(document.get("time", 0)), reverse=True)
 
 
-def _progress(metrics: Metrics, config: dict[str, Any]) -> dict[str, Any]:
-    """The newest step, and how many there will be; `steps` is `None` until the first epoch has shown it."""
+def _progress(files: Contained, metrics: Metrics, config: dict[str, Any]) -> dict[str, Any]:
+    """The newest step, how fast rank 0 goes, and how many steps there will be, which the first epoch shows."""
     newest, in_epoch = metrics.last(), metrics.steps_per_epoch()
     epochs = config.get("epochs")
-    steps = in_epoch * epochs if in_epoch is not None and isinstance(epochs, int) else None
-    return {"step": newest.get("step"), "epoch": newest.get("epoch"), "loss": newest.get("loss"), "steps": steps}
+    status = files.document(RunDirectory(files.root).rank_log(0).with_name("status.json")) or {}
+    return {name: newest.get(name) for name in ("step", "epoch", "loss")} | {
+        "steps": in_epoch * epochs if in_epoch is not None and isinstance(epochs, int) else None,
+        "steps_per_second": status.get("steps_per_second"),
+    }

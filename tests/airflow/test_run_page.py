@@ -3,14 +3,38 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import FrameLocator, expect
 
 from tasks.run_directory import Home, RunDirectory
+from tests.airflow.conftest import SCREENSHOTS
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tall(page) -> Iterator[None]:
+    """A window in which most of the page can be seen below Airflow's own heading."""
+    size = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 1160})
+    yield
+    page.set_viewport_size(size)
+
+
+@pytest.fixture(scope="module")
+def screenshot(page):
+    """As everywhere, but without waiting for silence on the line, since this page goes on asking."""
+
+    def save(name: str) -> None:
+        if SCREENSHOTS:
+            page.wait_for_timeout(1000)
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+    return save
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +64,7 @@ def trained(api, page, server, small, screenshot) -> str:
 def open_tab(page, run_id, task="") -> FrameLocator:
     """The page of the run, in its tab of Airflow's user interface."""
     page.goto(f"/dags/{DAG}/runs/{run_id}{task}")
-    page.get_by_role("link", name="Sharded run", exact=True).click()
+    page.get_by_role("link", name="Sharded run", exact=True).press("Enter")
     return page.frame_locator("iframe[title='Sharded run']")
 
 
@@ -85,11 +109,11 @@ def test_the_shard_map_is_that_of_the_ranks(trained, page, screenshot):
 
 def test_the_navigation_lists_the_runs(trained, page):
     page.goto("/plugin/sharded-runs")
-    runs = page.frame_locator("iframe[title='Sharded runs']")
+    runs = page.frame_locator("iframe[title='Training']")
     row = runs.get_by_role("row", name=trained)
     expect(row).to_contain_text("success")
     row.get_by_role("link").click()
-    expect(page.frame_locator("iframe[title='Sharded runs']").get_by_role("heading", name=trained)).to_be_visible()
+    expect(page.frame_locator("iframe[title='Training']").get_by_role("heading", name=trained)).to_be_visible()
 
 
 def test_a_model_that_is_not_good_enough_says_so(api, page, small):

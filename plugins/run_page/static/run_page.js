@@ -102,11 +102,16 @@ function failureOf(failure, airflow) {
 
 function progressText(airflow, progress) {
   if (!progress?.step) return "";
-  const steps = progress.steps ? ` of ${count(progress.steps)}` : "";
-  const train = airflow?.tasks.find((task) => task.task_id === "train");
-  const spent = train?.started ? (Date.now() - Date.parse(train.started)) / 1000 : null;
-  const left = train?.state === "running" && progress.steps && spent ? spent * (progress.steps / progress.step - 1) : 0;
-  return `step ${count(progress.step)}${steps}, loss ${number(progress.loss)}${left ? `, about ${duration(left)} left` : ""}`;
+  const { step, steps, steps_per_second: rate, loss } = progress;
+  const isTraining = airflow?.tasks.some((task) => task.task_id === "train" && task.state === "running");
+  const left = isTraining && steps && rate ? `, about ${duration((steps - step) / rate)} left` : "";
+  return `step ${count(step)}${steps ? ` of ${count(steps)}` : ""}, loss ${number(loss)}${left}`;
 }
 
+// In the run's own tab, Airflow shows the run's id above this page.
+function isBelowTheRunsId() {
+  return window.parent !== window && window.parent.location.pathname.includes("/runs/");
+}
+
+document.querySelector("#run-id").classList.toggle("hidden", isBelowTheRunsId());
 tabs.show(location.hash.slice(1) || TAB_OF_TASK[run.task] || "overview");
