@@ -78,7 +78,7 @@ class RunConfig(Parameters):
     )
 
     max_perplexity: float = Field(
-        20.0,
+        15.0,
         gt=1,
         title="Maximum perplexity",
         description="For language models: validation fails above it, and nothing is promoted.",
@@ -94,7 +94,7 @@ class RunConfig(Parameters):
         json_schema_extra={"section": "Data"},
     )
     corpus_size: int = Field(
-        1_000_000,
+        150_000,
         ge=10_000,
         title="Corpus size",
         description="For the **embedded** text: bytes of Python's standard library to train on. Of other files, a "

@@ -95,6 +95,14 @@ class Network:
                 x = layer(graph, x)
         except ConfigError as error:
             raise ConfigError(f"network {self.name}: {error}") from error
+        except AttributeError as error:
+            if error.obj is not graph:
+                raise
+            known = ", ".join(method for method in vars(Graph) if not method.startswith("_"))
+            raise ConfigError(
+                f"network {self.name}: a layer takes {error.name}, which is no operator that can be sharded; there are "
+                f"{known}: see docs/networks.md"
+            ) from error
         if self.strategies is None:
             return tuple(graph.operators)
         return tuple(replace(operator, splits=self.strategies.get(operator.name)) for operator in graph.operators)

@@ -14,7 +14,8 @@ import pytest
 from tasks.command_line import PROJECT
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
-from tasks.networks import train_spec
+from tasks.networks import check_network, train_spec
+from tasks.networks.declaration import Network
 from tasks.networks.mlp import MLP
 from tasks.networks.train_spec import TrainSpec
 
@@ -115,3 +116,43 @@ def test_a_spec_says_what_its_parts_lack():
         dataclasses.replace(spec, network=object())
     with pytest.raises(ConfigError, match=r"TrainSpec.dataset: expected prepare, load, found int"):
         TrainSpec(network=MLP, dataset=3, metric=spec.metric)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mistaken:
+    """A layer that takes from the graph, or from a value, what they do not have."""
+
+    name: str
+    of_the_graph: bool
+
+    def __call__(self, graph, x):
+        return graph.conv2d(x) if self.of_the_graph else x.shap
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """A layer that cuts what softmax sums over."""
+
+    name: str
+
+    def __call__(self, graph, x):
+        return graph.softmax(self.name, x, ((1, 8),))
+
+
+def own(layer) -> Network:
+    return Network(name="own", sample_shape=(8,), layers=(layer,))
+
+
+def test_an_operator_that_cannot_be_sharded_is_named_with_those_that_can():
+    with pytest.raises(ConfigError, match=r"a layer takes conv2d, .*; there are matmul, .*gather"):
+        own(Mistaken(name="layer", of_the_graph=True))
+
+
+def test_a_mistake_in_a_users_layer_is_not_hidden():
+    with pytest.raises(AttributeError, match="has no attribute 'shap'"):
+        own(Mistaken(name="layer", of_the_graph=False))
+
+
+def test_a_strategy_that_cuts_what_an_operator_takes_whole_is_refused():
+    with pytest.raises(ConfigError, match=r"Softmax_probabilities: .* which Softmax takes whole"):
+        check_network(own(Softmax(name="probabilities")), RunConfig())
