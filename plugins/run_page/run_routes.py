@@ -11,7 +11,7 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from plugins.run_page import airflow_runs
@@ -21,7 +21,7 @@ from tasks.command_line import home_from
 from tasks.errors import RunDirectoryError
 from tasks.run_directory import Home, RunDirectory
 from tasks.runs import overview, results
-from tasks.runs.containment import Contained
+from tasks.runs.containment import LARGEST_DOCUMENT, Contained
 from tasks.runs.shard_map import read_shard_map
 
 router = APIRouter()
@@ -126,12 +126,13 @@ def validation(run: RunDep) -> JSONResponse:
 
 
 @of_a_run.get("/plot")
-def plot(run: RunDep, name: str) -> FileResponse:
+def plot(run: RunDep, name: str) -> Response:
     """One of the plots that validation left."""
     files = run.files
     for path in results.plots(files):
         if path.name == name:
-            return FileResponse(files.path(path), media_type="image/png")
+            with files.open(path) as file:
+                return Response(file.read(LARGEST_DOCUMENT), media_type="image/png")
     raise HTTPException(404, "no such plot")
 
 

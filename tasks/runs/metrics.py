@@ -8,6 +8,7 @@ shows fewer steps than there were.
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Metrics:
         with self._lock:
             self._read_on()
             steps, values = self._columns["step"], self._columns[name]
-            known = ~np.isnan(steps) & (np.isfinite(values) | (name == "loss"))
+            known = np.isfinite(steps) & (np.isfinite(values) | (name == "loss"))
             steps, values = steps[known], values[known]
             smooth = _moving_average(values, smoothing)
             begin = 0 if first is None else int(np.searchsorted(steps, first, side="left"))
@@ -131,12 +132,12 @@ def _parse(lines: bytes, path: Path) -> list[dict[str, Any]]:
     try:
         records = json.loads(b"[" + b",".join(lines.splitlines()) + b"]")
         return [record for record in records if isinstance(record, dict)]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path}: expected a JSON object on each line: {error}; clear train") from error
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+    return float(value) if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53) else math.nan
 
 
 def _numbers(values: Values) -> list[float | None]:

@@ -28,7 +28,8 @@ def read_failures(files: Contained) -> list[dict[str, Any]]:
     """What stopped tasks whose newest try has not succeeded, the newest first."""
     folder = files.path(failures_folder(RunDirectory(files.root)))
     documents = [files.document(path) for path in folder.glob("*.json")] if folder.is_dir() else []
-    return sorted(filter(None, documents), key=lambda document: float(document.get("time", 0)), reverse=True)
+    known = [document for document in documents if document and isinstance(document.get("time"), int | float)]
+    return sorted(known, key=lambda document: float(document["time"]), reverse=True)
 
 
 def _progress(files: Contained, metrics: Metrics, config: dict[str, Any]) -> dict[str, Any]:

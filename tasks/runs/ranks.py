@@ -97,7 +97,8 @@ def _state(records: dict[str, dict[str, Any] | None], running: bool, now: float)
     status = records["status"]
     if records["started"] is None or status is None:
         return "starting" if records["started"] is None else "running"
-    return "silent" if now - float(status.get("time", now)) > SILENT_AFTER_S else "running"
+    said = status.get("time")
+    return "silent" if isinstance(said, int | float) and now - said > SILENT_AFTER_S else "running"
 
 
 def _explain(failure: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.checkpoint.shard_set import ShardSet
+from tasks.errors import RunDirectoryError
 from tasks.model_store import ModelStore
 from tasks.run_directory import Home, RunDirectory
 from tasks.runs.containment import Contained
@@ -32,19 +33,22 @@ def read_merge(files: Contained) -> dict[str, Any]:
             }
             for one in sets
         ],
-        "record": None if record is None else _brief(record),
+        "record": None if record is None else _brief(record, run.merge_file),
     }
 
 
-def _brief(record: dict[str, Any]) -> dict[str, Any]:
+def _brief(record: dict[str, Any], file: Path) -> dict[str, Any]:
     """The record, with the inputs' files counted instead of listed, and tensors without their places."""
-    inputs = dict(record.get("inputs", {}))
-    read = inputs.pop("files", [])
     shown = ("name", "type", "source_type", "shape", "digest", "slices_compared")
-    return record | {
-        "inputs": inputs | {"files": len(read), "bytes": sum(int(file["size"]) for file in read)},
-        "tensors": [{key: tensor.get(key) for key in shown} for tensor in record.get("tensors", [])],
-    }
+    try:
+        inputs = dict(record["inputs"])
+        read = inputs.pop("files")
+        return record | {
+            "inputs": inputs | {"files": len(read), "bytes": sum(int(one["size"]) for one in read)},
+            "tensors": [{key: tensor.get(key) for key in shown} for tensor in record["tensors"]],
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{file}: expected the record of a merge ({error!r}); merge again") from error
 
 
 def read_validation(files: Contained) -> dict[str, Any]:

@@ -18,8 +18,12 @@ from tasks.checkpoint.selection import is_optimizer_state
 from tasks.checkpoint.shard_set import ShardSet, file_digest
 from tasks.checkpoint.source import index_checkpoint
 from tasks.checkpoint.strategy import StagedLayouts, layouts_by_stage, read_strategy
+from tasks.errors import LayoutError
 from tasks.run_directory import RunDirectory
 from tasks.runs.containment import Contained
+
+MOST_RANKS = 4096
+"""As many as a run can have (`RunConfig.world_size`): a damaged file may speak of millions."""
 
 
 @dataclass
@@ -44,6 +48,8 @@ def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | Non
     if not strategy_file.is_file():
         return None
     staged = layouts_by_stage([(strategy_file, read_strategy(strategy_file))])
+    if staged.world_size > MOST_RANKS:
+        raise LayoutError(f"{strategy_file} speaks of {staged.world_size} ranks; at most {MOST_RANKS} are shown")
     shard_set = _shard_set_of(files, strategy_file)
     indices = _first_files(files, staged, shard_set) if shard_set is not None else {}
     ways = _Ways()

@@ -123,6 +123,14 @@ def test_a_line_that_is_no_json_is_said_with_the_remedy(run, metrics):
         metrics.last()
 
 
+@pytest.mark.parametrize("value", ["1e999", "NaN", f"1{'0' * 400}", "null", '"3"', "[3]"])
+def test_a_step_that_is_no_number_is_passed_over(run, metrics, value):
+    run.metrics_file.write_text(
+        f'{{"step": {value}, "epoch": 1, "loss": 2.0}}\n{{"step": 4, "epoch": 1, "loss": 1.0}}\n'
+    )
+    assert metrics.series("loss", points=100)["steps"] == [4]
+
+
 def test_the_length_of_an_epoch_is_known_once_the_second_began(run, metrics):
     append(run, *steps(1, 7))
     metrics.last()

@@ -30,6 +30,7 @@ def rows(files, running):
         ({"started": {}}, True, "running"),
         ({"started": {}, "status": {"time": 0}}, True, "silent"),
         ({"started": {}, "status": {"time": 1e12}}, True, "running"),
+        ({"started": {}, "status": {"time": "soon"}}, True, "running"),
         ({"started": {}}, False, "lost"),
         ({"started": {}, "finished": {}}, False, "finished"),
         ({"started": {}, "stopped": {}}, False, "stopped"),

@@ -1,5 +1,6 @@
 """The shard map says what the strategy and the slices say."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from benchmarks.run_page.synthetic_run import SHAPE, Size, write_run, write_shard_set
 from tasks.checkpoint.layout import Layout
 from tasks.checkpoint.strategy import Strategy, write_strategy
-from tasks.errors import CheckpointError
+from tasks.errors import CheckpointError, LayoutError, RunDirectoryError
 from tasks.runs.results import read_merge
 from tasks.runs.shard_map import read_shard_map
 
@@ -87,6 +88,21 @@ def test_a_damaged_strategy_is_explained(run, files):
     (run.path / STRATEGY).write_bytes(b"\xff\xff\xff")
     with pytest.raises(CheckpointError, match="strategy"):
         read_shard_map(files, STRATEGY)
+
+
+def test_a_strategy_of_millions_of_ranks_is_not_listed(run, files):
+    layouts = {"wide.weight": Layout((2**20,), ((0,), ()))}
+    write_strategy(Strategy(stage=0, operators={}, layouts=layouts), run.path / STRATEGY)
+    with pytest.raises(LayoutError, match="at most 4096 are shown"):
+        read_shard_map(files, STRATEGY)
+
+
+@pytest.mark.parametrize("record", [{}, {"inputs": []}, {"inputs": {"files": [{}]}}, {"inputs": 1, "tensors": 2}])
+def test_a_damaged_record_of_a_merge_is_explained(run, files, record):
+    run.merged.mkdir()
+    run.merge_file.write_text(json.dumps(record))
+    with pytest.raises(RunDirectoryError, match=r"merge\.json: expected the record of a merge"):
+        read_merge(files)
 
 
 def test_the_merge_counts_what_it_read(tmp_path, run):
