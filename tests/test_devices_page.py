@@ -51,7 +51,7 @@ def test_its_modules_exist_and_its_make_targets_too():
 
 
 def test_its_hostfile_is_one(tmp_path):
-    (tmp_path / "hostfile").write_text(re.search(r"```hostfile\n(.*?)```", PAGE, re.DOTALL)[1])
+    (tmp_path / "hostfile").write_text(re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1])
     assert hosts_of(str(tmp_path / "hostfile"), 16, {}) == (Host("10.0.0.1", 8), Host("10.0.0.2", 8))
 
 
