@@ -62,8 +62,8 @@ class Parameters(BaseModel):
             if problem["type"] == "extra_forbidden":
                 lines.append(f"{name}: unknown parameter; known are {', '.join(cls.model_fields)}")
             else:
-                found = f" (found {problem['input']!r})" if name else ""
-                lines.append(f"{name}: {problem['msg']}{found}" if name else problem["msg"])
+                message = problem["msg"].removeprefix("Value error, ")  # pydantic's, before what a validator raised
+                lines.append(f"{name}: {message} (found {problem['input']!r})" if name else message)
         return "bad parameters:\n  " + "\n  ".join(lines)
 
 
