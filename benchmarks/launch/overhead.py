@@ -43,7 +43,7 @@ def main(repeats: int) -> None:
         directory.write_config(RunConfig(world_size=RANKS))
         rank = [sys.executable, "-m", module.stem]
         commands = {
-            "bare mpirun": launcher.command(RANKS, rank, as_root=os.geteuid() == 0),
+            "bare mpirun": launcher.command(RANKS, rank),
             "tasks.launch": [
                 sys.executable,
                 "-m",
