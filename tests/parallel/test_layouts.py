@@ -29,6 +29,30 @@ def test_tensor_parallel_layers_with_split_biases_and_adam():
     assert_equal_items(ours, read_strategy(FIXTURES / "tensor_parallel_adam.ckpt"))
 
 
+def test_optimizer_sharding_of_the_tutorials_network():
+    config = RunConfig(optimizer="Adam", enable_parallel_optimizer=True)
+    theirs = read_strategy(FIXTURES / "tutorial_adam_optimizer_sharded.ckpt")
+    assert_equal_items(strategy_of(network_of(config), config), theirs)
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt_optimizer_sharded"])
+def test_a_transformer_with_data_and_tensor_parallelism(name):
+    config = RunConfig(
+        network="gpt",
+        layers=1,
+        hidden_size=32,
+        sequence_length=16,
+        batch_size=8,
+        world_size=4,
+        tensor_parallel=2,
+        optimizer="AdamW",
+        enable_parallel_optimizer=name == "gpt_optimizer_sharded",
+    )
+    ours, theirs = strategy_of(network_of(config), config), read_strategy(FIXTURES / f"{name}.ckpt")
+    assert dict(ours.operators) == dict(theirs.operators)
+    assert dict(ours.layouts) == dict(theirs.layouts)
+
+
 def test_the_json_form_has_the_whole_shapes():
     ours = strategy_of(TENSOR_PARALLEL, RunConfig(optimizer="SGD", strategy_save_file="strategy.json"))
     assert_equal_items(ours, read_strategy(FIXTURES / "tensor_parallel_sgd.json"))

@@ -14,6 +14,16 @@ from tests.rehearsal.rehearse import launch
 pytestmark = [pytest.mark.rehearsal, pytest.mark.timeout(1800)]
 
 LOADED = str(Path(__file__).parents[1] / "fixtures" / "strategy" / "tutorial_sgd.ckpt")
+GPT = {
+    "layers": 1,
+    "hidden_size": 32,
+    "sequence_length": 16,
+    "batch_size": 8,
+    "optimizer": "AdamW",
+    "clip_norm": 1.0,
+    "schedule": "cosine",
+    "warmup_steps": 2,
+}
 CASES = {
     "tutorial, SGD": ("mlp", {"optimizer": "SGD"}),
     "tutorial, Momentum": ("mlp", {"optimizer": "Momentum"}),
@@ -23,6 +33,10 @@ CASES = {
     "tutorial, JSON": ("mlp", {"optimizer": "Momentum", "strategy_save_file": "strategy.json"}),
     "tensor parallel, Adam": ("tensor_parallel", {"optimizer": "Adam"}),
     "mixed, Momentum": ("mixed", {"optimizer": "Momentum"}),
+    "tutorial, Adam, optimizer sharding": ("mlp", {"optimizer": "Adam", "enable_parallel_optimizer": True}),
+    "gpt, AdamW": ("gpt", GPT),
+    "gpt, float16": ("gpt", GPT | {"precision": "float16"}),
+    "gpt, optimizer sharding": ("gpt", GPT | {"tensor_parallel": 2, "enable_parallel_optimizer": True}),
 }
 
 
