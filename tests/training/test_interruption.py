@@ -105,10 +105,12 @@ def test_sigterm_saves_the_step_that_all_ranks_have_reached(stopped):
     assert len(stopped.tensors) == 8
 
 
-def test_training_goes_on_with_fewer_ranks(stopped, on_fewer):
+def test_training_goes_on_with_fewer_ranks(stopped, on_fewer, adam):
     assert f"resumed from shard set {stopped.saved}, resharded: 8 ranks saved it, 4 go on" in on_fewer.logs[0]
     assert stopped.saved < on_fewer.saved < LAST
     assert len(on_fewer.tensors) == 4
+    expected = dict(losses(adam[0]))
+    assert all(loss == pytest.approx(expected[step], rel=1e-4) for step, loss in on_fewer.losses)
 
 
 def test_integrated_save_leaves_the_same_whole_model_with_every_rank(on_fewer):
