@@ -16,7 +16,7 @@ from typing import Any
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from plugins.notifications import model_promoted, run_is_late, subscriptions, task_failed
+from plugins.notifications import model_promoted, run_failed, run_is_late, subscriptions, task_failed
 from tasks.errors import ConfigError
 
 DEADLINE = "SHARDLINE_DEADLINE_HOURS"
@@ -38,6 +38,8 @@ def of_runs(environment: Mapping[str, str]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if timeout := _hours(environment, TIMEOUT):
         arguments["dagrun_timeout"] = timedelta(hours=timeout)
+        if subscriptions(environment):
+            arguments["on_failure_callback"] = run_failed
     if deadline := _hours(environment, DEADLINE):
         arguments["deadline"] = DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,

@@ -87,6 +87,13 @@ def model_promoted(context: Mapping[str, Any]) -> None:
     tell("success", context, Notice(f"{dag_id}: version {promotion['version']} promoted", text))
 
 
+def run_failed(context: Mapping[str, Any]) -> None:
+    """`on_failure_callback` of a DAG: a run that took too long; what else fails a run, its task has told already."""
+    if context.get("reason") == "timed_out":
+        dag_id, run_id = context["dag"].dag_id, context["run_id"]
+        tell("failure", context, Notice(f"{dag_id}: took too long", f"{run_id} was ended at its time limit."))
+
+
 def run_is_late(context: Mapping[str, Any], hours: float) -> None:
     """What a deadline calls: the run goes on."""
     run = context["dag_run"]

@@ -96,6 +96,16 @@ def test_a_late_run_is_told(monkeypatch, told):
     assert told == [{"title": "retraining: late", "body": "scheduled__1 has not ended 1.5 hours after it was queued."}]
 
 
+def test_a_run_that_was_ended_at_its_limit_is_told_and_one_that_a_task_failed_only_by_that(monkeypatch, told):
+    monkeypatch.setenv("SHARDLINE_NOTIFIERS", subscription("failure"))
+    notifications.run_failed(context("train", reason="task_failure"))
+    notifications.run_failed(context("train", reason="timed_out"))
+    assert told == [{"title": "sharded_training: took too long", "body": "manual__1 was ended at its time limit."}]
+    both = {"SHARDLINE_TIMEOUT_HOURS": "1", "SHARDLINE_NOTIFIERS": subscription("failure")}
+    assert notices.of_runs(both)["on_failure_callback"] is notifications.run_failed
+    assert "on_failure_callback" not in notices.of_runs({"SHARDLINE_TIMEOUT_HOURS": "1"})
+
+
 def test_who_did_not_ask_is_not_told(home, monkeypatch, told):
     monkeypatch.setenv("SHARDLINE_NOTIFIERS", subscription("success", "late"))
     notifications.task_failed(context("train"))
