@@ -2,8 +2,9 @@
 
     python -m benchmarks.run_page.measure [--steps 100000] [--parameters 333]
 
-Starts Airflow's API server on a home of its own, with a synthetic run of 8 ranks (`synthetic_run`), and prints two
-tables in Markdown. Each parameter has two optimizer states, so that 333 of them are 1,000 tensors.
+Writes a synthetic run of 8 ranks (`synthetic_run`) and prints three tables in Markdown: the processor time of the readers
+behind the page, then, from an API server of Airflow on a home of its own, the time of each answer and of each part of
+the page in a browser. Each parameter has two optimizer states, so that 333 of them are 1,000 tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from benchmarks.run_page.synthetic_run import Size, write_run
 from scripts import local_airflow, ui
-from tasks.run_directory import Home
+from tasks.run_directory import Home, RunDirectory
+from tasks.runs.containment import Contained
+from tasks.runs.metrics import Metrics
+from tasks.runs.ranks import describe_ranks, launches
+from tasks.runs.results import read_merge
+from tasks.runs.shard_map import read_shard_map
 
 DAG, RUN = "sharded_training", "benchmark"
 PORT = 18099
@@ -67,6 +73,27 @@ def api_server(home: Path, shared: Path) -> Iterator[str]:
 def _token(login: dict[str, str]) -> str:
     answer = httpx.post(f"{ADDRESS}/auth/token", json=login, timeout=60)
     return str(answer.raise_for_status().json()["access_token"])
+
+
+def readers(run: RunDirectory, root: Path) -> None:
+    """Print the processor time of reading what the page shows; unlike the other tables, a busy machine leaves it be."""
+    files = Contained.below(run.path, root)
+    metrics = Metrics(files, run.metrics_file)
+    megabytes = run.metrics_file.stat().st_size / 1e6
+    timed: dict[str, Callable[[], Any]] = {
+        f"all metrics, {megabytes:.0f} MB": metrics.last,
+        "what was appended": metrics.last,
+        "a curve of 1,200 points, smoothed": lambda: metrics.series("loss", points=1200, smoothing=0.99),
+        "shard map": lambda: read_shard_map(files, "src_strategy.ckpt"),
+        "merge": lambda: read_merge(files),
+        "ranks": lambda: describe_ranks(files, launches(files)[0], running=True),
+    }
+    print("| read | processor time, ms |\n|---|---:|")
+    for title, read in timed.items():
+        started = time.process_time()
+        read()
+        print(f"| {title} | {1000 * (time.process_time() - started):.1f} |")
+    print()
 
 
 def answers(token: str) -> None:
@@ -119,7 +146,7 @@ def main() -> int:
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shared = Path(folder, "shared")
-        write_run(Home(shared).run(DAG, RUN), Size(chosen.steps, chosen.parameters, log_lines=100_000))
+        readers(write_run(Home(shared).run(DAG, RUN), Size(chosen.steps, chosen.parameters, log_lines=100_000)), shared)
         home = Path(folder, "airflow")
         home.mkdir()
         with api_server(home, shared) as token:
