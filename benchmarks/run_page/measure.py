@@ -2,9 +2,9 @@
 
     python -m benchmarks.run_page.measure [--steps 100000] [--parameters 333]
 
-Writes a synthetic run of 8 ranks (`synthetic_run`) and prints three tables in Markdown: the processor time of the readers
-behind the page, then, from an API server of Airflow on a home of its own, the time of each answer and of each part of
-the page in a browser. Each parameter has two optimizer states, so that 333 of them are 1,000 tensors.
+Writes a synthetic run of 8 ranks (`synthetic_run`) and prints three tables in Markdown: the processor time of the
+readers behind the page, then, from an API server of Airflow on a home of its own, the time of each answer and of each
+part of the page in a browser. Each parameter has two optimizer states, so that 333 of them are 1,000 tensors.
 """
 
 from __future__ import annotations
