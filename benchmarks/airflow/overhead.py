@@ -32,9 +32,9 @@ def seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def own_seconds(api: Api, run_id: str, task_id: str) -> float:
+def own_seconds(api: Api, run_id: str, task: dict[str, Any]) -> float:
     """From the start to the end of the task's own process, as the operator logged them."""
-    path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"
+    path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
     times = {
         str(line["event"]).split(":")[0].split(" with ")[0]: line["timestamp"]
         for line in api.get(path)["content"]
@@ -47,7 +47,7 @@ def measure(api: Api, run_id: str) -> dict[str, Any]:
     """The overhead of one finished run."""
     tasks = api.tasks(DAG, run_id)
     run = api.get(f"/dags/{DAG}/dagRuns/{run_id}")
-    own = {task_id: own_seconds(api, run_id, task_id) for task_id in TASKS}
+    own = {task_id: own_seconds(api, run_id, tasks[task_id]) for task_id in TASKS}
     return {
         "task": {
             task_id: seconds(tasks[task_id]["start_date"], tasks[task_id]["end_date"]) - own[task_id]
