@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -121,13 +122,24 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def session_folder() -> Iterator[dict[str, str]]:
+def session_folder(run_directory: Path) -> Iterator[dict[str, str]]:
     """A new folder for what an mpirun keeps about its session, as the variables that tell it; removed afterwards.
 
     A killed mpirun leaves its session in /tmp, where a later one of the same process id fails over it.
     """
-    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as folder:
+    prefix = _session_prefix(run_directory)
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield {"OMPI_MCA_orte_local_tmpdir_base": folder, "PRTE_MCA_prte_local_tmpdir_base": folder}  # of 4.1; of 5
+
+
+def remove_abandoned_sessions(run_directory: Path) -> None:
+    """Remove the folders of earlier launches of this run, which must have ended, that were killed themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_session_prefix(run_directory)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _session_prefix(run_directory: Path) -> str:
+    return f"mpirun-{hashlib.sha256(os.fsencode(run_directory.resolve())).hexdigest()[:12]}-"
 
 
 def without_outer_run(environment: Mapping[str, str]) -> dict[str, str]:

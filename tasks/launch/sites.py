@@ -103,7 +103,7 @@ class SeveralHosts(ThisHost):
         return find(self.environment)
 
     def _ask(self, memory_a_rank: int, interruption: Interruption, *, only_end: bool = False) -> list[Finding]:
-        with _nonce(self.directory) as (folder, nonce), session_folder() as session:
+        with _nonce(self.directory) as (folder, nonce), session_folder(self.directory.path) as session:
             request = Request(
                 str(self.directory.path),
                 str(folder),

@@ -30,7 +30,7 @@ from tasks.errors import LaunchError
 from tasks.launch import cards, diagnosis, logs, preflight
 from tasks.launch.interruption import Interruption
 from tasks.launch.job import Job, Outcome
-from tasks.launch.mpirun import session_folder, without_outer_run
+from tasks.launch.mpirun import remove_abandoned_sessions, session_folder, without_outer_run
 from tasks.launch.processes import LaunchProcesses
 from tasks.launch.sites import ThisHost, say, site_of
 from tasks.run_directory import RunDirectory
@@ -51,7 +51,7 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
         _end_leftovers(directory)
         preflight.check(module, config, directory)
         site = site_of(config, 1 if module in _SINGLE_DEVICE else config.world_size, directory, environment)
-        with _cards(site, directory, interruption) as lease, session_folder() as session:
+        with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
             master = site.check(preflight.memory_a_rank(module, config), interruption)
             outcome = _prepare(module, directory, site, lease, session | _meeting(*master)).run(interruption, lock)
             if outcome.launch.unfinished():
@@ -72,6 +72,7 @@ def _end_leftovers(directory: RunDirectory) -> None:
     """End what an earlier try may have left running: it would hold its cards."""
     if left := LaunchProcesses(directory.path).end(grace_s=1):
         say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
+    remove_abandoned_sessions(directory.path)
 
 
 def _meeting(address: str, port: str) -> dict[str, str]:

@@ -128,6 +128,18 @@ def test_a_killed_mpirun_leaves_nothing_of_its_session(each_mpirun, start, tmp_p
     assert not list(folder.iterdir())
 
 
+def test_what_a_killed_launch_leaves_of_its_session_is_removed_by_the_next_try(start, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    launch = start("sleep 600", TMPDIR=str(folder))
+    launch.wait_for_ranks()
+    launch.process.kill()
+    launch.wait_until_nothing_is_left()
+    assert len(list(folder.iterdir())) == 1
+    assert start(TMPDIR=str(folder)).wait().exit_code == 0
+    assert not list(folder.iterdir())
+
+
 def test_a_stopped_mpirun_does_not_keep_a_failed_run_alive(start):
     launch = start("sleep 600")
     launch.wait_for_ranks()
