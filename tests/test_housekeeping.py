@@ -89,7 +89,15 @@ def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):
         model = run.merged / "model.ckpt"
         model.write_bytes(name.encode())
         ModelStore(home, "digits").add(
-            Candidate(f"runs/sharded_training/{name}", model, file_digest(model), 0.9, number, {})
+            Candidate(
+                run=f"runs/sharded_training/{name}",
+                model=model,
+                digest=file_digest(model),
+                metric="accuracy",
+                value=0.9,
+                step=number,
+                documents={},
+            )
         )
     finished_run(home, "first", 30)
     second = finished_run(home, "second", 40)
