@@ -25,7 +25,7 @@ export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(digits - 2) : Number(value.toPrecision(digits)).toString();
+  return size >= 1e5 || size < 1e-4 ? value.toExponential(digits - 2) : Number(value.toPrecision(digits)).toString();
 }
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

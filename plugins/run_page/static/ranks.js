@@ -52,7 +52,7 @@ export class RanksPanel {
     const focused = document.activeElement?.dataset?.rank;
     const furthest = Math.max(...ranks.map((rank) => rank.step ?? 0));
     const rows = ranks.map((rank) => this.row(rank, furthest));
-    const headings = ["Rank", "State", "Step", "Steps/s", "Memory", "Peak", "In collectives", "Last word", "Log"];
+    const headings = ["Rank", "State", "Log", "Step", "Steps/s", "Memory", "Peak", "In collectives", "Last word"];
     this.host.replaceChildren(summaryOf(ranks), table("Ranks", headings, rows));
     if (focused) this.host.querySelector(`[data-rank="${Number(focused)}"]`)?.focus();
   }
@@ -81,6 +81,7 @@ export class RanksPanel {
         String(rank.rank),
       ),
       badge(rank.state),
+      open,
       element(
         "td",
         { class: "number" },
@@ -92,7 +93,6 @@ export class RanksPanel {
       element("td", { class: "number" }, bytes(rank.peak_memory_bytes)),
       element("td", { class: "number" }, duration(rank.collectives_seconds)),
       element("td", { class: "word" }, rank.failure ?? rank.last_lines[0] ?? ""),
-      open,
     ];
   }
 }
