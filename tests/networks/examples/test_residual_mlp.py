@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from tasks.checkpoint.checkpoint_file import read_checkpoint
 from tasks.checkpoint.strategy import read_strategy
-from tasks.command_line import PROJECT
 from tasks.config import RunConfig
 from tasks.networks import train_spec
 from tasks.parallel.backend import backend_of
 from tasks.run_directory import RunDirectory
+from tests.networks.whole_run import finished_run
 
 NETWORK = "tasks.networks.examples.residual_mlp:residual_mlp"
-TASKS = (["tasks.launch", "tasks.train"], ["tasks.merge"], ["tasks.launch", "tasks.validate"], ["tasks.promote"])
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished run on 8 ranks."""
-    home = tmp_path_factory.mktemp("home")
-    run = RunDirectory(home / "run")
-    parameters = {"network": NETWORK, "batch_size": 64, "epochs": 1, "min_accuracy": 0.7}
-    for command in (["tasks.prepare_dataset", "--parameters", json.dumps(parameters)], *TASKS):
-        finished = subprocess.run(
-            [sys.executable, "-m", *command, "--run-directory", str(run.path)],
-            cwd=PROJECT,
-            env=os.environ | {"SHARDLINE_HOME": str(home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-    return run
+    return finished_run(tmp_path_factory.mktemp("home"), network=NETWORK, batch_size=64, epochs=1, min_accuracy=0.7)
 
 
 def test_it_learns_the_digits_and_is_promoted(run: RunDirectory):
