@@ -26,7 +26,7 @@ from tasks.launch import logs, parent_death, preflight
 from tasks.launch.host_check import MARK, NONCE, Finding, Request, software
 from tasks.launch.hosts import Host, hosts_of, is_this_host
 from tasks.launch.interruption import Interruption
-from tasks.launch.mpirun import Mpirun, find, session_folder, without_outer_run
+from tasks.launch.mpirun import find, session_folder, without_outer_run
 from tasks.run_directory import RunDirectory
 
 _TIMEOUT_S = 90.0
@@ -86,7 +86,7 @@ class SeveralHosts(ThisHost):
         return address, port
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
-        return self._launcher().command_on_hosts(self.hosts, folder / "hosts", program, environment)
+        return find(self.environment).command_on_hosts(self.hosts, folder / "hosts", program, environment)
 
     def end_processes(self) -> None:
         """As above; where it isn't known what is left, that is said."""
@@ -98,9 +98,6 @@ class SeveralHosts(ThisHost):
         for finding in findings:
             if finding.ended or finding.problem:
                 say(f"{_named(finding)}: ended {finding.ended} processes of this run. {finding.problem}".rstrip())
-
-    def _launcher(self) -> Mpirun:
-        return find(self.environment)
 
     def _ask(self, memory_a_rank: int, interruption: Interruption, *, only_end: bool = False) -> list[Finding]:
         with _nonce(self.directory) as (folder, nonce), session_folder(self.directory.path) as session:
@@ -118,7 +115,7 @@ class SeveralHosts(ThisHost):
             )
             program = [sys.executable, "-m", _MODULE, json.dumps(asdict(request))]
             environment, output = without_outer_run(self.environment) | session, folder / "mpirun"
-            command = self._launcher().command_on_hosts(
+            command = find(self.environment).command_on_hosts(
                 self.hosts, folder / "hosts", program, environment, one_a_host=True
             )
             _run(command, environment, output, interruption)
