@@ -95,3 +95,21 @@ def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
     first, second = (Path(api.xcom(DAG, run_id, "merge")["merged_file"]) for run_id in (hit, other))
     assert first.parent != second.parent
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_training_that_is_cleared_while_it_runs_saves_and_goes_on_in_its_next_try(api, small, server):
+    """Airflow gives its own process for the task 5 seconds; the launch has the ranks save all the same."""
+    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": 10_000, "save_checkpoint_steps": 1_000_000})
+    directory = RunDirectory(Home(server.shared).run(DAG, run_id))
+    wait_until(directory.metrics_file.exists)
+    body = {"dag_run_id": run_id, "task_ids": ["train"], "only_failed": False, "dry_run": False}
+    api.post(f"/dags/{DAG}/clearTaskInstances", body).raise_for_status()
+    stopped = directory.path / "log_output" / "earlier" / "1" / "1"
+    wait_until(stopped.exists)  # the next try has begun
+    wait_until(lambda: directory.rank_log(0).exists() and "resumed from" in directory.rank_log(0).read_text())
+    (saved,) = directory.checkpoints.glob("shard_set-*.json")
+    assert f"resumed from {saved.stem.replace('-', ' ').replace('_', ' ')}\n" in directory.rank_log(0).read_text()
+    assert all((stopped / f"rank.{rank}" / "stopped.json").exists() for rank in range(4))
+    assert api.tries(DAG, run_id)["train"] == 2
+    api.patch(f"/dags/{DAG}/dagRuns/{run_id}", state="failed")
+    wait_until(lambda: not processes_of_run(run_id))
