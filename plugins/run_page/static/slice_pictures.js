@@ -69,7 +69,7 @@ function heightOf(parameter, rows, columns) {
   const sizes = parameter.shape ?? [];
   const across = sizes.slice(1).reduce((product, size) => product * size, 1);
   const ratio = sizes.length > 1 ? sizes[0] / across : rows / columns;
-  return WIDTH * Math.min(Math.max(ratio, 0.25), 1.1);
+  return WIDTH * Math.min(Math.max(ratio, 0.25), 0.9);
 }
 
 function cell(parameter, layout, slice, box, total, highlight) {
