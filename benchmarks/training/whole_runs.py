@@ -31,6 +31,7 @@ from tasks.networks import network_of
 from tasks.run_directory import RunDirectory
 
 PROJECT = Path(__file__).parents[2]
+FEW_STEPS, MANY_STEPS = 20, 420
 SKIPPED_STEPS = 5
 """The first ones allocate memory and compile what is left to compile."""
 
@@ -107,16 +108,22 @@ def statuses(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def plain_milliseconds(run: RunDirectory) -> float:
-    """Milliseconds a step of the plain script, with the run's optimizer and batch size."""
+    """Milliseconds a step of the plain script, with the run's optimizer and batch size.
+
+    Two trainings that differ in their number of steps: what they take besides, compiling above all, cancels out.
+    """
     config = run.read_config()
     network: Any = network_of(RunConfig(network="mlp", world_size=1))
     layers = [[layer.name, layer.inputs, layer.outputs, layer.activation == "relu"] for layer in network.layers]
-    settings = config.model_dump(mode="json") | {"name": "plain", "layers": layers, "steps": 200}
+    settings = config.model_dump(mode="json") | {"layers": layers}
+    numbers = (FEW_STEPS, FEW_STEPS, MANY_STEPS)  # the first one also warms up
     file = run.path / "plain.json"
-    file.write_text(json.dumps([settings]))
+    file.write_text(json.dumps([settings | {"name": f"run{n}", "steps": steps} for n, steps in enumerate(numbers)]))
     command = [sys.executable, "-m", "tests.plain_training", str(file), str(run.path / "plain.npz")]
     output = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    return 1000 / float(output.split(": ")[-1].split()[0])
+    rates = [float(line.split()[1]) for line in output.splitlines() if line.startswith("run")]
+    few, many = (steps / rate for steps, rate in zip(numbers[1:], rates[1:], strict=True))
+    return 1000 * (many - few) / (MANY_STEPS - FEW_STEPS)
 
 
 def task(module: str, run: RunDirectory, environment: Mapping[str, str], *arguments: str) -> None:
