@@ -32,7 +32,8 @@ class RunConfig(Parameters):
     network: str = Field(
         "mlp",
         title="Network",
-        description="**mlp**: a classifier of digits. **package.module:factory**: a network of your own.",
+        description="**mlp**: a classifier of digits. **gpt**: a language model of bytes. "
+        "**package.module:factory**: a network of your own.",
         pattern=_NETWORK,
         examples=list(BUILT_IN_NETWORKS),
     )
