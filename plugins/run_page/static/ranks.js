@@ -58,7 +58,8 @@ export class RanksPanel {
   }
 
   row(rank, furthest) {
-    const behind = rank.state === "running" && rank.step !== null && furthest - rank.step > 1;
+    const slack = 10 * (rank.steps_per_second ?? 1); // ranks write their records seconds apart
+    const behind = rank.state === "running" && rank.step !== null && furthest - rank.step > slack;
     const open = element(
       "button",
       {
