@@ -14,6 +14,7 @@ from tests.airflow.conftest import DEADLINE_HOURS, choose
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
+READING_S = 5
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def wait_for_question(api, run_id: str) -> None:
     while (state := api.tasks(DAG, run_id)["approve"]["state"]) != "awaiting_input":
         assert state not in ("failed", "upstream_failed", "skipped", "success")
         time.sleep(0.5)
+    # Airflow loses an answer that comes before its scheduler has taken note of the pause, and asks again. People read first.
+    time.sleep(READING_S)
 
 
 def test_a_person_sees_the_report_and_approves(asked_run, api, page, screenshot):
