@@ -30,7 +30,7 @@ def wait_for_question(api, run_id: str) -> None:
     while (state := api.tasks(DAG, run_id)["approve"]["state"]) != "awaiting_input":
         assert state not in ("failed", "upstream_failed", "skipped", "success")
         time.sleep(0.5)
-    # Airflow loses an answer that comes before its scheduler has taken note of the pause, and asks again. People read first.
+    # Airflow loses an answer that comes before its scheduler has noted the pause, and asks again. People read first.
     time.sleep(READING_S)
 
 
