@@ -47,6 +47,14 @@ class Api:
     def tries(self, dag_id: str, run_id: str) -> dict[str, int]:
         return {task_id: instance["try_number"] for task_id, instance in self.tasks(dag_id, run_id).items()}
 
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer what the task asks until it has ended: an answer that comes too soon is lost, and asked for again."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        while (state := self.tasks(dag_id, run_id)[task_id]["state"]) not in (*FINISHED, "skipped"):
+            if state == "awaiting_input" and not self.get(path)["response_received"]:
+                self.patch(path, chosen_options=[option], params_input={})
+            time.sleep(1)
+
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """What the task returned."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"

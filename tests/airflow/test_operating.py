@@ -14,7 +14,7 @@ from tests.airflow.conftest import DEADLINE_HOURS, choose
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
-READING_S = 5
+READING_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,7 @@ def test_rejected_the_model_is_not_promoted(asked_run, api):
     body = {"dag_run_id": asked_run, "task_ids": ["approve"], "only_failed": False, "dry_run": False}
     api.post(f"/dags/{DAG}/clearTaskInstances", body | {"include_downstream": True}).raise_for_status()
     wait_for_question(api, asked_run)
-    answer = {"chosen_options": ["Reject"], "params_input": {}}
-    api.patch(f"/dags/{DAG}/dagRuns/{asked_run}/taskInstances/approve/-1/hitlDetails", **answer)
+    api.answer(DAG, asked_run, "approve", "Reject")
     assert api.wait_for_run(DAG, asked_run) == "success"
     assert api.tasks(DAG, asked_run)["promote"]["state"] == "skipped"
 
