@@ -80,8 +80,15 @@ export class RankLog {
   }
 
   async loadEarlier() {
+    const asked = this.shown;
     const start = Math.max(this.start - PAGE, 0);
-    const page = await ofRun(this.run, "log", { ...this.shown, start, length: this.start - start });
+    this.earlier.disabled = true; // a second click would bring the same page again
+    const page = await ofRun(this.run, "log", { ...asked, start, length: this.start - start }).catch(() => null);
+    if (asked !== this.shown) return;
+    if (!page) {
+      this.earlier.disabled = false;
+      return;
+    }
     this.start = page.start;
     const height = this.text.scrollHeight;
     this.text.prepend(page.text);
