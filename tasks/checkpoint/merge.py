@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tasks.checkpoint.staging import StagedFile, staged_file
 from tasks.checkpoint.tensor_io import open_all
 from tasks.checkpoint.unchanged import recorded_merge
 from tasks.checkpoint.work import MergeWork
+from tasks.checkpoint.workers import in_parallel
 from tasks.errors import OutputError
 
 _FLUSH_SECONDS = 0.1
@@ -87,14 +89,18 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
     remove_abandoned_files(prepared.request.output)
     with ExitStack() as stack:
         files = stack.enter_context(open_all(prepared.slices.files))
-        staged = [stack.enter_context(staged_file(layout, directory / layout.name)) for layout in prepared.files]
+        # The proof reads the output again, from the page cache; without it, nobody does.
+        uncached = not prepared.request.proof
+        staged = [
+            stack.enter_context(staged_file(layout, directory / layout.name, uncached)) for layout in prepared.files
+        ]
         work = MergeWork(prepared, files, staged, meter)
         with _flushing(staged):
-            work.write(tensors)
+            # Digesting takes processors, writing mostly the disk.
+            in_parallel(lambda step: step(), [work.write_all, partial(work.digest, range(len(files)))], 2)
             for file in staged:
                 file.finish()
-            # A file that isn't the manifest's is the better explanation of a difference: digests come first.
-            work.digest(range(len(files)), range(len(staged)))
+            work.digest((), range(len(staged)))
             if prepared.request.proof:
                 work.prove(tensors)
         work.check_inputs()

@@ -18,18 +18,27 @@ from tasks.checkpoint.tensor_io import Bytes, read_exactly, write_at, write_exac
 from tasks.errors import OutputError
 
 
-class StagedFile:
-    """One output file before it is published."""
+_UNCACHED = 0x80
+"""RWF_DONTCACHE of pwritev2(2), Linux 6.14: written pages go to the disk at once and leave the page cache."""
 
-    def __init__(self, layout: OutputFile, path: Path, descriptor: int) -> None:
+
+class StagedFile:
+    """One output file before it is published.
+
+    With `uncached`, what is written passes through the page cache without filling it, where the file system can: a
+    file that nobody reads again then takes the same few pages for all its bytes.
+    """
+
+    def __init__(self, layout: OutputFile, path: Path, descriptor: int, uncached: bool = False) -> None:
         self.layout, self.path, self._descriptor = layout, path, descriptor
+        self._flags = _UNCACHED if uncached and _can_write_uncached(descriptor) else 0
         # The file system writes to one file in turns anyway, and its waiters spin: waiting here costs nothing.
         self._turn = threading.Lock()
 
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
         with self._turn:
-            write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path)
+            write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path, self._flags)
 
     def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of what lies in `extents`."""
@@ -51,21 +60,21 @@ class StagedFile:
 
 
 @contextmanager
-def staged_file(layout: OutputFile, target: Path) -> Iterator[StagedFile]:
+def staged_file(layout: OutputFile, target: Path, uncached: bool = False) -> Iterator[StagedFile]:
     """A staged file beside `target`, all of its space reserved; removed when the block ends, unless it was renamed.
 
     `OutputError` where there is no space or no permission.
     """
     path = atomic.staged_path(target)
     try:
-        with reserved_file(layout, path) as staged:
+        with reserved_file(layout, path, uncached) as staged:
             yield staged
     finally:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def reserved_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
+def reserved_file(layout: OutputFile, path: Path, uncached: bool = False) -> Iterator[StagedFile]:
     """A new file at `path`, all of its space reserved and its constant bytes written, open while the block runs."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -75,7 +84,7 @@ def reserved_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
         _reserve(descriptor, layout.size, path)
         for offset, content in layout.constants:
             write_at(descriptor, offset, content, path)
-        yield StagedFile(layout, path, descriptor)
+        yield StagedFile(layout, path, descriptor, uncached)
     finally:
         os.close(descriptor)
 
@@ -91,6 +100,16 @@ def opened_file(layout: OutputFile, path: Path) -> Iterator[StagedFile]:
         yield StagedFile(layout, path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _can_write_uncached(descriptor: int) -> bool:
+    try:
+        os.pwritev(descriptor, [b""], 0, _UNCACHED)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        raise
+    return True
 
 
 def _reserve(descriptor: int, size: int, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from tasks.checkpoint.blocks import whole
 from tasks.checkpoint.digests import verified_digest
 from tasks.checkpoint.execute import Assembler, Task, tasks_of
+from tasks.checkpoint.layout_digest import LayoutDigest
 from tasks.checkpoint.plan import PlannedTensor
 from tasks.checkpoint.progress import Meter
 from tasks.checkpoint.proof import Proven, prove
@@ -19,8 +20,8 @@ from tasks.checkpoint.record import build_record
 from tasks.checkpoint.request import Prepared
 from tasks.checkpoint.shard_set import file_digest
 from tasks.checkpoint.staging import StagedFile
-from tasks.checkpoint.tensor_io import OpenCheckpoint
-from tasks.checkpoint.workers import in_parallel
+from tasks.checkpoint.tensor_io import Bytes, OpenCheckpoint
+from tasks.checkpoint.workers import in_order, in_parallel
 
 
 class MergeWork:
@@ -37,22 +38,44 @@ class MergeWork:
 
     def write(self, tensors: Sequence[PlannedTensor]) -> None:
         """Put `tensors` together and write them to their places."""
+        self._write(tensors, lambda name, start, content: None)
+
+    def write_all(self) -> None:
+        """Put all tensors together and write them, in the files' order, each file digested on the way."""
+        digests = {file.layout.name: LayoutDigest(file.layout) for file in self.staged if not file.layout.has_crc}
+        homes = {name: file.layout.name for name, file in self._home.items()}
+
+        def digest(name: str, start: int, content: Bytes) -> None:
+            if homes[name] in digests:
+                digests[homes[name]].update(name, start, content)
+
+        places = {name: place for place, name in enumerate(self._home)}
+        self._write(sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.header.name]), digest)
+        for number, file in enumerate(self.staged):
+            if file.layout.name in digests:
+                self._output_digests[number] = digests[file.layout.name].hexdigest()
+
+    def _write(self, tensors: Sequence[PlannedTensor], written: Callable[[str, int, Bytes], None]) -> None:
         request = self.prepared.request
         # The proof compares every replica; without it they are compared here.
         assembler = Assembler(self.files, not request.proof, request.allow_non_finite)
 
-        def write(task: Task) -> None:
+        def write(task: Task) -> tuple[str, int, Bytes]:
             header = task.tensor.merged
             content = assembler.assemble(task).view(np.uint8)
             start = task.block.flat_start(whole(header.shape)) * header.type.itemsize
             self._home[header.name].write(header.name, start, content)
             self.meter.advance(content.nbytes, tensors=int(task.is_last))
+            return header.name, start, content
 
         self._begin("merging", tensors)
-        in_parallel(write, tasks_of(tensors, request.workers), request.workers)
+        in_order(write, lambda block: written(*block), tasks_of(tensors, request.workers), request.workers)
 
     def digest(self, ranks: Iterable[int], outputs: Iterable[int] = ()) -> None:
-        """Digest the slices of `ranks`, against the manifest and their own checksums, and the staged `outputs`."""
+        """Digest the slices of `ranks`, against the manifest and their own checksums, and the staged `outputs`.
+
+        Outputs that were digested while they were written are not read again.
+        """
 
         def digest_input(rank: int) -> None:
             self.input_digests[rank] = verified_digest(self.files[rank], rank, self.prepared.slices.shard_set)
@@ -61,7 +84,8 @@ class MergeWork:
             self._output_digests[number] = file_digest(self.staged[number].path)
 
         # The outputs are the largest files, so that they come first.
-        work = [partial(digest_output, number) for number in outputs] + [partial(digest_input, rank) for rank in ranks]
+        undigested = [number for number in outputs if number not in self._output_digests]
+        work = [partial(digest_output, number) for number in undigested] + [partial(digest_input, rank) for rank in ranks]
         in_parallel(lambda step: step(), work, self.prepared.request.workers)
 
     def prove(self, tensors: Sequence[PlannedTensor]) -> None:

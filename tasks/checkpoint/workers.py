@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def default_workers() -> int:
@@ -30,6 +32,53 @@ def in_parallel(work: Callable[[Item], None], items: Iterable[Item], workers: in
             thread.join()
     if pool.failure is not None:
         raise pool.failure
+
+
+def in_order(
+    work: Callable[[Item], Result], take: Callable[[Result], None], items: Iterable[Item], workers: int
+) -> None:
+    """Do `work` on all items as `in_parallel` does, and `take` the results one at a time, in the items' order.
+
+    A thread whose result isn't next waits, so that no more results than threads are held.
+    """
+    turns = _Turns()
+
+    def step(numbered: tuple[int, Item]) -> None:
+        number, item = numbered
+        with turns.ended_by_failure():
+            result = work(item)
+            if turns.wait_for(number):
+                take(result)
+                turns.next()
+
+    in_parallel(step, enumerate(items), workers)
+
+
+class _Turns:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number, self._failed = 0, False
+
+    def wait_for(self, number: int) -> bool:
+        """Return when it is the turn of `number`; whether it ever will be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failed or self._number == number)
+            return not self._failed
+
+    def next(self) -> None:
+        with self._changed:
+            self._number += 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def ended_by_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with self._changed:
+                self._failed = True
+                self._changed.notify_all()
+            raise
 
 
 class _Pool:

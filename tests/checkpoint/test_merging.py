@@ -1,14 +1,21 @@
 """Merges of every type and kind of tensor, and what the proof itself finds."""
 
+import errno
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from tasks.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from tasks.checkpoint.execute import Assembler
+from tasks.checkpoint.file_index import TensorHeader
 from tasks.checkpoint.layout import Layout
+from tasks.checkpoint.layout_digest import LayoutDigest
 from tasks.checkpoint.merge import merge
+from tasks.checkpoint.output import layout_output
 from tasks.checkpoint.record import read_record
 from tasks.checkpoint.request import MergeRequest
 from tasks.checkpoint.selection import Selection
@@ -97,6 +104,43 @@ def test_a_merge_without_proof_has_none_in_its_record(tmp_path):
     proved = merge(request)
     assert proved.was_up_to_date is False
     assert proved.record["proof"]["slices_compared"] == 4
+
+
+@pytest.mark.parametrize("proof", [True, False])
+@pytest.mark.parametrize("output", ["model.ckpt", "model.safetensors", "checksum.ckpt", "several.safetensors"])
+def test_the_recorded_digest_is_of_the_file_as_it_lies_there(tmp_path, output, proof):
+    """It is taken while the file is written, except with a checksum."""
+    arrays = {"w": np.arange(24.0).reshape(6, 4), "b": np.arange(6, dtype=np.int8), "empty": np.zeros((0, 3))}
+    request = save(tmp_path, arrays, sharded=("w",))
+    options = {"crc": output == "checksum.ckpt", "max_file_size": 100 if output == "several.safetensors" else None}
+    merged = merge(replace(request, output=tmp_path / output, proof=proof, **options))
+    assert {file["name"]: file["digest"] for file in merged.record["output"]} == {
+        file["name"]: blake3((tmp_path / file["name"]).read_bytes()).hexdigest() for file in merged.record["output"]
+    }
+
+
+def test_a_file_system_without_uncached_writes_gets_the_same_bytes(tmp_path, monkeypatch):
+    def refuse(descriptor, buffers, offset, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return genuine(descriptor, buffers, offset)
+
+    request = replace(save(tmp_path, {"w": np.arange(24.0).reshape(6, 4)}, sharded=("w",)), proof=False)
+    uncached = merge(request)
+    genuine = os.pwritev
+    monkeypatch.setattr(os, "pwritev", refuse)
+    cached = merge(replace(request, output=tmp_path / "cached" / "model.ckpt"))
+    assert cached.output.read_bytes() == uncached.output.read_bytes()
+    assert cached.digest == uncached.digest
+
+
+def test_a_digest_of_blocks_out_of_order_is_refused():
+    (layout,) = layout_output("x.ckpt", [TensorHeader("a", FLOAT32, (2,)), TensorHeader("b", FLOAT32, (2,))], "ckpt")
+    digest = LayoutDigest(layout)
+    with pytest.raises(ValueError, match="0 bytes were taken"):
+        digest.update("b", 0, np.zeros(8, np.uint8))
+    with pytest.raises(ValueError, match="bytes were taken"):
+        digest.hexdigest()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from tasks.checkpoint.blocks import Box, blocks, whole
 from tasks.checkpoint.file_index import Extent
 from tasks.checkpoint.tensor_io import ranges
-from tasks.checkpoint.workers import in_parallel
+from tasks.checkpoint.workers import in_order, in_parallel
 
 
 def test_all_items_are_done_once():
@@ -32,6 +32,38 @@ def test_the_first_failure_ends_the_work_and_is_raised():
 def test_no_thread_outlives_the_work():
     before = threading.active_count()
     in_parallel(lambda _: None, range(10), 3)
+    assert threading.active_count() == before
+
+
+def test_results_are_taken_in_the_items_order():
+    taken, waiting, most = [], set(), []
+
+    def work(item: int) -> int:
+        time.sleep(0.003 if item % 4 == 0 else 0.0)
+        waiting.add(item)
+        most.append(len(waiting))
+        return item
+
+    def take(item: int) -> None:
+        waiting.discard(item)
+        taken.append(item)
+
+    in_order(work, take, range(100), 4)
+    assert taken == list(range(100))
+    assert max(most) <= 4
+
+
+@pytest.mark.parametrize("place", ["work", "take"])
+def test_a_failure_sets_free_those_who_wait_for_their_turn(place):
+    def fail(item: int) -> int:
+        if item == 5:
+            time.sleep(0.02)
+            raise ValueError(place)
+        return item
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match=place):
+        in_order(fail if place == "work" else int, fail if place == "take" else int, range(1000), 4)
     assert threading.active_count() == before
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
 from tasks.config import RunConfig
 from tasks.failure_record import failure_file
 from tasks.model_store import ModelStore
 from tasks.version_folder import Candidate
-from tests.airflow.conftest import CHROMIUM
+from tests.browser import chromium
 from tests.plugins.conftest import DAG, PASSWORDS
 
 LOG_PAGE = 64 * 1024  # of static/rank_log.js
@@ -22,10 +22,8 @@ SCRIPT = '<script>window.hacked = true</script><img src=x onerror="window.hacked
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
