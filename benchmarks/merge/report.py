@@ -8,7 +8,10 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from benchmarks.merge.contenders import CONTENDERS
+
 HERE = Path(__file__).parent
+ORDER = list(CONTENDERS)
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
 
@@ -21,7 +24,7 @@ def table(document: dict) -> str:
         "| size | contender | wall (s) | × cp + fsync | without imports (s) | processor (s) | peak memory (MB) |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for row in sorted(document["rows"], key=lambda row: row["size"]):
+    for row in sorted(document["rows"], key=lambda row: (row["size"], ORDER.index(row["contender"]))):
         ratio = row["wall"] / copies[row["size"]]
         lines.append(
             f"| {row['size'] / 1e9:g} GB | {row['contender']} | {row['wall']:.2f} | {ratio:.2f} | {row['work']:.2f} "

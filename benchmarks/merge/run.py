@@ -2,7 +2,7 @@
 
 Every contender works on the same slices, which are in the page cache, in a process of its own; its wall time,
 processor time and peak memory (the sum over its process tree, sampled every 20 ms) are measured from outside. Fast
-contenders are repeated, taking turns, and the best run of each is kept: the one least disturbed by other work.
+contenders are repeated, taking turns, and the median run of each is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -148,13 +149,12 @@ def _merged_size(shards: Path, strategy: Path) -> int:
     return prepare(MergeRequest(shards, (strategy,), shards.parent / "x.ckpt")).plan.bytes_out
 
 
-def best(results: list[Measured]) -> list[Measured]:
-    """The run of each contender and size that was least disturbed by other work on the machine."""
-    kept: dict[tuple[int, str], Measured] = {}
+def typical(results: list[Measured]) -> list[Measured]:
+    """The run of each contender and size whose wall time is the median."""
+    runs: dict[tuple[int, str], list[Measured]] = defaultdict(list)
     for row in results:
-        key = (row.size, row.contender)
-        kept[key] = min(kept.get(key, row), row, key=lambda row: row.wall)
-    return list(kept.values())
+        runs[row.size, row.contender].append(row)
+    return [sorted(rows, key=lambda row: row.wall)[len(rows) // 2] for rows in runs.values()]
 
 
 def _earlier() -> list[Measured]:
@@ -172,22 +172,24 @@ def machine() -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--sizes", type=float, nargs="+", default=[0.01, 0.3, 1.0, 4.0], help="GB")
-    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--folder", type=Path, help="where to put the slices; default: a temporary folder")
     arguments.add_argument("--only", nargs="+", default=[""], metavar="PREFIX", help="contenders, by how names begin")
     arguments.add_argument(
         "--add", action="store_true", help="keep the rows of results.json that are not measured again"
     )
     parsed = arguments.parse_args()
-    results = _earlier() if parsed.add else []
+    results: list[Measured] = []
     for size in parsed.sizes:
         for suffix in (".ckpt", ".safetensors"):
             with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
                 results += run_size(int(size * 1e9), suffix, parsed, Path(folder))
+    again = {(row.size, row.contender) for row in results}
+    earlier = [row for row in _earlier() if (row.size, row.contender) not in again] if parsed.add else []
     document = {
         "machine": machine(),
         "load_average_at_the_end": os.getloadavg()[1],
-        "rows": [asdict(row) for row in best(results)],
+        "rows": [asdict(row) for row in earlier + typical(results)],
     }
     (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
 
