@@ -1,8 +1,9 @@
 """Nothing half-written is ever visible: stage, fsync, rename, fsync the folder.
 
 `rename(2)` replaces its target atomically within one file system, so a reader sees the old file or the new one. The
-staged file lies beside its target, its name starts with a dot and ends with the writer's process id, and it is
-removed whatever goes wrong; what a SIGKILL leaves is removed by the next writer of the same target.
+staged file lies beside its target, its name starts with a dot and ends with the writer's process id and host, and it is
+removed whatever goes wrong; what a SIGKILL leaves is removed by the next writer of the same target: at once on the same
+host, on another when nothing has been written to it for an hour.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import glob
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)\.staged$")
+_HOST = socket.gethostname().replace(".", "-")
+_STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)@(?P<host>[^.]*)\.staged$")
+_SILENT_SECONDS = 3600
 
 
 def staged_path(target: Path) -> Path:
     """The path beside `target` under which this process stages it."""
-    return target.with_name(f".{target.name}.{os.getpid()}.staged")
+    return target.with_name(f".{target.name}.{os.getpid()}@{_HOST}.staged")
 
 
 def sync_directory(directory: Path) -> None:
@@ -67,14 +72,23 @@ def write_text(target: Path, text: str) -> None:
 
 
 def remove_abandoned(target: Path) -> list[Path]:
-    """Remove what writers of `target` that no longer run on this machine left staged, and return those paths."""
+    """Remove what writers of `target` that no longer run left staged, and return those paths."""
     removed = []
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.staged"):
         match = _STAGED.match(path.name)
-        if match and match["target"] == target.name and not _is_running(int(match["pid"])):
+        if match and match["target"] == target.name and _is_abandoned(path, match):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
+    if match["host"] == _HOST:
+        return not _is_running(int(match["pid"]))
+    try:
+        return time.time() - path.stat().st_mtime > _SILENT_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _is_running(pid: int) -> bool:

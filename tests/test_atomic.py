@@ -1,6 +1,7 @@
 """Nothing half-written is visible, and nothing staged is left behind."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks import atomic
+
+HOST = socket.gethostname().replace(".", "-")
 
 
 def test_the_target_appears_whole(tmp_path: Path):
@@ -49,10 +52,21 @@ def test_what_a_killed_writer_staged_is_removed_by_the_next_one(tmp_path: Path):
 
 def test_what_a_living_writer_stages_is_left_alone(tmp_path: Path):
     target = tmp_path / "file"
-    theirs = target.with_name(f".file.{os.getppid()}.staged")
+    theirs = target.with_name(f".file.{os.getppid()}@{HOST}.staged")
     theirs.write_text("half")
-    other_target = target.with_name(".file.log.1.staged")
+    other_target = target.with_name(f".file.log.1@{HOST}.staged")
     other_target.write_text("of file.log, not of file")
     atomic.write_text(target, "whole")
     assert theirs.exists()
     assert other_target.exists()
+
+
+def test_what_another_host_stages_is_left_alone_until_it_has_been_silent_for_an_hour(tmp_path: Path):
+    target = tmp_path / "file"
+    theirs = target.with_name(".file.1@elsewhere.staged")
+    theirs.write_text("half")
+    atomic.write_text(target, "whole")
+    assert theirs.exists()
+    os.utime(theirs, (0, 0))
+    atomic.write_text(target, "whole")
+    assert list(tmp_path.iterdir()) == [target]

@@ -1,6 +1,6 @@
 """How long a lost rank costs: SIGKILL to one of 8 ranks in the middle of a real training, then the next try.
 
-    python benchmarks/launch/lost_rank.py
+    python -m benchmarks.launch.lost_rank
 
 Prints the seconds from the SIGKILL to the failed launch's exit, with no process of it left; and what the next try took
 to its first step, and to its end.

@@ -1,6 +1,6 @@
 """What `python -m tasks.launch` costs beside a bare mpirun: 8 ranks that do nothing, in turns.
 
-    python benchmarks/launch/overhead.py [REPEATS]
+    python -m benchmarks.launch.overhead [REPEATS]
 
 Prints the medians of wall-clock and of processor time, and what the launch adds.
 """

@@ -14,9 +14,8 @@ from tasks.checkpoint.ckpt import TRAILER_LENGTH, trailer
 from tasks.checkpoint.digests import crc32_of
 from tasks.checkpoint.file_index import Extent
 from tasks.checkpoint.output import OutputFile
-from tasks.checkpoint.tensor_io import Bytes, read_exactly, write_at, write_exactly
+from tasks.checkpoint.tensor_io import Bytes, ranges, read_exactly, write_at
 from tasks.errors import OutputError
-
 
 _UNCACHED = 0x80
 """RWF_DONTCACHE of pwritev2(2), Linux 6.14: written pages go to the disk at once and leave the page cache."""
@@ -37,8 +36,12 @@ class StagedFile:
 
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
+        done = 0
         with self._turn:
-            write_exactly(self._descriptor, self.layout.extents[tensor], start, content, self.path, self._flags)
+            for offset, length in ranges(self.layout.extents[tensor], start, content.nbytes):
+                part = content[done : done + length].data
+                write_at(self._descriptor, offset, part, self.path, self._flags)
+                done += length
 
     def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of what lies in `extents`."""

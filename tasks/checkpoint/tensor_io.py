@@ -72,16 +72,6 @@ def read_exactly(descriptor: int, extents: Sequence[Extent], start: int, target:
         done += length
 
 
-def write_exactly(
-    descriptor: int, extents: Sequence[Extent], start: int, source: Bytes, path: Path, flags: int = 0
-) -> None:
-    """Write `source` as the bytes from `start` of what lies in `extents` of an open file."""
-    done = 0
-    for offset, length in ranges(extents, start, source.nbytes):
-        write_at(descriptor, offset, source[done : done + length].data, path, flags)
-        done += length
-
-
 def write_at(descriptor: int, offset: int, content: memoryview | bytes, path: Path, flags: int = 0) -> None:
     """Write all of `content` at `offset`, `flags` as pwritev2(2) has them; `OutputError` where the device refuses."""
     view = memoryview(content)

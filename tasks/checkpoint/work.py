@@ -85,7 +85,8 @@ class MergeWork:
 
         # The outputs are the largest files, so that they come first.
         undigested = [number for number in outputs if number not in self._output_digests]
-        work = [partial(digest_output, number) for number in undigested] + [partial(digest_input, rank) for rank in ranks]
+        work = [partial(digest_output, number) for number in undigested]
+        work += [partial(digest_input, rank) for rank in ranks]
         in_parallel(lambda step: step(), work, self.prepared.request.workers)
 
     def prove(self, tensors: Sequence[PlannedTensor]) -> None:

@@ -14,11 +14,12 @@ WORLD_SIZES = [1, 4, 8, 1, 4, 1, 1, 4, 1, 8, 1, 4, 1, 1, 4, 1, 1, 4, 1, 8]
 
 
 def cards_in_use(runs: set[str]) -> dict[str, list[str]]:
-    """The cards of every mpirun that works for one of `runs`, as its environment names them."""
+    """The cards of every mpirun that works for one of `runs`, as its environment names them; asked for its version, it
+    has none."""
     used = {}
     for process in psutil.process_iter(["name"]):
         environment = environment_of(process) if process.info["name"] in ("mpirun", "prterun") else {}
-        if environment.get("SHARDLINE_RUN_ID") in runs:
+        if environment.get("SHARDLINE_RUN_ID") in runs and "SHARDLINE_CARDS" in environment:
             used[environment["SHARDLINE_RUN_ID"]] = environment["SHARDLINE_CARDS"].split(",")
     return used
 
