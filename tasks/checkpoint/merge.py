@@ -7,7 +7,7 @@ slice) → publish (renamed, merge.json last)
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,8 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
         work = MergeWork(prepared, files, staged, meter)
         with _flushing(staged):
             # Digesting takes processors, writing mostly the disk.
-            in_parallel(lambda step: step(), [work.write_all, partial(work.digest, range(len(files)))], 2)
+            steps: list[Callable[[], None]] = [work.write_all, partial(work.digest, range(len(files)))]
+            in_parallel(lambda step: step(), steps, len(steps))
             for file in staged:
                 file.finish()
             work.digest((), range(len(staged)))
