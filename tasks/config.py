@@ -148,7 +148,16 @@ class RunConfig(Parameters):
         1,
         ge=1,
         title="Pipeline stages",
-        description="Only 1 is carried out; anything else is refused before training.",
+        description="On **GPU** and **Ascend**: into how many stages the network's layers are parted; *Cards* / "
+        "*Pipeline stages* ranks share each. On the **CPU** only 1.",
+        json_schema_extra={"section": "Network"},
+    )
+    micro_batches: int | None = Field(
+        None,
+        ge=1,
+        title="Micro-batches",
+        description="With *Pipeline stages*: into how many parts a batch is cut, which follow each other through the "
+        "stages. At least as many as stages. Empty: as many.",
         json_schema_extra={"section": "Network"},
     )
     precision: Literal["float32", "float16", "bfloat16"] = Field(
@@ -366,6 +375,16 @@ class RunConfig(Parameters):
         json_schema_extra={"section": "Promotion"},
     )
 
+    @property
+    def ranks_per_stage(self) -> int:
+        """How many ranks hold one pipeline stage, each its slices; all ranks where there is one stage."""
+        return max(self.world_size // self.pipeline_stages, 1)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The samples that the network computes at once: the whole batch where there is one stage."""
+        return max(self.batch_size // (self.micro_batches or self.pipeline_stages), 1)
+
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, given: Any) -> Any:
@@ -412,6 +431,33 @@ class RunConfig(Parameters):
             raise ValueError(
                 "integrated_save has every rank save the whole model: leave out remove_redundancy, or that"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stages(self) -> RunConfig:
+        stages, parts = self.pipeline_stages, self.micro_batches or self.pipeline_stages
+        if stages == 1:
+            if parts > 1:
+                raise ValueError(
+                    f"micro_batches {parts} is for several stages: raise pipeline_stages, or leave it empty"
+                )
+            return self
+        if self.device_target == "CPU":
+            raise ValueError(
+                f"pipeline_stages {stages} is for device_target GPU or Ascend, where MindSpore's compiler parts the "
+                "network; on the CPU expected 1: tensor_parallel and enable_parallel_optimizer spread a network there"
+            )
+        if self.world_size % stages:
+            raise ValueError(
+                f"expected world_size to be a multiple of pipeline_stages {stages}, found {self.world_size}"
+            )
+        if parts < stages:
+            raise ValueError(f"expected micro_batches to be at least pipeline_stages {stages}, found {parts}")
+        if self.batch_size % parts:
+            raise ValueError(f"expected batch_size to be a multiple of micro_batches {parts}, found {self.batch_size}")
+        for name in ("integrated_save", "strategy_load_file"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for a network in one stage: leave it out, or set pipeline_stages to 1")
         return self
 
     @model_validator(mode="after")

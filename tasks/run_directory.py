@@ -2,7 +2,8 @@
 
     config.json                  the validated parameters
     dataset.json                 where the data is, its digest and counts
-    src_strategy.ckpt            the parallel strategy
+    src_strategy.ckpt            the parallel strategy; of several pipeline stages, all of theirs in one file
+    src_strategy_stage_N.ckpt    the strategy of one of several pipeline stages, as MindSpore's compiler wrote it
     src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt
     src_checkpoints/shard_set-STEP.json
     src_checkpoints/provenance/  the strategies and the configuration that the shard sets were made with
@@ -133,6 +134,11 @@ class RunDirectory:
 
     def strategy_file(self, config: RunConfig) -> Path:
         return self.path / config.strategy_save_file
+
+    def stage_strategy_file(self, config: RunConfig, stage: int) -> Path:
+        """The strategy file of one of several pipeline stages."""
+        whole = self.strategy_file(config)
+        return whole.with_name(f"{whole.stem}_stage_{stage}{whole.suffix}")
 
     def strategy_saved_with(self, digest: str) -> Path:
         """The strategy file of the shard sets whose manifests name its `digest`."""

@@ -84,6 +84,31 @@ def test_what_every_rank_saves_whole_has_no_redundancy_to_remove():
         RunConfig.from_json('{"integrated_save": true, "remove_redundancy": true}')
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"device_target": "CPU"}, "pipeline_stages 2 is for device_target GPU or Ascend.*on the CPU expected 1"),
+        ({"world_size": 7}, "expected world_size to be a multiple of pipeline_stages 2, found 7"),
+        ({"micro_batches": 1}, "expected micro_batches to be at least pipeline_stages 2, found 1"),
+        ({"batch_size": 33}, "expected batch_size to be a multiple of micro_batches 2, found 33"),
+        ({"micro_batches": 5}, "expected batch_size to be a multiple of micro_batches 5, found 32"),
+        ({"integrated_save": True}, "integrated_save is for a network in one stage"),
+        ({"strategy_load_file": "x.ckpt"}, "strategy_load_file is for a network in one stage"),
+        ({"pipeline_stages": 1, "micro_batches": 2}, "micro_batches 2 is for several stages: raise pipeline_stages"),
+    ],
+)
+def test_pipeline_stages_fit_the_other_parameters(parameters, message):
+    document = json.dumps({"device_target": "Ascend", "pipeline_stages": 2} | parameters)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_json(document)
+
+
+def test_a_stage_has_its_share_of_the_ranks_and_the_network_of_the_batch():
+    config = RunConfig(device_target="Ascend", pipeline_stages=2, micro_batches=8)
+    assert (config.ranks_per_stage, config.micro_batch_size) == (4, 4)
+    assert (RunConfig().ranks_per_stage, RunConfig().micro_batch_size) == (8, 32)
+
+
 def test_a_model_is_named_after_its_network():
     assert RunConfig().model_name == "mnist-mlp"
     own = RunConfig(network="mine.nets:small")

@@ -8,14 +8,22 @@ import pytest
 
 from tasks.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from tasks.checkpoint.layout import Layout
+from tasks.checkpoint.merge import merge
+from tasks.checkpoint.request import MergeRequest
 from tasks.checkpoint.shard_set import ShardSet, file_digest
+from tasks.checkpoint.strategy import joined_stages, read_strategy, write_strategy
 from tasks.config import RunConfig
 from tasks.errors import CheckpointError, CorruptShard, MissingShard, ReplicaMismatch
 from tasks.merge import merge_run
+from tasks.networks import network_of
+from tasks.parallel.backend import SingleDevice
 from tasks.run_directory import RunDirectory
-from tests.checkpoint.sharding import LAYOUTS, save_manifest, save_shards, save_strategy, tensors
+from tasks.training.resharding import open_set
+from tests.checkpoint.sharding import LAYOUTS, save_manifest, save_shards, save_strategy, slices_of, tensors
+from tests.parallel.stages import GPT_IN_STAGES
 
 PROJECT = Path(__file__).parent.parent
+FIXTURES = PROJECT / "tests" / "fixtures" / "strategy"
 
 
 @pytest.fixture
@@ -60,6 +68,67 @@ def test_a_set_of_other_ranks_than_the_newest_is_merged_by_its_own_strategy(run)
     save_strategy(run.strategy_file(run.read_config()), {"layer1.weight": Layout((4,), ((0,), ()))})
     merged = read_checkpoint(Path(merge_run(run)["merged_file"]))
     assert all(np.array_equal(merged[name], array) for name, array in tensors().items())
+
+
+STAGES = [FIXTURES / f"gpt_2_stages_optimizer_sharded_stage{stage}.ckpt" for stage in (0, 1)]
+
+
+def save_run_in_stages(directory: RunDirectory) -> dict[str, np.ndarray]:
+    """A run of the transformer in two stages, whose strategy files MindSpore's compiler wrote; its whole tensors."""
+    config, generator = RunConfig(**GPT_IN_STAGES), np.random.default_rng(0)
+    strategies = [read_strategy(file) for file in STAGES]
+    shapes = network_of(config).parameters()
+    states = {f"{state}.{name}": shape for state in ("moment1", "moment2") for name, shape in shapes.items()}
+    whole = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in (shapes | states).items()}
+    directory.path.mkdir()
+    directory.write_config(config)
+    for rank in range(8):
+        known = strategies[rank // 4].layouts
+        slices = slices_of({name: each for name, each in whole.items() if name in known}, known, rank % 4)
+        file = directory.checkpoints / f"rank_{rank}" / "checkpoint-1_20.ckpt"
+        file.parent.mkdir(parents=True)
+        write_checkpoint(slices | {"global_step": np.array([20], np.int32)}, file)
+    write_strategy(joined_stages(strategies), directory.strategy_file(config))
+    digest = save_manifest(directory.checkpoints, directory.strategy_file(config)).strategy_digest
+    directory.strategy_saved_with(digest).parent.mkdir()
+    directory.strategy_file(config).rename(directory.strategy_saved_with(digest))
+    return whole
+
+
+def test_pipeline_stages_are_merged_by_the_strategies_that_mindspores_compiler_wrote(tmp_path):
+    whole = save_run_in_stages(run := RunDirectory(tmp_path / "run"))
+    merged = read_checkpoint(Path(merge_run(run)["merged_file"]))
+    assert set(merged) == {*whole, "global_step"}
+    assert all(np.array_equal(merged[name], array) for name, array in whole.items())
+    record = json.loads((run.merged / "merge.json").read_bytes())
+    assert record["proof"]["tensors"] == len(whole) + 1
+    assert record["proof"]["slices_compared"] == 4 * len(whole) + 8, "each stage's four ranks, and all for the step"
+
+
+def test_pipeline_stages_are_merged_by_hand_with_a_strategy_file_each(tmp_path):
+    whole = save_run_in_stages(run := RunDirectory(tmp_path / "run"))
+    ShardSet.path(run.checkpoints, 20).unlink()
+    merged = read_checkpoint(merge(MergeRequest(run.checkpoints, tuple(STAGES), tmp_path / "model.ckpt")).output)
+    assert all(np.array_equal(merged[name], array) for name, array in whole.items())
+
+
+def test_training_goes_on_from_pipeline_stages_with_one_and_from_one_with_stages(tmp_path):
+    whole = save_run_in_stages(run := RunDirectory(tmp_path / "run"))
+    shard_set = ShardSet.read(ShardSet.path(run.checkpoints, 20))
+    saved = open_set(run.checkpoints, shard_set, run.strategy_saved_with(shard_set.strategy_digest))
+    in_stages, at_once = RunConfig(**GPT_IN_STAGES), RunConfig(**(GPT_IN_STAGES | {"pipeline_stages": 1}))
+    for config in (in_stages, at_once):
+        for rank in range(8):
+            backend = SingleDevice(config, rank, network_of(config))
+            found = dict(
+                saved.slices_of(backend.rank_in_stage, backend.layouts, holds=backend.holds, own_file=backend.rank)
+            )
+            assert set(found) == {*backend.layouts, "global_step"}
+            for name, layout in backend.layouts.items():
+                part = whole[name][layout.slice_of(backend.rank_in_stage, whole[name].shape)]
+                np.testing.assert_array_equal(found[name], part, err_msg=f"{name} on rank {rank}")
+    assert SingleDevice(in_stages, 3, network_of(in_stages)).output_rank == 4
+    assert SingleDevice(at_once, 3, network_of(at_once)).output_rank == 0
 
 
 def test_the_record_says_what_was_merged_and_what_was_compared(run):

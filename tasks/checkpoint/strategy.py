@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks import atomic
 from tasks.checkpoint import strategy_json, strategy_protobuf
 from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.strategy_items import OperatorStrategy, Strategy
+from tasks.checkpoint.strategy_items import ACCUMULATED, OperatorStrategy, Strategy
 from tasks.errors import CorruptShard, LayoutError, MissingShard
 
-__all__ = ["OperatorStrategy", "StagedLayouts", "Strategy", "layouts_by_stage", "read_strategy", "write_strategy"]
+__all__ = [
+    "ACCUMULATED",
+    "OperatorStrategy",
+    "StagedLayouts",
+    "Strategy",
+    "joined_stages",
+    "layouts_by_stage",
+    "read_strategy",
+    "without_compilers_own",
+    "write_strategy",
+]
 
 _MERGED_NAME = re.compile(r"^(\d+)-(.+)$", re.DOTALL)
 _LARGEST_FILE = 2**31 - 1
+_RECEIVE = "Receive_"
+_CURRENT_STAGE_OF_JOINED = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,26 @@ def layouts_by_stage(strategies: Sequence[tuple[Path, Strategy]]) -> StagedLayou
             "give the strategy files of all stages"
         )
     return StagedLayouts(tuple(stages[stage] for stage in sorted(stages)), _ranks_per_stage(stages, origin))
+
+
+def without_compilers_own(strategy: Strategy) -> Strategy:
+    """`strategy` without what the compiler adds for stages: how they receive, and the sums of gradients."""
+    return replace(
+        strategy,
+        operators={name: item for name, item in strategy.operators.items() if not name.startswith(_RECEIVE)},
+        layouts={name: item for name, item in strategy.layouts.items() if not name.startswith(ACCUMULATED)},
+    )
+
+
+def joined_stages(strategies: Sequence[Strategy]) -> Strategy:
+    """One strategy of all stages, with the names `STAGE-NAME` of MindSpore's `merge_pipeline_strategys`, sorted."""
+    stages = [without_compilers_own(strategy) for strategy in strategies]
+    return Strategy(
+        stage=0,
+        operators={f"{each.stage}-{name}": each.operators[name] for each in stages for name in sorted(each.operators)},
+        layouts={f"{each.stage}-{name}": each.layouts[name] for each in stages for name in sorted(each.layouts)},
+        current_stage=_CURRENT_STAGE_OF_JOINED,
+    )
 
 
 def _stages_in(strategy: Strategy) -> dict[int, dict[str, Layout]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tasks.checkpoint.layout import Layout
 
+ACCUMULATED = "accu_grads."
+"""What begins the names of the sums of gradients over micro-batches, which strategy files list as parameters."""
 COMPILER_STAGE_COUNTER = 2
 """`current_stage` in every file that the compiler of MindSpore 2.10 writes after its first compilation."""
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.factories import declared
+from tasks.networks.stages import stage_problems
 from tasks.networks.train_spec import Network, TrainSpec
 
 
@@ -32,19 +33,21 @@ def check(config: RunConfig) -> None:
 
 def check_network(network: Network, config: RunConfig) -> None:
     """Raise `ConfigError` unless `network`, with the strategies it has, fits the ranks and the batch of `config`."""
+    of_a_stage, batch = (
+        (" of a stage", "batch_size / micro_batches") if config.pipeline_stages > 1 else ("", "batch_size")
+    )
     problems = [
-        problem for operator in network.operators(config.batch_size) for problem in operator.problems(config.world_size)
+        problem
+        for operator in network.operators(config.micro_batch_size)
+        for problem in operator.problems(config.ranks_per_stage)
     ]
-    if config.device_target != "CPU" and config.batch_size % config.world_size:
+    if config.device_target != "CPU" and config.micro_batch_size % config.ranks_per_stage:
         problems.append(
             f"on {config.device_target}, operators without a strategy are split on their batch over all "
-            f"{config.world_size} cards; expected batch_size to be a multiple of that, found {config.batch_size}"
+            f"{config.ranks_per_stage} cards{of_a_stage}; expected {batch} to be a multiple of that, found "
+            f"{config.micro_batch_size}"
         )
-    if config.pipeline_stages > 1:
-        problems.append(
-            f"pipeline_stages is {config.pipeline_stages}, but no backend carries out stages yet; expected 1: "
-            "tensor_parallel and enable_parallel_optimizer spread a network over the ranks"
-        )
+    problems += stage_problems(network.operators(config.micro_batch_size), config.pipeline_stages)
     if config.device_target == "CPU" and config.precision == "bfloat16":
         problems.append("MindSpore has no bfloat16 multiplication on the CPU; expected precision float32 or float16")
     if problems:

@@ -78,8 +78,15 @@ class Network:
     layers: tuple[Layer, ...]
     strategies: Mapping[str, Splits | None] | None = None
     """Strategies by operator, instead of those that the layers declare; an operator that isn't there has none."""
+    stages: tuple[int, ...] = ()
+    """The pipeline stage of every layer, from 0, as in (0, 0, 1); without them all are in stage 0."""
 
     def __post_init__(self) -> None:
+        if self.stages and len(self.stages) != len(self.layers):
+            raise ConfigError(
+                f"network {self.name}: expected stages to name one for each of {len(self.layers)} layers, found "
+                f"{self.stages}"
+            )
         weights = [weight.name for operator in self.operators(1) for weight, _ in operator.weights]
         twice = sorted({name for name in weights if weights.count(name) > 1})
         if twice:
@@ -91,7 +98,8 @@ class Network:
         """All operators, in the order of computation; the last one's output are the logits."""
         graph, x = Graph(), Value("samples", (batch_size, *self.sample_shape))
         try:
-            for layer in self.layers:
+            for layer, stage in zip(self.layers, self.stages or (0,) * len(self.layers), strict=True):
+                graph.stage = stage
                 x = layer(graph, x)
         except ConfigError as error:
             raise ConfigError(f"network {self.name}: {error}") from error
@@ -120,3 +128,8 @@ class Network:
     def with_strategies(self, strategies: Mapping[str, Splits | None]) -> Network:
         """The same network, each operator with the strategy under its name, or without one."""
         return replace(self, strategies=dict(strategies))
+
+
+def even_stages(layers: int, stages: int) -> tuple[int, ...]:
+    """The stage of each of so many layers, one after another: as many in each stage as can be."""
+    return tuple(number * stages // layers for number in range(layers))

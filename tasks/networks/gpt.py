@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.config import RunConfig
 from tasks.datasets.text import VOCABULARY, Text
 from tasks.errors import ConfigError
-from tasks.networks.declaration import Network
+from tasks.networks.declaration import Network, even_stages
 from tasks.networks.train_spec import TrainSpec
 from tasks.networks.transformer import Block, Embedding, Head, LayerNorm, Sizes
 from tasks.validation.perplexity import Perplexity
@@ -27,16 +28,17 @@ def gpt(config: RunConfig) -> Network:
     problems = list(_problems(config, tensor_parallel))
     if problems:
         raise ConfigError("network gpt cannot be cut so:\n  " + "\n  ".join(problems))
+    stages = config.pipeline_stages
     sizes = Sizes(
         layers=config.layers,
         hidden_size=config.hidden_size,
         heads=config.heads,
         positions=config.sequence_length,
         vocabulary=VOCABULARY,
-        data_parallel=config.world_size // tensor_parallel,
+        data_parallel=config.ranks_per_stage // tensor_parallel,
         tensor_parallel=tensor_parallel,
     )
-    return transformer(sizes)
+    return replace(transformer(sizes), stages=(0, *even_stages(config.layers, stages), stages - 1, stages - 1))
 
 
 def transformer(sizes: Sizes) -> Network:
@@ -55,16 +57,22 @@ def transformer(sizes: Sizes) -> Network:
 
 
 def _problems(config: RunConfig, tensor_parallel: int) -> Iterator[str]:
+    if config.pipeline_stages == 1:
+        ranks, batch = "world_size", "batch_size"
+    else:
+        ranks, batch = "world_size / pipeline_stages", "batch_size / micro_batches"
+    if config.layers < config.pipeline_stages:
+        yield f"expected layers to be at least pipeline_stages {config.pipeline_stages}, found {config.layers}"
     multiples = [
         ("hidden_size", config.hidden_size, "heads", config.heads),
         ("heads", config.heads, "tensor_parallel", tensor_parallel),
         ("the vocabulary", VOCABULARY, "tensor_parallel", tensor_parallel),
-        ("world_size", config.world_size, "tensor_parallel", tensor_parallel),
+        (ranks, config.ranks_per_stage, "tensor_parallel", tensor_parallel),
         (
-            "batch_size",
-            config.batch_size,
-            "world_size / tensor_parallel, the data-parallel ranks,",
-            max(config.world_size // tensor_parallel, 1),
+            batch,
+            config.micro_batch_size,
+            f"{ranks} / tensor_parallel, the data-parallel ranks,",
+            max(config.ranks_per_stage // tensor_parallel, 1),
         ),
     ]
     for name, size, divisor_name, divisor in multiples:

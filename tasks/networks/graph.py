@@ -21,10 +21,11 @@ _ACTIVATIONS = {"relu": "ReLU", "gelu": "GeLU"}
 
 
 class Graph:
-    """Operators in the order of computation."""
+    """Operators in the order of computation; those recorded from now on belong to the pipeline stage `stage`."""
 
     def __init__(self) -> None:
         self.operators: list[Operator] = []
+        self.stage = 0
 
     def matmul(self, name: str, x: Value, weight: Value, strategy: Splits | None = None) -> Value:
         """x [a, b] @ weight [b, c]."""
@@ -78,7 +79,7 @@ class Graph:
         if prod(shape) != prod(x.shape):
             raise ConfigError(f"{name}: {list(x.shape)} cannot be reshaped to {list(shape)}; give as many elements")
         operator = Operator("Reshape", (x,), Value(name, tuple(shape)), _joining(x.shape, shape))
-        self.operators.append(operator)
+        self.operators.append(replace(operator, stage=self.stage))
         return operator.output
 
     def _record(self, operator: Operator) -> Value:
@@ -95,7 +96,7 @@ class Graph:
                     shapes = " and ".join(f"{given.name} {list(given.shape)}" for given in inputs)
                     raise ConfigError(f"{name}: {primitive} cannot take {shapes}: {sizes[letter]} and {size} differ")
         output = Value(name, tuple(sizes[letter] for letter in operator.notation.output))
-        self.operators.append(replace(operator, output=output))
+        self.operators.append(replace(operator, output=output, stage=self.stage))
         return output
 
 

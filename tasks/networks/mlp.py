@@ -1,8 +1,11 @@
 """The network of MindSpore's tutorial on saving models in parallel, with its operator-level parallel strategies."""
 
+from dataclasses import replace
+
 from tasks.config import RunConfig
 from tasks.datasets.digits import Digits
-from tasks.networks.declaration import Dense, Network
+from tasks.errors import ConfigError
+from tasks.networks.declaration import Dense, Network, even_stages
 from tasks.networks.train_spec import TrainSpec
 from tasks.validation.accuracy import Accuracy
 
@@ -19,4 +22,10 @@ MLP = Network(
 
 def train_spec(config: RunConfig) -> TrainSpec:
     """The MLP learns digits, and is judged by how many it knows."""
-    return TrainSpec(network=MLP, dataset=Digits(), metric=Accuracy(config.min_accuracy))
+    layers, stages = len(MLP.layers), config.pipeline_stages
+    if stages > layers:
+        raise ConfigError(
+            f"network mlp has {layers} layers; expected pipeline_stages to be at most that, found {stages}"
+        )
+    network = replace(MLP, stages=even_stages(layers, stages))
+    return TrainSpec(network=network, dataset=Digits(), metric=Accuracy(config.min_accuracy))

@@ -46,7 +46,7 @@ class Operator:
     """One operator: its primitive's name, what it takes and gives, whole shapes throughout, and its strategy.
 
     `attributes` are those of the primitive, `arguments` what it takes after its inputs. On devices, an operator
-    without a strategy has its first dimension cut over all cards.
+    without a strategy has its first dimension cut over all cards of its pipeline `stage`.
     """
 
     primitive: str
@@ -56,6 +56,7 @@ class Operator:
     splits: Splits | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[Any, ...] = ()
+    stage: int = 0
 
     @property
     def weights(self) -> tuple[tuple[Weight, str], ...]:

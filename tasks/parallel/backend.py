@@ -7,13 +7,13 @@ for GPU and Ascend, and `SingleDevice` here, which both start from, trains unsha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.strategy import write_strategy
+from tasks.checkpoint.strategy import ACCUMULATED, write_strategy
 from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.operators import Operator
@@ -29,7 +29,12 @@ class SingleDevice:
         self.config = config
         self.rank = rank
         self.world_size = config.world_size
-        self.layouts: Mapping[str, Layout] = layouts_of(network, config)
+        self.stage, self.rank_in_stage = divmod(rank, config.ranks_per_stage)
+        """The pipeline stage that this rank belongs to, and its number among that stage's ranks."""
+        self.layouts: Mapping[str, Layout] = layouts_of(network, config, self.stage)
+        """Of the parameters and optimizer states of this stage, on its ranks."""
+        others = (layouts_of(network, config, stage) for stage in range(config.pipeline_stages) if stage != self.stage)
+        self._of_other_stages = frozenset(name for layouts in others for name in layouts)
 
     def start(self) -> None:
         """Set MindSpore's context and join the other ranks. Once, before anything else of MindSpore is used."""
@@ -61,8 +66,8 @@ class SingleDevice:
         cell.compile(*inputs)
 
     def write_strategy(self, network: Network, file: Path) -> None:
-        """Write the strategy of the compiled training step to `file`; every rank writes the same bytes."""
-        write_strategy(strategy_of(network, self.config), file)
+        """Write the strategy of the compiled training step to `file`; every rank of a stage writes the same bytes."""
+        write_strategy(strategy_of(network, self.config, self.stage), file)
 
     def integrated(self, cell: Any) -> Any:
         """What `mindspore.save_checkpoint` takes to save all of `cell`'s parameters whole."""
@@ -72,9 +77,27 @@ class SingleDevice:
         """The sums of `values` over all ranks, in float32; every rank gives equally many."""
         return list(values)
 
+    @property
+    def output_rank(self) -> int:
+        """The first rank that has the network's output: rank 0, or the first one of the last stage."""
+        return self.world_size - self.config.ranks_per_stage
+
+    def held(self, parameters: Iterable[Any]) -> list[Any]:
+        """Those of a cell's `parameters` that this rank trains and saves.
+
+        A cell has every stage's parameters, of which compiling cuts its own, and the sums of gradients that a step of
+        several stages begins at 0.
+        """
+        return [each for each in parameters if self.holds(each.name)]
+
+    def holds(self, name: str) -> bool:
+        """Whether this rank trains and saves the parameter or state `name`."""
+        return name not in self._of_other_stages and not name.startswith(ACCUMULATED)
+
     def replicas(self, parameter: str) -> int:
-        """How many ranks hold equal slices of `parameter`."""
-        return self.world_size // prod(self.layouts[parameter].shards())
+        """How many ranks hold equal slices of `parameter`; 1 where that is another stage's."""
+        layout = self.layouts.get(parameter)
+        return 1 if layout is None else self.config.ranks_per_stage // prod(layout.shards())
 
     def sum_over_ranks(self) -> Any:
         """The primitive that sums a tensor over all ranks; `None` where there is one."""

@@ -52,12 +52,16 @@ def arrangement(operator: Operator, world_size: int) -> Arrangement:
     return Arrangement(device_matrix, {letter: last - index for index, letter in enumerate(cut)})
 
 
-def parameter_layouts(network: Network, world_size: int) -> dict[str, Layout]:
-    """The layout of every trainable parameter; whole on all ranks where its operator has no strategy."""
+def parameter_layouts(network: Network, ranks: int, stage: int = 0) -> dict[str, Layout]:
+    """The layout of every trainable parameter of a pipeline stage on that stage's `ranks`.
+
+    It is whole on all of them where its operator has no strategy.
+    """
     return {
-        weight.name: arrangement(operator, world_size).layout(letters)
+        weight.name: arrangement(operator, ranks).layout(letters)
         for operator in network.operators(1)
         for weight, letters in operator.weights
+        if operator.stage == stage
     }
 
 
@@ -82,9 +86,9 @@ def with_optimizer_states(layouts: Mapping[str, Layout], optimizer: str) -> dict
     return {**layouts, **states}
 
 
-def layouts_of(network: Network, config: RunConfig) -> dict[str, Layout]:
-    """The layout of every parameter and optimizer state in the run that `config` describes."""
-    layouts, shapes = parameter_layouts(network, config.world_size), network.parameters()
+def layouts_of(network: Network, config: RunConfig, stage: int = 0) -> dict[str, Layout]:
+    """The layout of every parameter and optimizer state of a pipeline stage in the run that `config` describes."""
+    layouts, shapes = parameter_layouts(network, config.ranks_per_stage, stage), network.parameters()
     if config.enable_parallel_optimizer:
         layouts = with_optimizer_sharding(layouts, shapes)
     if config.strategy_save_file.endswith(".json"):  # the form that has whole shapes
@@ -92,14 +96,15 @@ def layouts_of(network: Network, config: RunConfig) -> dict[str, Layout]:
     return with_optimizer_states(layouts, config.optimizer)
 
 
-def strategy_of(network: Network, config: RunConfig) -> Strategy:
-    """The content of the strategy file: item for item what the compiler writes for this network and optimizer.
+def strategy_of(network: Network, config: RunConfig, stage: int = 0) -> Strategy:
+    """The content of a stage's strategy file: item for item what the compiler writes for this network and optimizer.
 
-    With `only_trainable_params` too: to MindSpore 2.10, the states of its optimizers are trainable parameters.
+    With `only_trainable_params` too: to MindSpore 2.10, the states of its optimizers are trainable parameters. Of
+    several stages' files it is what remains `without_compilers_own`.
     """
     operators = {
-        operator.name: OperatorStrategy(0, operator.splits or operator.batch_splits(config.world_size))
+        operator.name: OperatorStrategy(stage, operator.splits or operator.batch_splits(config.ranks_per_stage))
         for operator in network.operators(config.batch_size)
-        if operator.weights
+        if operator.weights and operator.stage == stage
     }
-    return Strategy(stage=0, operators=operators, layouts=layouts_of(network, config))
+    return Strategy(stage=stage, operators=operators, layouts=layouts_of(network, config, stage))

@@ -1,8 +1,9 @@
 """The backend for Ascend and GPU: MindSpore's compiler shards the network, in SEMI_AUTO_PARALLEL, by its strategies.
 
 Every rank takes the whole batch (`dataset_strategy="full_batch"`), as on the CPU; compiling cuts each parameter to the
-rank's slice. `set_auto_parallel_context` still works in MindSpore 2.10, which marks it for removal in favour of
-`mindspore.parallel.auto_parallel.AutoParallel`; both write the same strategy file.
+rank's slice, and leaves out what other pipeline stages compute. `set_auto_parallel_context` still works in MindSpore
+2.10, which marks it for removal in favour of `mindspore.parallel.auto_parallel.AutoParallel`; both write the same
+strategy file.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class SemiAutoBackend(SingleDevice):
         mindspore.set_auto_parallel_context(
             parallel_mode=mindspore.ParallelMode.SEMI_AUTO_PARALLEL,
             dataset_strategy="full_batch",
+            pipeline_stages=self.config.pipeline_stages,
             enable_parallel_optimizer=self.config.enable_parallel_optimizer,
             parallel_optimizer_config={"parallel_optimizer_threshold": 0},
             strategy_ckpt_config={
@@ -54,7 +56,10 @@ class SemiAutoBackend(SingleDevice):
         def sharded(primitive: Any) -> Any:
             return primitive.shard(operator.splits) if operator.splits else primitive
 
-        return PrimitiveCell(operator, operator.output.shape, self.config.precision, sharded)
+        cell = PrimitiveCell(operator, operator.output.shape, self.config.precision, sharded)
+        if self.config.pipeline_stages > 1:
+            cell.pipeline_stage = operator.stage
+        return cell
 
     def sum_over_ranks(self) -> Any:
         return ops.AllReduce()

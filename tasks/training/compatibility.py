@@ -43,6 +43,7 @@ MAY_CHANGE = {
         "world_size",
         "tensor_parallel",
         "pipeline_stages",
+        "micro_batches",
         "enable_parallel_optimizer",
         "strategy_load_file",
     },

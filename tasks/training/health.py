@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -18,11 +19,11 @@ class Health:
     """Judges each step's loss and gradient norm, which are the same on all ranks.
 
     NaN and infinity always end training; with `spike_factor`, so does a loss that many times the median of the last 50
-    steps (from the tenth on).
+    steps (from the tenth on). `parameters` are those that the rank trains, states included.
     """
 
-    def __init__(self, cell: Any, rank: int, spike_factor: float | None) -> None:
-        self._cell, self._rank, self._spike_factor = cell, rank, spike_factor
+    def __init__(self, parameters: Sequence[Any], rank: int, spike_factor: float | None) -> None:
+        self._parameters, self._rank, self._spike_factor = parameters, rank, spike_factor
         self._recent: deque[float] = deque(maxlen=_MEDIAN_OF)
 
     def check(self, where: str, loss: float, gradient_norm: float | None) -> None:
@@ -49,8 +50,8 @@ class Health:
 
     def _culprit(self) -> str:
         """Which parameters this step's update has spoilt: those whose gradients were not finite."""
-        names, ours = non_finite(self._cell), f"on rank {self._rank}"
+        names, ours = non_finite(self._parameters), f"on rank {self._rank}"
         if not names:
             return f"After it, all parameters {ours} are finite still"
-        total = sum(1 for _ in self._cell.get_parameters())
+        total = len(self._parameters)
         return f"After it, {len(names)} of {total} parameters and states {ours} are not finite, the first is {names[0]}"

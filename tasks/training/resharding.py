@@ -6,7 +6,7 @@ ranks saved is read from this rank's own file where it is there, so that on unch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,29 @@ class SavedSet:
     files: tuple[Checkpoint, ...]
     tensors: tuple[PlannedTensor, ...]
 
-    def slices_of(self, rank: int, layouts: Mapping[str, Layout]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """What `rank` holds of every tensor under `layouts`; all of those that are not in there.
+    def slices_of(
+        self,
+        rank: int,
+        layouts: Mapping[str, Layout],
+        *,
+        holds: Callable[[str], bool] = lambda _: True,
+        own_file: int | None = None,
+    ) -> Iterator[tuple[str, NDArray[Any]]]:
+        """What `rank` has of every tensor that it `holds` under `layouts`; all of those that are not in there.
 
-        `LayoutError` where a tensor doesn't divide as its layout asks.
+        With pipeline stages, `rank` and `layouts` are those of its stage, and `own_file` is the rank's number in the
+        world. `LayoutError` where a tensor doesn't divide as its layout asks.
         """
         for tensor in self.tensors:
             name, shape = tensor.header.name, tensor.header.shape
+            if not holds(name):
+                continue
             layout = layouts.get(name)
             box = whole(shape) if layout is None else _box(layout, rank, shape)
-            yield name, self._read(tensor, box, rank)
+            yield name, self._read(tensor, box, rank if own_file is None else own_file)
 
     def _read(self, tensor: PlannedTensor, box: Box, rank: int) -> NDArray[Any]:
-        """The elements of `box`, from the first stage that has the tensor."""
+        """The elements of `box`, from the first stage that has the tensor, and its own file where `rank` has them."""
         content = np.empty(box.sizes, dtype=tensor.header.type.storage)
         held = held_slices(tensor.copies[0], tensor.header.shape)
         for number in held.overlapping(box):

@@ -28,13 +28,15 @@ def load_shard_set(run: RunDirectory, shard_set: ShardSet, cell: Any, backend: S
     """
     saved = open_set(run.checkpoints, shard_set, run.strategy_saved_with(shard_set.strategy_digest))
     where = ShardSet.path(run.checkpoints, shard_set.step)
-    _load(cell.get_parameters(), saved.slices_of(backend.rank, backend.layouts), where)
+    slices = saved.slices_of(backend.rank_in_stage, backend.layouts, holds=backend.holds, own_file=backend.rank)
+    _load(backend.held(cell.get_parameters()), slices, where)
 
 
 def load_weights(file: Path, network: Any, backend: SingleDevice) -> None:
     """Load the weights in the integrated checkpoint `file` into `network`, whose training step was compiled before."""
-    weights = network.trainable_params()
-    _load(weights, _parts(file, {parameter.name for parameter in weights}, backend.layouts, backend.rank), file)
+    weights = backend.held(network.trainable_params())
+    names = {parameter.name for parameter in weights}
+    _load(weights, _parts(file, names, backend.layouts, backend.rank_in_stage), file)
 
 
 def _parts(file: Path, names: set[str], layouts: Mapping[str, Layout], rank: int) -> Iterator[NamedArray]:

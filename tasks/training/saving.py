@@ -8,7 +8,7 @@ have saved before, each rank also looks after the folders of every N-th rank tha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Saver:
         return ShardSet.read(ShardSet.path(self._checkpoints, step))
 
     def _check_finite(self, step: int) -> None:
-        if names := non_finite(self._context.cell):
+        if names := non_finite(self._held()):
             raise TrainingError(
                 f"step {step}: {len(names)} parameters or optimizer states of rank {self._backend.rank} hold NaN or "
                 f"infinity, the first is {names[0]}; expected finite numbers: no shard set of this step is saved, and "
@@ -91,15 +91,20 @@ class Saver:
         return SliceFile(self._backend.rank, name, path.stat().st_size, file_digest(path))
 
     def _content(self) -> Any:
-        """What `save_checkpoint` takes: everything whole, this rank's slices, or those that it alone saves."""
+        """What `save_checkpoint` takes: everything whole, the slices of this rank's stage, or those it alone saves."""
         if self._config.integrated_save:
             return self._backend.integrated(self._context.cell)
-        if not self._config.remove_redundancy:
+        if not self._config.remove_redundancy and self._config.pipeline_stages == 1:
             return self._context.cell
-        parameters: list[Parameter] = list(self._context.cell.get_parameters())
-        sizes = {parameter.name: parameter.nbytes for parameter in parameters}
-        names = saved_by(self._backend.rank, sizes, self._backend.layouts)
-        return [{"name": each.name, "data": each} for each in parameters if each.name in names]
+        parameters = self._held()
+        if self._config.remove_redundancy:
+            sizes = {parameter.name: parameter.nbytes for parameter in parameters}
+            names = saved_by(self._backend.rank_in_stage, sizes, self._backend.layouts)
+            parameters = [parameter for parameter in parameters if parameter.name in names]
+        return [{"name": each.name, "data": each} for each in parameters]
+
+    def _held(self) -> list[Parameter]:
+        return self._backend.held(self._context.cell.get_parameters())
 
     def _commit(self, step: int, epoch: int) -> None:
         world_size = self._backend.world_size
@@ -112,7 +117,7 @@ class Saver:
             integrated=self._config.integrated_save,
             slices=self._context.receipts.collect(step, world_size),
         )
-        self._context.provenance.write(self._context.run, self._context.run.strategy_file(self._config))
+        self._context.provenance.write(self._context.run, self._config)
         shard_set.write(self._checkpoints)
         self._context.receipts.discard(step)
         self._prune()
@@ -138,10 +143,10 @@ def _rank_of(folder: Path) -> int:
     return int(folder.name.removeprefix("rank_"))
 
 
-def non_finite(cell: Any) -> list[str]:
-    """The names of `cell`'s parameters and states, in their order, that hold NaN or infinity on this rank."""
+def non_finite(parameters: Iterable[Any]) -> list[str]:
+    """The names of those of `parameters`, in their order, that hold NaN or infinity."""
     return [
         parameter.name
-        for parameter in cell.get_parameters()
+        for parameter in parameters
         if not np.isfinite(array := parameter.asnumpy()).all() and array.dtype.kind == "f"
     ]

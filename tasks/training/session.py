@@ -14,18 +14,17 @@ from tasks.checkpoint.shard_set import ShardSet
 from tasks.config import RunConfig
 from tasks.errors import Stopped
 from tasks.networks.cells import build
-from tasks.networks.train_spec import Network, TrainSpec
+from tasks.networks.train_spec import TrainSpec
 from tasks.parallel.backend import SingleDevice
 from tasks.run_directory import RunDirectory
 from tasks.termination import StopRequest
 from tasks.training.batches import Batches, as_taken
-from tasks.training.compatibility import decisive
 from tasks.training.context import TrainingContext
 from tasks.training.health import Health
 from tasks.training.loop import Loop
 from tasks.training.metrics import Metrics
 from tasks.training.phases import Phases
-from tasks.training.provenance import Provenance
+from tasks.training.provenance import provenance_of
 from tasks.training.receipts import Receipts
 from tasks.training.reference import SAMPLES, logits_of, save_reference
 from tasks.training.saving import Saver
@@ -50,7 +49,7 @@ def run_rank(
         backend.start()
     with phases.measure("build"):
         batches = Batches(*spec.dataset.load(run.dataset_file, "train"), config.batch_size, config.seed)
-        cell = build(spec.network, config.batch_size, backend, config.seed)
+        cell = build(spec.network, config.micro_batch_size, backend, config.seed)
         step_cell = train_step(cell, config, backend, config.epochs * batches.steps_per_epoch)
     with phases.measure("compile"):
         backend.compile(step_cell, *(Tensor(array) for array in batches.at(0)))
@@ -60,7 +59,7 @@ def run_rank(
         backend=backend,
         cell=step_cell,
         receipts=Receipts(run.checkpoints),
-        provenance=_provenance(run, config, spec.network, backend),
+        provenance=provenance_of(run, config, spec.network, backend),
     )
     with phases.measure("start_barrier"):
         if backend.rank == 0:
@@ -69,20 +68,15 @@ def run_rank(
     begin, loss = _train(context, batches, phases)
     with phases.measure("reference"):
         samples, labels = (as_taken(part[:SAMPLES]) for part in spec.dataset.load(run.dataset_file, "test"))
-        logits = logits_of(cell, samples, config.batch_size)
+        logits = logits_of(cell, samples, config.micro_batch_size)
     with phases.measure("end_barrier"):
         context.receipts.leave_together(backend.rank, backend.world_size)
+    if backend.rank == backend.output_rank:
+        save_reference(run.reference_logits_file, samples, labels, logits)
     if backend.rank > 0:
         return None
-    save_reference(run.reference_logits_file, samples, labels, logits)
     _record(context, phases, begin)
     return _result(run, config, loss)
-
-
-def _provenance(run: RunDirectory, config: RunConfig, network: Network, backend: SingleDevice) -> Provenance:
-    strategy_file = run.path / ".strategy" / f"rank_{backend.rank}" / config.strategy_save_file
-    backend.write_strategy(network, strategy_file)
-    return Provenance(strategy_file.read_bytes(), decisive(config, network.parameters(), run.dataset_digest()))
 
 
 def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[int, float | None]:
@@ -103,7 +97,7 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
             batches=batches,
             saver=saver,
             metrics=metrics,
-            health=Health(context.cell, backend.rank, config.loss_spike_factor),
+            health=Health(backend.held(context.cell.get_parameters()), backend.rank, config.loss_spike_factor),
             status=Status(run.rank_status(backend.rank), backend.rank, begin.step, waiting if on_cpu else None),
             stopping=Stopping(backend, request, begin.step),
             waiting=waiting,

@@ -64,7 +64,22 @@ def test_a_parameter_belongs_to_one_operator():
         ({"tensor_parallel": 3, "heads": 3, "hidden_size": 48}, "world_size to be a multiple of tensor_parallel 3"),
         ({"batch_size": 33}, "expected batch_size to be a multiple of .* data-parallel ranks, 2, found 33"),
         ({"precision": "bfloat16"}, "no bfloat16 multiplication on the CPU; expected precision float32 or float16"),
-        ({"pipeline_stages": 2}, "no backend carries out stages yet; expected 1: tensor_parallel and"),
+        (
+            {"pipeline_stages": 3, "world_size": 12, "batch_size": 48, "device_target": "GPU"},
+            "expected layers to be at least pipeline_stages 3, found 2",
+        ),
+        (
+            {"pipeline_stages": 2, "world_size": 6, "device_target": "GPU", "tensor_parallel": 2},
+            "expected world_size / pipeline_stages to be a multiple of tensor_parallel 2, found 3",
+        ),
+        (
+            {"pipeline_stages": 2, "tensor_parallel": 2, "device_target": "GPU", "batch_size": 12, "micro_batches": 4},
+            "expected batch_size / micro_batches to be a multiple of .* data-parallel ranks, 2, found 3",
+        ),
+        (
+            {"pipeline_stages": 2, "device_target": "GPU", "batch_size": 12},
+            "over all 4 cards of a stage; expected batch_size / micro_batches to be a multiple of that, found 6",
+        ),
     ],
 )
 def test_a_transformer_that_cannot_be_cut_is_refused(parameters, message):

@@ -21,6 +21,7 @@ from tasks.parallel.semi_auto import SemiAutoBackend
 from tasks.parallel.threads import threads_per_rank
 
 PROJECT = Path(__file__).parents[2]
+STATES = ("", "moment1.", "moment2.")
 
 
 def backend(**parameters: Any) -> SingleDevice:
@@ -123,6 +124,25 @@ def test_the_compilers_strategy_file_is_the_one_published(on_cards, tmp_path):
     write_strategy(strategy_of(network_of(on_cards.config), on_cards.config), compilers)
     on_cards.write_strategy(network_of(on_cards.config), tmp_path / "published.ckpt")
     assert read_strategy(tmp_path / "published.ckpt") == read_strategy(compilers)
+
+
+def test_on_cards_a_rank_holds_its_stage_and_its_operators_say_theirs():
+    config = RunConfig(device_target="GPU", pipeline_stages=2)
+    network = network_of(config)
+    first, last = (SemiAutoBackend(config, rank, network) for rank in (3, 6))
+    assert (first.stage, first.rank_in_stage, last.stage, last.rank_in_stage) == (0, 3, 1, 2)
+    assert set(last.layouts) == {f"{prefix}layer3.{name}" for prefix in STATES for name in ("weight", "bias")}
+    names = ["layer1.weight", "layer3.weight", "moment1.layer3.weight", "accu_grads.layer3.weight", "global_step"]
+    assert [name for name in names if first.holds(name)] == ["layer1.weight", "global_step"]
+    assert [name for name in names if last.holds(name)] == ["layer3.weight", "moment1.layer3.weight", "global_step"]
+    assert (first.replicas("layer1.weight"), first.replicas("layer2.weight"), last.replicas("layer3.weight")) == (
+        2,
+        4,
+        2,
+    )
+    stages = {operator.name: first.primitive(operator).pipeline_stage for operator in network.operators(16)}
+    assert stages == {operator.name: operator.stage for operator in network.operators(16)}
+    assert set(stages.values()) == {0, 1}
 
 
 def test_a_parameter_is_created_whole_on_cards_and_sliced_on_cpus():

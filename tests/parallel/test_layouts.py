@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkpoint.strategy import read_strategy, write_strategy
+from tasks.checkpoint.strategy import read_strategy, without_compilers_own, write_strategy
 from tasks.config import RunConfig
 from tasks.networks import network_of
 from tasks.parallel.layouts import strategy_of
+from tests.parallel.stages import GPT_IN_STAGES
 from tests.rehearsal.networks import TENSOR_PARALLEL
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "strategy"
@@ -61,6 +62,16 @@ def test_the_json_form_has_the_whole_shapes():
 def test_only_trainable_parameters_changes_nothing_as_in_mindspore_whose_optimizer_states_are_trainable():
     config = RunConfig(optimizer="SGD", strategy_only_trainable_params=True)
     assert_equal_items(strategy_of(network_of(config), config), read_strategy(FIXTURES / "tutorial_sgd.ckpt"))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_transformer_in_pipeline_stages(stage):
+    config = RunConfig(**GPT_IN_STAGES)
+    ours = strategy_of(network_of(config), config, stage)
+    theirs = read_strategy(FIXTURES / f"gpt_2_stages_optimizer_sharded_stage{stage}.ckpt")
+    assert any(name.startswith("accu_grads.") for name in theirs.layouts)
+    assert dict(ours.operators) == dict(without_compilers_own(theirs).operators)
+    assert dict(ours.layouts) == dict(without_compilers_own(theirs).layouts)
 
 
 @pytest.mark.parametrize("world_size", [1, 4, 16])

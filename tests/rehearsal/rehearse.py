@@ -16,8 +16,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.rehearsal.cuda_stubs import NO_DRIVER, mindspore_libraries
+
+if TYPE_CHECKING:
+    from mindspore import nn
+    from numpy.typing import NDArray
+
+    from tasks.parallel.backend import SingleDevice
 
 PROJECT = Path(__file__).parents[2]
 
@@ -101,7 +108,6 @@ def _wait_for_all(run: Path, ranks: int) -> None:
 def _compile(run: Path, rank: int) -> str | None:
     """What is wrong with the step, if anything; else its strategy file is in `run`."""
     import numpy as np
-    from mindspore import Tensor
 
     from tasks.config import RunConfig
     from tasks.networks.cells import build
@@ -116,15 +122,29 @@ def _compile(run: Path, rank: int) -> str | None:
         network = with_strategies_of(network.with_strategies({}), Path(config.strategy_load_file), config.world_size)
     backend = SemiAutoBackend(config, rank, network)
     backend.shard_automatically()
-    step = train_step(build(network, config.batch_size, backend, config.seed), config, backend, total_steps=100)
+    cell = build(network, config.micro_batch_size, backend, config.seed)
+    step = train_step(cell, config, backend, total_steps=100)
     samples = np.zeros((config.batch_size, *network.sample_shape), network.sample_type)
     labels = samples if network.name == "gpt" else np.zeros(config.batch_size, np.int32)
+    problem = _problem(backend, step, samples, labels)
+    if problem:
+        return problem
+    strategy_file = run / f"of_{rank}" / config.strategy_save_file
+    backend.write_strategy(network, strategy_file)
+    if config.pipeline_stages > 1:
+        problem = _problem(backend, cell.set_train(False), samples[: config.micro_batch_size])
+    strategy_file.parent.rename(run / f"rank_{rank}")
+    return problem
+
+
+def _problem(backend: SingleDevice, cell: nn.Cell, *inputs: NDArray[Any]) -> str | None:
+    """What is wrong with `cell`, if anything but that there is no card."""
+    from mindspore import Tensor
+
     try:
-        backend.compile(step, Tensor(samples), Tensor(labels))
+        backend.compile(cell, *map(Tensor, inputs))
     except RuntimeError as error:
-        if NO_DRIVER not in str(error):
-            return str(error)
-    backend.write_strategy(network, run / f"rank_{rank}" / config.strategy_save_file)
+        return None if NO_DRIVER in str(error) else str(error)
     return None
 
 

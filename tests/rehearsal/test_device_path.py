@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkpoint.strategy import read_strategy
+from tasks.checkpoint.strategy import read_strategy, without_compilers_own
 from tasks.config import RunConfig
 from tasks.parallel.layouts import strategy_of
 from tests.rehearsal.cuda_stubs import make_cuda
@@ -24,6 +24,7 @@ GPT = {
     "schedule": "cosine",
     "warmup_steps": 2,
 }
+STAGES = {"pipeline_stages": 2}
 CASES = {
     "tutorial, SGD": ("mlp", {"optimizer": "SGD"}),
     "tutorial, Momentum": ("mlp", {"optimizer": "Momentum"}),
@@ -37,6 +38,16 @@ CASES = {
     "gpt, AdamW": ("gpt", GPT),
     "gpt, float16": ("gpt", GPT | {"precision": "float16"}),
     "gpt, optimizer sharding": ("gpt", GPT | {"tensor_parallel": 2, "enable_parallel_optimizer": True}),
+    "tutorial, SGD, 2 stages": ("mlp", STAGES | {"optimizer": "SGD"}),
+    "tutorial, Momentum, 2 stages": ("mlp", STAGES | {"optimizer": "Momentum", "strategy_save_file": "strategy.json"}),
+    "tutorial, Adam, 2 stages": ("mlp", STAGES | {"optimizer": "Adam", "micro_batches": 4}),
+    "tutorial, Adam, 2 stages, optimizer sharding": ("mlp", STAGES | {"enable_parallel_optimizer": True}),
+    "gpt, 2 stages": ("gpt", GPT | STAGES | {"layers": 2, "tensor_parallel": 2}),
+    "gpt, 2 stages, float16": ("gpt", GPT | STAGES | {"layers": 2, "precision": "float16"}),
+    "gpt, 2 stages, optimizer sharding": (
+        "gpt",
+        GPT | STAGES | {"layers": 3, "tensor_parallel": 2, "enable_parallel_optimizer": True},
+    ),
 }
 
 
@@ -66,17 +77,23 @@ def compiled(cuda, tmp_path_factory) -> Path:
 def test_the_compilers_strategy_file_is_ours_item_for_item(compiled, case):
     run = compiled / case.replace(" ", "_")
     config = RunConfig.from_json((run / "config.json").read_bytes())
-    ours = strategy_of(rehearsed(config, CASES[case][0]), config)
-    theirs = read_strategy(run / "rank_0" / config.strategy_save_file)
-    assert dict(theirs.operators) == dict(ours.operators)
-    assert dict(theirs.layouts) == dict(ours.layouts)
+    for stage in range(config.pipeline_stages):
+        ours = strategy_of(rehearsed(config, CASES[case][0]), config, stage)
+        theirs = read_strategy(run / f"rank_{stage * config.ranks_per_stage}" / config.strategy_save_file)
+        if config.pipeline_stages > 1:
+            theirs = without_compilers_own(theirs)
+        assert theirs.stage == stage
+        assert dict(theirs.operators) == dict(ours.operators)
+        assert dict(theirs.layouts) == dict(ours.layouts)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_all_ranks_write_the_same_strategy_file(compiled, case):
+def test_all_ranks_of_a_stage_write_the_same_strategy_file(compiled, case):
     run = compiled / case.replace(" ", "_")
-    name = RunConfig.from_json((run / "config.json").read_bytes()).strategy_save_file
-    assert len({(run / f"rank_{rank}" / name).read_bytes() for rank in range(8)}) == 1
+    config = RunConfig.from_json((run / "config.json").read_bytes())
+    files = [(run / f"rank_{rank}" / config.strategy_save_file).read_bytes() for rank in range(8)]
+    for first in range(0, 8, config.ranks_per_stage):
+        assert len(set(files[first : first + config.ranks_per_stage])) == 1
 
 
 def test_a_wrong_strategy_does_not_compile(cuda, tmp_path):

@@ -15,7 +15,7 @@ def cell():
 
 
 def health(cell, factor=None) -> Health:
-    return Health(cell, 5, factor)
+    return Health(list(cell.get_parameters()), 5, factor)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])

@@ -6,14 +6,14 @@ from typing import Any
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from tasks.config import RunConfig
 from tasks.networks import network_of
 from tasks.networks.cells import build
-from tasks.parallel.backend import backend_of
+from tasks.parallel.backend import SingleDevice, backend_of
 from tasks.training.optimizers import WarmUpAndDecay, WeightDecay
-from tasks.training.steps import GlobalNorm, train_step
+from tasks.training.steps import GlobalNorm, StagedTrainStep, TrainStep, train_step
 from tests.plain_training import texts
 
 
@@ -78,3 +78,44 @@ def test_multiplications_in_float16_train_nearly_like_float32():
     assert not np.array_equal(half, full)
     np.testing.assert_allclose(half, full, rtol=5e-3)
     assert (np.diff(full[:, 0]) < 0).all()
+
+
+class WithoutRanks(SingleDevice):
+    """One rank with what the sums over ranks are compiled from."""
+
+    def sum_over_ranks(self) -> Any:
+        return ops.Identity()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_micro_batches_learn_what_the_batch_does(precision):
+    """On one rank, without stages: loss, norm, clipping and update are right whatever the compiler parts later."""
+    whole = RunConfig(
+        network="gpt",
+        world_size=1,
+        layers=1,
+        hidden_size=32,
+        sequence_length=16,
+        batch_size=8,
+        optimizer="AdamW",
+        clip_norm=0.5,
+        precision=precision,
+        enable_parallel_optimizer=True,  # where the compiler doesn't add gradients up, these are not looked for
+    )
+    parted = whole.model_copy(update={"pipeline_stages": 1, "micro_batches": 4})
+    found, saved = {}, {}
+    for config, kind in ((whole, TrainStep), (parted, StagedTrainStep)):
+        network = network_of(config)
+        backend = WithoutRanks(config, 0, network)
+        backend.start()
+        cell = build(network, config.micro_batch_size, backend, config.seed)
+        step = kind(cell, config, backend, total_steps=5).set_train()
+        batch = [Tensor(part[:8]) for part in texts()]
+        found[kind] = [[float(value.asnumpy()) for value in step(*batch)] for _ in range(5)]
+        saved[kind] = {each.name for each in backend.held(step.get_parameters())}
+    assert (
+        saved[StagedTrainStep]
+        == saved[TrainStep]
+        == {each.name for each in step.get_parameters()} - {f"accu_grads.{each.name}" for each in cell.get_parameters()}
+    )
+    np.testing.assert_allclose(found[StagedTrainStep], found[TrainStep], rtol=2e-5 if precision == "float32" else 5e-3)
