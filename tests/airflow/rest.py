@@ -16,7 +16,7 @@ class Api:
         self._client = httpx.Client(
             base_url=f"{address}/api/v2",
             headers={"Authorization": f"Bearer {token.json()['access_token']}", "Accept": "application/json"},
-            timeout=60,
+            timeout=300,
         )
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
