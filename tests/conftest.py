@@ -14,6 +14,16 @@ import pytest
 
 from scripts import local_airflow
 
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SCRATCH = Path(tempfile.mkdtemp(prefix="shardline-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
@@ -40,3 +50,14 @@ def pytest_collection_finish() -> None:
 def airflow_database():
     """A migrated, empty Airflow database in this session's own home."""
     local_airflow.initialise(SCRATCH / "airflow", os.environ)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, one for all tests: Playwright keeps a loop running in this thread, beside which none starts."""
+    from playwright.sync_api import sync_playwright  # most tests need none
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        yield chromium
+        chromium.close()

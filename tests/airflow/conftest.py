@@ -15,13 +15,12 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from scripts import ui
 from scripts.local_airflow import PROJECT
 from tasks.datasets import embedded, idx
 from tests.airflow.rest import Api
-from tests.browser import chromium
 
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
 
@@ -49,7 +48,7 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """A folder with 320 training and 100 test digits, in the four IDX files of MNIST."""
     folder = tmp_path_factory.mktemp("digits")
@@ -60,7 +59,7 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def small(digits) -> dict[str, Any]:
     """Parameters of a run that takes seconds: one epoch of twenty steps, unsharded."""
     return {
@@ -112,7 +111,7 @@ def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:
     raise AssertionError(f"the user interface did not start:\n{''.join(said)}")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory, small) -> Iterator[Server]:
     """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
 
@@ -136,7 +135,7 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
     running.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def api(server) -> Api:
     """A client of the server that knows all DAGs."""
     client = Api(server.address, ui.USER, server.password)
@@ -145,13 +144,7 @@ def api(server) -> Api:
     return client
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def page(browser, server, api) -> Page:
     """A page of the browser, logged in."""
     page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=server.address)
@@ -164,7 +157,7 @@ def page(browser, server, api) -> Page:
     return page
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def screenshot(page):
     """Save what the browser shows, for the documents, where SHARDLINE_SCREENSHOTS names a folder."""
 
@@ -176,7 +169,7 @@ def screenshot(page):
     return save
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def form_run(page, api, digits, screenshot) -> str:
     """The id of a run of `sharded_training`, four ranks, started from the trigger form in the browser, now ended."""
     page.goto("/dags/sharded_training")

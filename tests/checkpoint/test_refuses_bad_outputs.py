@@ -40,15 +40,15 @@ def test_a_device_that_is_full_from_the_start_is_refused(case, monkeypatch):
 
 
 def test_a_device_that_is_full_half_way_is_refused(case, monkeypatch):
-    genuine, written = os.pwrite, []
+    genuine, written = os.pwritev, []
 
-    def full(descriptor: int, content: bytes, offset: int) -> int:
-        written.append(len(content))
+    def full(descriptor: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        written.append(buffers)
         if len(written) > 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return genuine(descriptor, content, offset)
+        return genuine(descriptor, buffers, offset, flags)
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     case.refused(OutputError, "cannot be written at byte .*No space left on device; nothing was changed")
 
 

@@ -6,24 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
 from tasks.config import RunConfig
 from tasks.failure_record import failure_file
 from tasks.model_store import ModelStore
 from tasks.version_folder import Candidate
-from tests.browser import chromium
 from tests.plugins.conftest import DAG, PASSWORDS
 
 LOG_PAGE = 64 * 1024  # of static/rank_log.js
 SCRIPT = '<script>window.hacked = true</script><img src=x onerror="window.hacked = true">'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
