@@ -54,7 +54,7 @@ def airflow_database():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium, one for all tests: Playwright keeps a loop running in this thread, beside which none starts."""
+    """Debian's Chromium, one for all tests: beside the loop that Playwright keeps running here, no second one starts."""
     from playwright.sync_api import sync_playwright  # most tests need none
 
     with sync_playwright() as playwright:
