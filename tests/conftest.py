@@ -54,7 +54,7 @@ def airflow_database():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium, one for all tests: beside the loop that Playwright keeps running here, no second one starts."""
+    """Debian's Chromium, one for all tests: while one runs, Playwright cannot start another in this thread."""
     from playwright.sync_api import sync_playwright  # most tests need none
 
     with sync_playwright() as playwright:
