@@ -90,3 +90,14 @@ def whole(run, step):
 def losses(run):
     records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     return [(record["step"], record["loss"]) for record in records if "step" in record]
+
+
+def check_continuous(run, uninterrupted, last):
+    """The losses and the end at step `last`, optimizer states included, are those of a run never interrupted."""
+    found, expected = losses(run), losses(uninterrupted)
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=1e-4)
+    ends = whole(run, last), whole(uninterrupted, last)
+    assert set(ends[0]) == set(ends[1])
+    for name, array in ends[1].items():
+        np.testing.assert_allclose(ends[0][name], array, rtol=1e-3, atol=1e-4, err_msg=name)

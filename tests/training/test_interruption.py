@@ -11,6 +11,7 @@ from tasks.checkpoint.shard_set import ShardSet
 from tasks.run_directory import RunDirectory
 from tests.training.runs import (
     LAST,
+    check_continuous,
     kill_a_rank_after_the_first_shard_set,
     losses,
     slices,
@@ -121,18 +122,7 @@ def test_integrated_save_leaves_the_same_whole_model_with_every_rank(on_fewer):
 
 def test_training_goes_on_with_more_ranks_as_if_it_had_never_been_interrupted(on_fewer, on_more, adam):
     assert f"resumed from shard set {on_fewer.saved}, resharded: 4 ranks saved it, 8 go on" in on_more.logs[0]
-    check_continuous(on_more.run, adam[0])
-
-
-def check_continuous(run, uninterrupted):
-    """The loss curve and the end, optimizer states included, are those of a run that was never interrupted."""
-    found, expected = losses(run), losses(uninterrupted)
-    assert [step for step, _ in found] == [step for step, _ in expected]
-    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=1e-4)
-    ends = whole(run, LAST), whole(uninterrupted, LAST)
-    assert set(ends[0]) == set(ends[1])
-    for name, array in ends[1].items():
-        np.testing.assert_allclose(ends[0][name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    check_continuous(on_more.run, adam[0], LAST)
 
 
 def saved_files(run):
