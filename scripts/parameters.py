@@ -10,7 +10,7 @@ from tasks.config import RunConfig
 HEAD = """# Parameters
 
 A run's parameters, as the trigger form shows them and as keys of the JSON document that the command line and REST take.
-Every one has a default; an unknown key is refused. This page is made from the schema in `tasks/config.py`.
+Every one has a default; an unknown key is refused. This page is made from the schema in `tasks/run_parameters.py`.
 """
 
 

@@ -8,9 +8,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from tasks.config import BUILT_IN_NETWORKS, RunConfig
+from tasks.config import RunConfig
 from tasks.errors import ConfigError
 from tasks.networks.train_spec import TrainSpec
+from tasks.run_parameters import BUILT_IN_NETWORKS
 
 
 def declared(config: RunConfig) -> TrainSpec:
