@@ -5,7 +5,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from tasks.checkpoint.output import OutputFile
-from tasks.checkpoint.tensor_io import Bytes, ranges
+from tasks.checkpoint.tensor_io import Bytes, placed
 
 
 class LayoutDigest:
@@ -17,12 +17,10 @@ class LayoutDigest:
 
     def update(self, tensor: str, start: int, content: Bytes) -> None:
         """Take `content`, the bytes from `start` of `tensor`; `ValueError` unless they are the file's next ones."""
-        done = 0
-        for offset, length in ranges(self._layout.extents[tensor], start, content.nbytes):
+        for offset, part in placed(content, self._layout.extents[tensor], start):
             self._take_constants(offset)
-            self._digest.update(content[done : done + length].data)
-            self._position = offset + length
-            done += length
+            self._digest.update(part.data)
+            self._position = offset + part.nbytes
 
     def hexdigest(self) -> str:
         """The digest, in hex, when all is there; `ValueError` where bytes are missing."""

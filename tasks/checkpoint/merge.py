@@ -7,7 +7,7 @@ slice) → publish (renamed, merge.json last)
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from tasks.checkpoint.staging import StagedFile, staged_file
 from tasks.checkpoint.tensor_io import open_all
 from tasks.checkpoint.unchanged import recorded_merge
 from tasks.checkpoint.work import MergeWork
-from tasks.checkpoint.workers import in_parallel
+from tasks.checkpoint.workers import meanwhile
 from tasks.errors import OutputError
 
 _FLUSH_SECONDS = 0.1
@@ -96,9 +96,9 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
         ]
         work = MergeWork(prepared, files, staged, meter)
         with _flushing(staged):
-            # Digesting takes processors, writing mostly the disk.
-            steps: list[Callable[[], None]] = [work.write_all, partial(work.digest, range(len(files)))]
-            in_parallel(lambda step: step(), steps, len(steps))
+            # A file that isn't the manifest's is the better explanation of whatever is wrong with its content.
+            with meanwhile(partial(work.digest, range(len(files)))):
+                work.write_all()
             for file in staged:
                 file.finish()
             work.digest((), range(len(staged)))
@@ -113,22 +113,15 @@ def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
 @contextmanager
 def _flushing(staged: Sequence[StagedFile]) -> Iterator[None]:
     """Flush to disk again and again while the block runs, so that the disk is busy from the first block on."""
-    ended, failures = threading.Event(), []
+    ended = threading.Event()
 
     def flush() -> None:
-        try:
-            while not ended.wait(_FLUSH_SECONDS):
-                for file in staged:
-                    file.flush()
-        except OutputError as error:
-            failures.append(error)
+        while not ended.wait(_FLUSH_SECONDS):
+            for file in staged:
+                file.flush()
 
-    thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-    if failures:
-        raise failures[0]
+    with meanwhile(flush):
+        try:
+            yield
+        finally:
+            ended.set()

@@ -17,7 +17,7 @@ from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader
 from tasks.checkpoint.layout import Layout, replicated
 from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.source import SliceSet
-from tasks.checkpoint.strategy import ACCUMULATED, StagedLayouts
+from tasks.checkpoint.strategy import StagedLayouts
 from tasks.checkpoint.tensor_types import TEXT, TensorType
 from tasks.errors import LayoutError, MissingShard
 
@@ -79,8 +79,7 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
     staged = nothing if integrated or layouts is None else layouts
     ranks = _ranks_by_schema(slices.files)
     names = _all_names(ranks)
-    known = {name for stage in layouts.stages for name in stage} if layouts else None
-    unsaved = sorted(name for name in (known or set()).difference(names) if not name.startswith(ACCUMULATED))
+    unsaved = sorted(layouts.saved_names.difference(names)) if layouts else []
     if unsaved:
         raise MissingShard(
             f"{slices.directory}: the strategy knows {len(unsaved)} parameters that no rank has saved, such as "
@@ -88,7 +87,7 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
         )
     if integrated:
         _check_whole(slices, ranks, names)
-    chosen = selection.choose(names, known, ranks)
+    chosen = selection.choose(names, layouts.names if layouts else None, ranks)
     if not chosen:
         raise MissingShard(
             f"{slices.directory}: none of the {len(names)} tensors is selected; widen --include or narrow --exclude"

@@ -34,7 +34,7 @@ from tasks.checkpoint.selection import Selection
 from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
 from tasks.checkpoint.source import SliceSet, index_checkpoint
 from tasks.checkpoint.staging import StagedFile, reserved_file
-from tasks.checkpoint.strategy import ACCUMULATED, StagedLayouts
+from tasks.checkpoint.strategy import StagedLayouts
 from tasks.checkpoint.tensor_io import OpenCheckpoint, allow_open_files, open_all
 from tasks.checkpoint.workers import default_workers, in_parallel
 from tasks.errors import ConfigError, LayoutError, OutputError
@@ -112,8 +112,7 @@ def _target(request: ReshardRequest, plan: Plan) -> Target:
     if layouts is None:
         raise ConfigError("reshard to what? Give --to-strategy FILE, one a pipeline stage")
     tensors = {tensor.header.name: _with_new_copies(tensor, layouts) for tensor in plan.tensors}
-    wanted = {name for stage in layouts.stages for name in stage if not name.startswith(ACCUMULATED)}
-    unknown = sorted(wanted - set(tensors))
+    unknown = sorted(layouts.saved_names.difference(tensors))
     if unknown and not (request.selection.include or request.selection.exclude or request.selection.weights_only):
         raise LayoutError(
             f"{request.to_strategies[0]} knows {len(unknown)} parameters that the source doesn't hold, such as "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -88,7 +89,7 @@ class Selection:
         if self.dtype is not None and self.dtype not in CASTS:
             raise ConfigError(f"dtype {self.dtype!r}: expected one of {', '.join(CASTS)}")
 
-    def choose(self, names: Sequence[str], known: set[str] | None, schemas: Iterable[Schema]) -> list[str]:
+    def choose(self, names: Sequence[str], known: AbstractSet[str] | None, schemas: Iterable[Schema]) -> list[str]:
         """The names to keep, in order. `known` are those that the strategy knows; `None` where there is none."""
         everything = set(names)
         incidental = _incidental(schemas, known) if self.weights_only else set()
@@ -115,7 +116,7 @@ def is_optimizer_state(name: str, names: set[str]) -> bool:
     return prefix in _STATE_PREFIXES and parameter in names
 
 
-def _incidental(schemas: Iterable[Schema], known: set[str] | None) -> set[str]:
+def _incidental(schemas: Iterable[Schema], known: AbstractSet[str] | None) -> set[str]:
     """Scalars and strings that are no parameters of the network: steps, learning rates, powers of beta."""
     headers = {header for schema in schemas for header in schema.headers}
     small = {header.name for header in headers if header.type is TEXT or header.shape in ((), (1,))}

@@ -14,7 +14,7 @@ from tasks.checkpoint.ckpt import TRAILER_LENGTH, trailer
 from tasks.checkpoint.digests import crc32_of
 from tasks.checkpoint.file_index import Extent
 from tasks.checkpoint.output import OutputFile
-from tasks.checkpoint.tensor_io import Bytes, ranges, read_exactly, write_at
+from tasks.checkpoint.tensor_io import Bytes, placed, read_exactly, write_at
 from tasks.errors import OutputError
 
 _UNCACHED = 0x80
@@ -36,12 +36,9 @@ class StagedFile:
 
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
-        done = 0
         with self._turn:
-            for offset, length in ranges(self.layout.extents[tensor], start, content.nbytes):
-                part = content[done : done + length].data
-                write_at(self._descriptor, offset, part, self.path, self._flags)
-                done += length
+            for offset, part in placed(content, self.layout.extents[tensor], start):
+                write_at(self._descriptor, offset, part.data, self.path, self._flags)
 
     def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of what lies in `extents`."""

@@ -46,6 +46,16 @@ class StagedLayouts:
     def world_size(self) -> int:
         return self.ranks_per_stage * len(self.stages)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every stage's parameters and optimizer states."""
+        return frozenset(name for stage in self.stages for name in stage)
+
+    @property
+    def saved_names(self) -> frozenset[str]:
+        """Those of `names` that every shard set has: sums of gradients may be left out, they begin at 0."""
+        return frozenset(name for name in self.names if not name.startswith(ACCUMULATED))
+
 
 def read_strategy(path: Path) -> Strategy:
     """The strategy file at `path`, in whichever form it is.

@@ -31,10 +31,7 @@ class OpenCheckpoint:
 
     def read(self, position: int, start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of the tensor at `position` in the file's order."""
-        done = 0
-        for offset, length in ranges(self.index.extents(position), start, target.nbytes):
-            _read_exactly(self._descriptor, offset, target[done : done + length], self.index.path)
-            done += length
+        read_exactly(self._descriptor, self.index.extents(position), start, target, self.index.path)
 
     def check_unchanged(self) -> None:
         """`CorruptShard` where the file was written to, or replaced, since it was opened."""
@@ -66,10 +63,8 @@ def open_all(files: Sequence[FileIndex]) -> Iterator[list[OpenCheckpoint]]:
 
 def read_exactly(descriptor: int, extents: Sequence[Extent], start: int, target: Bytes, path: Path) -> None:
     """Fill `target` with the bytes from `start` of what lies in `extents` of an open file."""
-    done = 0
-    for offset, length in ranges(extents, start, target.nbytes):
-        _read_exactly(descriptor, offset, target[done : done + length], path)
-        done += length
+    for offset, part in placed(target, extents, start):
+        _read_at(descriptor, offset, part, path)
 
 
 def write_at(descriptor: int, offset: int, content: memoryview | bytes, path: Path, flags: int = 0) -> None:
@@ -86,6 +81,14 @@ def write_at(descriptor: int, offset: int, content: memoryview | bytes, path: Pa
         ) from error
 
 
+def placed(content: Bytes, extents: Sequence[Extent], start: int) -> Iterator[tuple[int, Bytes]]:
+    """The parts of `content`, the bytes from `start` of what `extents` hold, each with its offset in the file."""
+    done = 0
+    for offset, length in ranges(extents, start, content.nbytes):
+        yield offset, content[done : done + length]
+        done += length
+
+
 def ranges(extents: Sequence[Extent], start: int, length: int) -> Iterator[Extent]:
     """The parts of a file that hold bytes `[start, start + length)` of what `extents` hold together."""
     for offset, available in extents:
@@ -97,7 +100,7 @@ def ranges(extents: Sequence[Extent], start: int, length: int) -> Iterator[Exten
             start -= min(available, start)
 
 
-def _read_exactly(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
+def _read_at(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
     view = target.data
     while view:
         try:

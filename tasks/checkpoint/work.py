@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from tasks.checkpoint.tensor_io import Bytes, OpenCheckpoint
 from tasks.checkpoint.workers import in_order, in_parallel
 
 
+class Block(NamedTuple):
+    """What was written of a tensor: `content` is its bytes from `start`."""
+
+    tensor: str
+    start: int
+    content: Bytes
+
+
 class MergeWork:
     """A prepared merge with its slices and its staged files open, and what was found so far."""
 
@@ -35,41 +43,43 @@ class MergeWork:
         self.proven: dict[str, Proven] = {}
         self._output_digests: dict[int, str] = {}
         self._home = {name: file for file in staged for name in file.layout.extents}
+        self._workers = prepared.request.workers
 
     def write(self, tensors: Sequence[PlannedTensor]) -> None:
         """Put `tensors` together and write them to their places."""
-        self._write(tensors, lambda name, start, content: None)
+        self._begin("merging", tensors)
+        in_parallel(self._block_writer(), tasks_of(tensors, self._workers), self._workers)
 
     def write_all(self) -> None:
         """Put all tensors together and write them, in the files' order, each file digested on the way."""
-        digests = {file.layout.name: LayoutDigest(file.layout) for file in self.staged if not file.layout.has_crc}
-        homes = {name: file.layout.name for name, file in self._home.items()}
+        files = dict(enumerate(self.staged))
+        digests = {number: LayoutDigest(file.layout) for number, file in files.items() if not file.layout.has_crc}
+        digest_of = {name: digest for number, digest in digests.items() for name in files[number].layout.extents}
 
-        def digest(name: str, start: int, content: Bytes) -> None:
-            if homes[name] in digests:
-                digests[homes[name]].update(name, start, content)
+        def digest(block: Block) -> None:
+            if block.tensor in digest_of:
+                digest_of[block.tensor].update(*block)
 
         places = {name: place for place, name in enumerate(self._home)}
-        self._write(sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.header.name]), digest)
-        for number, file in enumerate(self.staged):
-            if file.layout.name in digests:
-                self._output_digests[number] = digests[file.layout.name].hexdigest()
+        tensors = sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.header.name])
+        self._begin("merging", tensors)
+        in_order(self._block_writer(), digest, tasks_of(tensors, self._workers), self._workers)
+        self._output_digests |= {number: digest.hexdigest() for number, digest in digests.items()}
 
-    def _write(self, tensors: Sequence[PlannedTensor], written: Callable[[str, int, Bytes], None]) -> None:
+    def _block_writer(self) -> Callable[[Task], Block]:
         request = self.prepared.request
         # The proof compares every replica; without it they are compared here.
         assembler = Assembler(self.files, not request.proof, request.allow_non_finite)
 
-        def write(task: Task) -> tuple[str, int, Bytes]:
+        def write(task: Task) -> Block:
             header = task.tensor.merged
             content = assembler.assemble(task).view(np.uint8)
-            start = task.block.flat_start(whole(header.shape)) * header.type.itemsize
-            self._home[header.name].write(header.name, start, content)
+            block = Block(header.name, task.block.flat_start(whole(header.shape)) * header.type.itemsize, content)
+            self._home[header.name].write(*block)
             self.meter.advance(content.nbytes, tensors=int(task.is_last))
-            return header.name, start, content
+            return block
 
-        self._begin("merging", tensors)
-        in_order(write, lambda block: written(*block), tasks_of(tensors, request.workers), request.workers)
+        return write
 
     def digest(self, ranks: Iterable[int], outputs: Iterable[int] = ()) -> None:
         """Digest the slices of `ranks`, against the manifest and their own checksums, and the staged `outputs`.
@@ -87,7 +97,7 @@ class MergeWork:
         undigested = [number for number in outputs if number not in self._output_digests]
         work = [partial(digest_output, number) for number in undigested]
         work += [partial(digest_input, rank) for rank in ranks]
-        in_parallel(lambda step: step(), work, self.prepared.request.workers)
+        in_parallel(lambda step: step(), work, self._workers)
 
     def prove(self, tensors: Sequence[PlannedTensor]) -> None:
         """Compare what was written of `tensors` with every slice."""
@@ -99,7 +109,7 @@ class MergeWork:
             self.meter.advance(tensor.merged.size, tensors=1)
 
         self._begin("proving", tensors)
-        in_parallel(prove_tensor, tensors, self.prepared.request.workers)
+        in_parallel(prove_tensor, tensors, self._workers)
 
     def check_inputs(self) -> None:
         """Refuse files that changed meanwhile, and files that are another rank's."""

@@ -17,7 +17,7 @@ def default_workers() -> int:
     return min(4, len(os.sched_getaffinity(0)))
 
 
-def in_parallel(work: Callable[[Item], None], items: Iterable[Item], workers: int) -> None:
+def in_parallel(work: Callable[[Item], object], items: Iterable[Item], workers: int) -> None:
     """Do `work` on all `items` by `workers` threads, begun in order; the first failure ends it and is raised."""
     pool = _Pool(work, items)
     threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(max(1, workers))]
@@ -54,6 +54,32 @@ def in_order(
     in_parallel(step, enumerate(items), workers)
 
 
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do `work` in a thread while the block runs. Where both fail, the failure of `work` is raised."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
+            failures.append(error)
+
+    def finish() -> None:
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception:
+        finish()
+        raise
+    finish()
+
+
 class _Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -82,8 +108,8 @@ class _Turns:
 
 
 class _Pool:
-    def __init__(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
-        self._work: Callable[[Item], None] = work
+    def __init__(self, work: Callable[[Item], object], items: Iterable[Item]) -> None:
+        self._work: Callable[[Item], object] = work
         self._items = iter(items)
         self._lock = threading.Lock()
         self._stopped = False

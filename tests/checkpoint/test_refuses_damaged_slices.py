@@ -20,7 +20,7 @@ from tasks.errors import (
     UnsupportedFormat,
 )
 from tests.checkpoint.merge_case import NAME
-from tests.checkpoint.sharding import save_manifest, save_shards, tensors
+from tests.checkpoint.sharding import LAYOUTS, save_manifest, save_shards, slices_of, tensors
 
 
 def test_the_case_itself_merges(case):
@@ -38,6 +38,15 @@ def test_a_flipped_bit_is_found_by_the_manifest(case):
     save_manifest(case.shards, case.strategy)
     case.flip(3, 100)
     case.refused(CorruptShard, r"\(rank 3\): expected the digest")
+
+
+@pytest.mark.parametrize("proof", [True, False])
+def test_the_manifest_explains_a_slice_that_is_damaged_and_not_finite(case, proof):
+    save_manifest(case.shards, case.strategy)
+    damaged = slices_of(tensors(), LAYOUTS, 1)["layer1.weight"].copy()
+    damaged.flat[0] = np.nan
+    case.rewrite(1, **{"layer1.weight": damaged})
+    case.refused(CorruptShard, r"rank_1.*manifest", proof=proof)
 
 
 def test_a_flipped_bit_is_found_by_the_files_own_checksum(case):

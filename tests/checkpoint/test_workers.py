@@ -6,7 +6,7 @@ import pytest
 from tasks.checkpoint.blocks import Box, blocks, whole
 from tasks.checkpoint.file_index import Extent
 from tasks.checkpoint.tensor_io import ranges
-from tasks.checkpoint.workers import in_order, in_parallel
+from tasks.checkpoint.workers import in_order, in_parallel, meanwhile
 
 
 def test_all_items_are_done_once():
@@ -65,6 +65,31 @@ def test_a_failure_sets_free_those_who_wait_for_their_turn(place):
     with pytest.raises(ValueError, match=place):
         in_order(fail if place == "work" else int, fail if place == "take" else int, range(1000), 4)
     assert threading.active_count() == before
+
+
+def fail() -> None:
+    time.sleep(0.02)
+    raise ValueError("work")
+
+
+def test_what_fails_meanwhile_is_raised_after_the_block():
+    before, done = threading.active_count(), []
+    with pytest.raises(ValueError, match="work"), meanwhile(fail):
+        done.append("block")
+    assert done == ["block"]
+    assert threading.active_count() == before
+
+
+def test_what_fails_meanwhile_is_raised_rather_than_the_blocks_failure():
+    with pytest.raises(ValueError, match="work"), meanwhile(fail):
+        raise ValueError("block")
+
+
+def test_a_block_fails_by_itself_when_what_is_done_meanwhile_has_ended_well():
+    done = []
+    with pytest.raises(ValueError, match="block"), meanwhile(lambda: done.append(time.sleep(0.02))):
+        raise ValueError("block")
+    assert done == [None]
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 20, 1000])
