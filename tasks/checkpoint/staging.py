@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,8 +38,22 @@ class StagedFile:
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
         with self._turn:
-            for offset, part in placed(content, self.layout.extents[tensor], start):
-                write_at(self._descriptor, offset, part.data, self.path, self._flags)
+            for offset, placed_part in placed(content, self.layout.extents[tensor], start):
+                for where, part, flags in self._pages(offset, placed_part):
+                    write_at(self._descriptor, where, part.data, self.path, flags)
+
+    def _pages(self, offset: int, content: Bytes) -> Iterator[tuple[int, Bytes, int]]:
+        """Where to write which part of `content` with which flags.
+
+        Past the cache go whole pages alone. Those at both ends, which other blocks share, would be read again.
+        """
+        first, last = -offset % mmap.PAGESIZE, content.size - (offset + content.size) % mmap.PAGESIZE
+        if not self._flags or first >= last:
+            yield offset, content, 0
+            return
+        yield offset, content[:first], 0
+        yield offset + first, content[first:last], self._flags
+        yield offset + last, content[last:], 0
 
     def read(self, extents: Sequence[Extent], start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of what lies in `extents`."""
