@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, Context
 
 from dags import notices
+from dags.merging import merge_workers, merging
 from plugins.approval import ApprovalIfAsked
 from plugins.task_operator import TaskOperator
 
@@ -40,11 +41,6 @@ TRAIN = """`mpirun -n WORLD_SIZE`: each rank trains and saves its own slices of 
 
 Waits until enough cards are free, and says which runs hold them. A retry resumes from the newest complete shard set.
 Log by rank: `log_output/1/rank.N/stdout`."""
-
-MERGE = """The slices of the newest complete shard set, or of *Step to merge*, become one integrated checkpoint.
-
-A pure function of the run directory: **clear this task alone** (Downstream off) to merge again; same slices, same
-bytes."""
 
 VALIDATE = """The merged model, unsharded on one device, on the data that training held out.
 
@@ -78,7 +74,7 @@ def pipeline() -> None:
         execution_timeout=timedelta(days=7),
         doc_md=TRAIN,
     )
-    merge = TaskOperator(task_id="merge", module="tasks.merge", execution_timeout=timedelta(hours=6), doc_md=MERGE)
+    merge = merging(merge_workers(os.environ))
     validate = TaskOperator(
         task_id="validate",
         module="tasks.launch",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 RUN_ENVIRONMENT = {
     "SHARDLINE_DAG_ID": "{{ dag.dag_id }}",
     "SHARDLINE_RUN_ID": "{{ run_id }}",
-    "SHARDLINE_TASK_ID": "{{ task.task_id }}",
+    "SHARDLINE_TASK_ID": "{{ task.task_id }}{{ '-%d' % (ti.map_index + 1) if ti.map_index >= 0 else '' }}",
 }
 PARAMETERS_ENVIRONMENT = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
 
@@ -35,6 +35,7 @@ class TaskOperator(BashOperator):
     The interpreter is the worker's own, or SHARDLINE_PYTHON where the tasks live in another virtual environment;
     SHARDLINE_HOME, like everything else, comes from the worker's environment. `reads_parameters` passes the run's
     parameters as one JSON document, SHARDLINE_PARAMETERS; `variables` are further ones, templates like those.
+    `output_processor` makes the task's XCom of its last line.
 
     The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
     the task SIGTERM (`setpriv --pdeathsig`). A task that ends with `tasks.command_line.BAD_PARAMETERS` fails at once,
@@ -48,6 +49,7 @@ class TaskOperator(BashOperator):
         arguments: tuple[str, ...] = (),
         reads_parameters: bool = False,
         variables: Mapping[str, str] | None = None,
+        output_processor: Callable[[str], Any] = json.loads,
         **kwargs: Any,
     ) -> None:
         command = shlex.join([module, *arguments])
@@ -58,7 +60,7 @@ class TaskOperator(BashOperator):
             append_env=True,
             cwd=str(PROJECT),
             skip_on_exit_code=DECLINED,
-            output_processor=json.loads,
+            output_processor=output_processor,
             **kwargs,
         )
 

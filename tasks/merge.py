@@ -16,66 +16,28 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tasks import command_line
 from tasks.checkpoint.forecast import forecast
 from tasks.checkpoint.merge import Merged, merge
 from tasks.checkpoint.progress import Meter, ReportingMeter, human_size
-from tasks.checkpoint.request import MergeRequest, prepare
-from tasks.checkpoint.selection import Selection
-from tasks.checkpoint.shard_set import ShardSet
+from tasks.checkpoint.request import prepare
 from tasks.checkpoint.verify import verify
-from tasks.errors import ConfigError, MissingShard
+from tasks.errors import ConfigError
 from tasks.merge_options import parser, request_from
 from tasks.run_directory import RunDirectory
+from tasks.run_merge import request_of, result_of
 from tasks.termination import clean_up_when_terminated
 
 
 def merge_run(
-    directory: RunDirectory, meter: Meter | None = None, tell: Callable[[Merged], None] = lambda _: None
+    run: RunDirectory, meter: Meter | None = None, tell: Callable[[Merged], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Merge a run's newest complete shard set, or the one that its configuration names.
-
-    `tell` is given the outcome, to say it to a person; the result is for the tasks that follow.
-    """
-    config = directory.read_config()
-    shard_set = _shard_set(directory, config.checkpoint_step)
-    weights_only = config.strategy_only_trainable_params
-    request = MergeRequest(
-        shards=directory.checkpoints,
-        strategies=(_strategy_file(directory, shard_set),),
-        output=directory.merged_file(config),
-        step=str(shard_set.step),
-        # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
-        selection=Selection(weights_only=weights_only, known_only=weights_only),
-        owns_folder=True,
-    )
-    merged = merge(request, meter)
+    """Merge the run's shard set. `tell` is given the outcome, to say it to a person; the result is for tasks."""
+    merged = merge(request_of(run), meter)
     tell(merged)
-    return {
-        "merged_file": str(merged.output),
-        "digest": merged.digest,
-        "step": shard_set.step,
-        "epoch": shard_set.epoch,
-        "run_directory": str(directory.path),
-    }
-
-
-def _shard_set(directory: RunDirectory, step: int | None) -> ShardSet:
-    if step is not None:
-        return ShardSet.read(ShardSet.path(directory.checkpoints, step))
-    newest = ShardSet.newest(directory.checkpoints)
-    if newest is None:
-        raise MissingShard(f"{directory.checkpoints}: expected a complete shard set, found none; run the task train")
-    return newest
-
-
-def _strategy_file(directory: RunDirectory, shard_set: ShardSet) -> Path:
-    """The strategy of this very set; an earlier one may have been saved by other ranks than the newest."""
-    saved_with = directory.strategy_saved_with(shard_set.strategy_digest)
-    return saved_with if saved_with.exists() else directory.strategy_file(directory.read_config())
+    return result_of(run, merged)
 
 
 def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:

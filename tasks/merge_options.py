@@ -45,7 +45,7 @@ def add_source_options(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--strategy", type=Path, nargs="+", default=[], metavar="FILE", help="one a pipeline stage")
     arguments.add_argument("--step", help="global step (with manifests), EPOCH_STEP or STEP; default: the newest")
     arguments.add_argument("--integrated", action="store_true", help="every rank saved the whole model")
-    arguments.add_argument("--workers", type=_positive, help="threads")
+    arguments.add_argument("--workers", type=positive, help="threads")
     arguments.add_argument("--json", action="store_true", help="print the result alone")
 
 
@@ -103,7 +103,8 @@ def size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2]])
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
     return int(text)

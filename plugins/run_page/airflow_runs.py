@@ -11,7 +11,6 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-_PIPELINE = ("prepare_dataset", "train", "merge", "validate", "approve", "promote")
 _UNFINISHED = {"queued", "running"}
 
 
@@ -37,6 +36,15 @@ def list_runs(session: Session, dag_ids: Iterable[str], *, limit: int, offset: i
         select(DagRun).where(DagRun.dag_id.in_(list(dag_ids))).order_by(DagRun.id.desc()).limit(limit).offset(offset)
     )
     return [_run(run) for run in session.scalars(query)]
+
+
+def seconds_of(tasks: Iterable[dict[str, Any]]) -> float | None:
+    """From the first start to the last end of what `describe_run` says of tasks; `None` before one has ended."""
+    ended = [task for task in tasks if task["started"] and task["duration"] is not None]
+    if not ended:
+        return None
+    starts = [datetime.fromisoformat(task["started"]).timestamp() for task in ended]
+    return max(start + float(task["duration"]) for start, task in zip(starts, ended, strict=True)) - min(starts)
 
 
 def _tasks(session: Session, dag_id: str, run_id: str) -> list[TaskInstance]:

@@ -115,8 +115,8 @@ def _shard_map(files: Contained, name: str, _written: int, _step: int | None) ->
 def merge(run: RunDep, session: SessionDep) -> JSONResponse:
     """What could be merged, what was, and how long Airflow says that took."""
     known = airflow_runs.describe_run(session, run.dag_id, run.run_id) or {"tasks": []}
-    durations = [task["duration"] for task in known["tasks"] if task["task_id"] == "merge"]
-    return JSONResponse(results.read_merge(run.files) | {"seconds": durations[0] if durations else None})
+    merging = [task for task in known["tasks"] if task["task_id"].partition(".")[0] == "merge"]
+    return JSONResponse(results.read_merge(run.files) | {"seconds": airflow_runs.seconds_of(merging)})
 
 
 @of_a_run.get("/validation")

@@ -30,6 +30,7 @@ from tasks.checkpoint.request import MergeRequest, Prepared, prepare
 from tasks.checkpoint.selection import selection_from, selection_record
 from tasks.checkpoint.staging import opened_file, reserved_file
 from tasks.checkpoint.tensor_io import open_all
+from tasks.checkpoint.unchanged import recorded_merge
 from tasks.checkpoint.work import MergeWork
 from tasks.checkpoint.workers import default_workers
 from tasks.errors import ConfigError, CorruptShard, MissingShard, OutputError
@@ -45,6 +46,10 @@ class Part:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             raise ConfigError(f"part {self.number}/{self.count}: expected a part from 1 to {self.count}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.number}/{self.count}"
 
     @property
     def file_name(self) -> str:
@@ -65,6 +70,17 @@ class Part:
 def parts_folder(output: Path) -> Path:
     """Where the parts of a merge into `output` meet."""
     return output.with_name(f".{output.name}.parts")
+
+
+def is_planned(request: MergeRequest) -> bool:
+    """Whether the plan of this very merge is there, with all the files that it reserved."""
+    prepared = prepare(request)
+    return _has_plan(parts_folder(request.output), _plan_document(prepared), prepared)
+
+
+def is_merged(request: MergeRequest) -> bool:
+    """Whether a merge equal to `request` was published already; reads all that it names."""
+    return recorded_merge(prepare(request)) is not None
 
 
 def plan_parts(request: MergeRequest) -> dict[str, Any]:
@@ -109,7 +125,7 @@ def write_part(output: Path, part: Part, workers: int | None = None, meter: Mete
         "proven": {name: asdict(found) for name, found in sorted(work.proven.items())},
     }
     atomic.write_text(folder / part.file_name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    return {"part": f"{part.number}/{part.count}", "tensors": len(tensors)}
+    return {"part": part.name, "tensors": len(tensors)}
 
 
 def commit_parts(output: Path, workers: int | None = None, meter: Meter | None = None) -> Merged:
@@ -165,20 +181,30 @@ def _plan_document(prepared: Prepared) -> dict[str, Any]:
             "max_file_size": request.max_file_size,
             "crc": request.crc,
             "allow_non_finite": request.allow_non_finite,
+            "owns_folder": request.owns_folder,
         },
         "digest": _plan_digest(prepared),
     }
 
 
 def _plan_digest(prepared: Prepared) -> str:
-    """Of the inputs' names, sizes and headers, and of the output's layout: all that the parts must agree on."""
+    """Of the inputs' names, sizes, times and headers, and of the output's layout: all that the parts must agree on.
+
+    With inode and time, slices that were replaced between two parts by others of the same shapes are other inputs.
+    """
+    directory = prepared.slices.directory
     files = [
-        [str(file.path.relative_to(prepared.slices.directory)), file.size, *map(str, file.schema.headers)]
+        [str(file.path.relative_to(directory)), file.size, *_version(file.path), *map(str, file.schema.headers)]
         for file in prepared.slices.files
     ]
     outputs = [[file.name, file.size, sorted(file.extents.items())] for file in prepared.files]
     described = [prepared.options(), prepared.strategy_digests, prepared.slices.step, files, outputs]
     return blake3(json.dumps(described, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _has_plan(folder: Path, document: Mapping[str, Any], prepared: Prepared) -> bool:
@@ -206,6 +232,7 @@ def _planned(output: Path, workers: int | None) -> tuple[Prepared, str]:
         max_file_size=asked["max_file_size"],
         crc=asked["crc"],
         allow_non_finite=asked["allow_non_finite"],
+        owns_folder=asked["owns_folder"],
         workers=workers or default_workers(),
     )
     prepared = prepare(request)

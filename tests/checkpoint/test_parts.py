@@ -114,12 +114,22 @@ def test_inputs_that_changed_after_planning_are_refused(request_):
         write_part(request_.output, Part(1, 1))
 
 
-def test_replicas_that_differ_are_refused_by_the_part_that_has_them(request_):
+def test_slices_replaced_by_others_of_the_same_shapes_are_refused(request_):
+    """Or one part would be of the old ones and another of the new."""
     plan_parts(request_)
+    write_part(request_.output, Part(1, 2))
+    save_shards(request_.shards, tensors(1))
+    for step in (lambda: write_part(request_.output, Part(2, 2)), lambda: commit_parts(request_.output)):
+        with pytest.raises(CorruptShard, match="not those that were planned; plan again"):
+            step()
+
+
+def test_replicas_that_differ_are_refused_by_the_part_that_has_them(request_):
     file = request_.shards / "rank_5" / "checkpoint-1_20.ckpt"
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
+    plan_parts(request_)
     with pytest.raises(ReplicaMismatch, match="rank 5"):
         write_part(request_.output, Part(1, 2))
     write_part(request_.output, Part(2, 2))

@@ -7,7 +7,9 @@ import sys
 from itertools import pairwise
 
 import pytest
+from airflow.sdk import DAG
 
+from dags.pipeline import pipeline
 from plugins.task_operator import TaskOperator
 from scripts.local_airflow import PROJECT
 from tasks.config import RunConfig
@@ -39,6 +41,16 @@ def test_the_six_tasks_follow_each_other(dagbag, dag_id):
     for first, second in pairwise(ORDER):
         assert dag.get_task(first).downstream_task_ids == {second}
     assert dag.get_task("promote").downstream_task_ids == set()
+
+
+def test_several_merge_workers_make_merge_a_group(monkeypatch):
+    monkeypatch.setenv("SHARDLINE_MERGE_WORKERS", "4")
+    with DAG("in_parts", schedule=None) as dag:
+        pipeline()
+    parts = ["merge.plan", "merge.write", "merge.commit"]
+    assert [task.task_id for task in dag.topological_sort()] == [*ORDER[:2], *parts, *ORDER[3:]]
+    assert dag.get_task("train").downstream_task_ids == {"merge.plan"}
+    assert dag.get_task("validate").upstream_task_ids == {"merge.commit"}
 
 
 @pytest.mark.parametrize("dag_id", DAGS)

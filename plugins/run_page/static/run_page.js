@@ -114,4 +114,4 @@ function isBelowTheRunsId() {
 }
 
 document.querySelector("#run-id").classList.toggle("hidden", isBelowTheRunsId());
-tabs.show(location.hash.slice(1) || TAB_OF_TASK[run.task] || "overview");
+tabs.show(location.hash.slice(1) || TAB_OF_TASK[run.task?.split(".")[0]] || "overview");
