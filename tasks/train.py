@@ -54,7 +54,7 @@ def _sharded_spec(config: RunConfig) -> TrainSpec:
     return spec
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
     """Before NumPy or MindSpore is loaded, which read these then. What the user has set stays."""
     threads = threads_per_rank(os.environ)
     if threads is not None:
@@ -64,7 +64,7 @@ def _set_environment() -> None:
 
 def main() -> int:
     """The command line of one rank."""
-    _set_environment()
+    set_environment()
     arguments = command_line.parser("Train a network, as one rank of mpirun's.").parse_args()
     return command_line.main(lambda: train(command_line.run_directory_from(arguments, os.environ), os.environ))
 

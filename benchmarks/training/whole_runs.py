@@ -1,11 +1,14 @@
 """What training costs: whole runs through the launcher, at several numbers of ranks, beside a plain MindSpore script.
 
     python -m benchmarks.training.whole_runs [--ranks 1 4 8] [--rounds 3] [--parameters '{"epochs": 2}'] [--plain]
+                                            [--communication]
 
 Everything is read from what a run leaves: seconds by phase (`train.json`), milliseconds a step (`metrics.jsonl`, the
 median over the steps), the share of the steps in collectives and the memory of each rank (`status.json`), bytes of
 parameters and optimizer states that a rank holds (its slice file), and seconds a shard set took to save. `--plain`: a
 plain, unsharded MindSpore script takes turns with the runs, so that both meet the same load (the network mlp only).
+`--communication`: so does the same training with collectives that do nothing (`without_collectives`); what it takes
+less is communication: sending, summing, and waiting for each other.
 
 The phases are rank 0's. `start_barrier` is its wait for the slowest rank to import, join and compile; `outside` is what
 no phase covers: mpirun's start and end, Python's start, the ranks' exit.
@@ -42,31 +45,42 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parameters", default="{}", help="RunConfig's, as JSON")
     parser.add_argument("--plain", action="store_true", help="time a plain MindSpore script too")
+    parser.add_argument("--communication", action="store_true", help="time the same training without collectives too")
     arguments = parser.parse_args()
     print(f"{arguments.parameters}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as home:
         for ranks in arguments.ranks:
             parameters = json.loads(arguments.parameters) | {"world_size": ranks}
-            rounds = [one_round(Path(home), parameters, plain=arguments.plain) for _ in range(arguments.rounds)]
+            rounds = [one_round(Path(home), parameters, arguments) for _ in range(arguments.rounds)]
             print(f"\n{ranks} ranks, load {os.getloadavg()[0]:.1f}")
             for name in rounds[0]:
                 values = [found[name] for found in rounds]
                 print(f"{name:>38} {statistics.median(values):10.3f}   ({min(values):.3f} to {max(values):.3f})")
 
 
-def one_round(home: Path, parameters: Mapping[str, Any], *, plain: bool) -> dict[str, float]:
-    """One training from nothing, and one of the plain script."""
+def one_round(home: Path, parameters: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, float]:
+    """One training from nothing, and those that it is compared with."""
+    run, whole = one_run(home, parameters, "tasks.train")
+    found = phases(run, whole) | steps(run) | memory(run)
+    if arguments.plain:
+        milliseconds = plain_milliseconds(run)
+        found |= {"plain script, ms a step": milliseconds, "times as long": found["ms a step"] / milliseconds}
+    if arguments.communication and parameters["world_size"] > 1:
+        alone, _ = one_run(home, parameters, "benchmarks.training.without_collectives")
+        milliseconds = steps(alone)["ms a step"]
+        share = 1 - milliseconds / found["ms a step"]
+        found |= {"without collectives, ms a step": milliseconds, "communication, % of a step": 100 * share}
+    return found
+
+
+def one_run(home: Path, parameters: Mapping[str, Any], module: str) -> tuple[RunDirectory, float]:
+    """A training of `module` by the launcher, and the seconds that it took."""
     run = RunDirectory(home / f"run_{len(list(home.iterdir()))}")
     environment = os.environ | {"SHARDLINE_HOME": str(home), "SHARDLINE_PARAMETERS": json.dumps(parameters)}
     task("tasks.prepare_dataset", run, environment)
     start = time.perf_counter()
-    task("tasks.launch", run, environment, "tasks.train")
-    whole = time.perf_counter() - start
-    found = phases(run, whole) | steps(run) | memory(run)
-    if plain:
-        milliseconds = plain_milliseconds(run)
-        found |= {"plain script, ms a step": milliseconds, "times as long": found["ms a step"] / milliseconds}
-    return found
+    task("tasks.launch", run, environment, module)
+    return run, time.perf_counter() - start
 
 
 def phases(run: RunDirectory, whole: float) -> dict[str, float]:
