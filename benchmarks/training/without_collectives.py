@@ -1,7 +1,7 @@
 """`tasks.train` with collectives that pass on what they are given: what its steps take is computing alone.
 
-The ranks compute what they would, of the same shapes, on the same cores at the same time; the losses mean nothing. Run by
-`benchmarks.training.whole_runs`, as the module that the launcher starts.
+The ranks compute what they would, of the same shapes, on the same cores at the same time; the losses mean nothing.
+`benchmarks.training.whole_runs` has the launcher start it.
 """
 
 from __future__ import annotations
