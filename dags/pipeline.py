@@ -1,4 +1,4 @@
-"""The six tasks that `sharded_training` and `retraining` have in common."""
+"""The seven tasks that `sharded_training` and `retraining` have in common."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dags import notices
 from dags.merging import merge_workers, merging
 from plugins.approval import ApprovalIfAsked
 from plugins.task_operator import TaskOperator
+from plugins.upload import UploadIfAsked
 
 MODEL = Asset("shardline", uri="shardline://model-store", group="model")
 """Emitted by promote alone; `extra` holds the version, the digest, the metric's value and the path."""
@@ -54,9 +55,14 @@ PROMOTE = """The validated model becomes a new version of the model store; `curr
 
 Emits the asset `shardline`. Skipped where the model is worse than the current one by more than *Champion margin*."""
 
+UPLOAD = """The version that promote made, copied to *Upload to*; skipped where that is empty, or nothing was promoted.
+
+Every file is read back and its digest checked. Nothing there is overwritten; cleared and run again, it sends only what
+is not there yet."""
+
 
 def pipeline() -> None:
-    """Add prepare_dataset → train → merge → validate → approve → promote to the DAG whose `with` block this is in."""
+    """Add prepare_dataset → train → merge → validate → approve → promote → upload to the DAG of this `with` block."""
     prepare_dataset = TaskOperator(
         task_id="prepare_dataset",
         module="tasks.prepare_dataset",
@@ -94,7 +100,8 @@ def pipeline() -> None:
         doc_md=PROMOTE,
         **notices.of_promotion(os.environ),
     )
-    prepare_dataset >> train >> merge >> validate >> approve >> promote
+    upload = UploadIfAsked(task_id="upload", execution_timeout=timedelta(hours=6), doc_md=UPLOAD)
+    prepare_dataset >> train >> merge >> validate >> approve >> promote >> upload
 
 
 def _describe_model(context: Context, result: Mapping[str, Any]) -> None:

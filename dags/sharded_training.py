@@ -8,6 +8,7 @@
 | `validate` | how good the merged model is, unsharded | `validation/` |
 | `approve` | asks a person, where *Approval* is on | |
 | `promote` | a new version in the model store, asset `shardline` | `promotion.json` |
+| `upload` | copies the version to an object storage, where *Upload to* names one | |
 
 Trigger it with the form, or with a JSON document of the same parameters.
 """

@@ -46,6 +46,10 @@ class ChampionStays(PromotionError):
     """The validated model is not better than the current one: nothing is wrong, and nothing is promoted."""
 
 
+class UploadError(ShardlineError):
+    """A version cannot be brought to an object storage, or is not there what it is in the model store."""
+
+
 class CheckpointError(ShardlineError):
     """A checkpoint, a strategy file or a shard set cannot be used."""
 

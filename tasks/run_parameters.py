@@ -369,3 +369,11 @@ class RunParameters(Parameters):
         description="Wait after validation until a person approves the model. Rejected, it is not promoted.",
         json_schema_extra={"section": "Promotion"},
     )
+    upload_to: str | None = Field(
+        None,
+        title="Upload to",
+        description="A folder of an object storage that the promoted version is copied to, as "
+        "`s3://CONNECTION@BUCKET/FOLDER`, with a connection of Airflow's; its files go below *Model name* and the "
+        "version's number. Empty: nowhere.",
+        json_schema_extra={"section": "Promotion"},
+    )

@@ -19,7 +19,7 @@ from tasks import atomic
 from tasks.checkpoint.shard_set import file_digest
 from tasks.errors import CorruptShard, PromotionError
 
-_DESCRIPTION = "version.json"
+DESCRIPTION = "version.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Version:
 def read_version(folder: Path) -> Version:
     """The version in `folder`; `PromotionError` where there is none, or its description is damaged."""
     try:
-        fields = json.loads((folder / _DESCRIPTION).read_bytes())
+        fields = json.loads((folder / DESCRIPTION).read_bytes())
         metric = fields.pop("metric", "accuracy")  # which the first versions took for granted
         return Version(**fields | {"metric": metric, "value": fields.pop(metric)}, path=folder)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -106,7 +106,7 @@ def write_version(folder: Path, number: int, candidate: Candidate) -> None:
         "model": model.name,
         "files": files,
     }
-    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     for file in folder.iterdir():
         _make_durable(file)
     atomic.sync_directory(folder)

@@ -72,6 +72,34 @@ def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
     }
 
 
+@pytest.mark.parametrize(
+    "address",
+    [None, "", "s3://store@models/some/folder", "gs://models", "file:///srv/models", "hdfs://host:8020/models"],
+)
+def test_an_upload_goes_to_any_address_or_nowhere(address):
+    assert RunConfig.from_json(json.dumps({"upload_to": address})).upload_to == address
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("models/folder", "found none of a scheme: begin with s3://"),
+        ("/srv/models", "found none of a scheme"),
+        ("s3://", "found '..', '::', a space or no bucket"),
+        ("s3://models/../others", "found '..'"),
+        ("simplecache::s3://models", "found none of a scheme"),
+        ("s3://models/x::file:///etc", "'::'"),
+        ("s3://@models", "@ without the name of a connection"),
+        ("s3://me:secret@models/folder", "put them into a connection of Airflow's"),
+        ("abfs://models/folder?sig=secret", "put them into a connection of Airflow's"),
+    ],
+)
+def test_an_address_to_upload_to_has_a_scheme_and_no_credentials(address, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        RunConfig.from_json(json.dumps({"upload_to": address}))
+    assert "secret" not in str(refused.value)
+
+
 def test_one_start_is_enough():
     for parameters in ({"start_file": "model.ckpt"}, {"start_from": "current"}, {"resume_from": "earlier"}):
         RunConfig(**parameters)

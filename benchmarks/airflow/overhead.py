@@ -24,7 +24,7 @@ from tests.airflow.conftest import free_port, start_ui
 from tests.airflow.rest import Api
 
 DAG = "sharded_training"
-TASKS = ("prepare_dataset", "train", "merge", "validate", "approve", "promote")
+TASKS = ("prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload")
 SMALL = {"world_size": 1, "epochs": 1, "batch_size": 512, "min_accuracy": 0.0}
 
 

@@ -50,6 +50,7 @@ def test_the_free_text_parameters_are_all_known_here():
         "strategy_load_file",
         "sample_prompt",
         "model_name",
+        "upload_to",
     ]
 
 
@@ -65,7 +66,7 @@ def test_hostile_text_arrives_as_it_was_typed(prepare, tmp_path):
 
 def test_hostile_names_are_refused_and_never_evaluated(prepare, tmp_path):
     text = hostile(tmp_path / "marker")
-    run = prepare(**{"strategy_save_file": text, "model_name": text, "mirrors": [text], text: 1})
+    run = prepare(**{"strategy_save_file": text, "model_name": text, "upload_to": text, "mirrors": [text], text: 1})
     assert run.state == "failed"
     assert not (tmp_path / "marker").exists()
 

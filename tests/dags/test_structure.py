@@ -14,7 +14,7 @@ from plugins.task_operator import TaskOperator
 from scripts.local_airflow import PROJECT
 from tasks.config import RunConfig
 
-ORDER = ["prepare_dataset", "train", "merge", "validate", "approve", "promote"]
+ORDER = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
 DAGS = ["consume_model", "housekeeping", "merge_checkpoint", "retraining", "sharded_training"]
 HEAVY = [
     "mindspore",
@@ -35,12 +35,12 @@ def test_every_dag_file_loads(dagbag):
 
 
 @pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
-def test_the_six_tasks_follow_each_other(dagbag, dag_id):
+def test_the_seven_tasks_follow_each_other(dagbag, dag_id):
     dag = dagbag.dags[dag_id]
     assert [task.task_id for task in dag.topological_sort()] == ORDER
     for first, second in pairwise(ORDER):
         assert dag.get_task(first).downstream_task_ids == {second}
-    assert dag.get_task("promote").downstream_task_ids == set()
+    assert dag.get_task("upload").downstream_task_ids == set()
 
 
 def test_several_merge_workers_make_merge_a_group(monkeypatch):
@@ -96,6 +96,15 @@ def test_a_rejected_or_unasked_approval_leaves_the_rest_as_it_should_be(dagbag):
     assert promote.upstream_task_ids == {"approve"}
 
 
+@pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
+def test_what_is_not_promoted_is_not_uploaded(dagbag, dag_id):
+    upload = dagbag.dags[dag_id].get_task("upload")
+    assert upload.trigger_rule == "all_success"
+    assert upload.upstream_task_ids == {"promote"}
+    assert (upload.retries, upload.outlets) == (1, [])
+    assert upload.execution_timeout
+
+
 def test_the_tasks_run_in_the_workers_python_or_in_the_one_that_is_set(dagbag, monkeypatch):
     merge = dagbag.dags["sharded_training"].get_task("merge")
     assert merge.get_env({})["SHARDLINE_PYTHON"] == sys.executable
@@ -107,7 +116,7 @@ def test_only_the_first_task_sees_the_parameters(dagbag):
     """The others read config.json: what the first task validated."""
     tasks = [task for task in dagbag.dags["sharded_training"].tasks if isinstance(task, TaskOperator)]
     readers = [task.task_id for task in tasks if "SHARDLINE_PARAMETERS" in task.env]
-    assert [task.task_id for task in tasks] == [task_id for task_id in ORDER if task_id != "approve"]
+    assert [task.task_id for task in tasks] == [task_id for task_id in ORDER if task_id not in ("approve", "upload")]
     assert readers == ["prepare_dataset"]
 
 
@@ -152,9 +161,19 @@ print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
     assert json.loads(finished.stdout.splitlines()[-1]) == []
 
 
+def test_loading_the_upload_imports_no_storages_library():
+    """(Airflow itself imports boto3 for a DAG with an asset, where Amazon's provider is installed.)"""
+    script = "import sys, plugins.upload; print(sorted({'boto3', 'botocore', 's3fs'} & set(sys.modules)))"
+    finished = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env=dict(os.environ), capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
 def test_airflow_loads_only_plugins_as_plugins():
     from airflow import plugins_manager
 
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
-    assert not {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check"} & set(sys.modules)
+    imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload"}
+    assert not imported & set(sys.modules)
