@@ -50,7 +50,7 @@ lint: $(INSTALLED_DEV) ## Check style, types, the direction of imports and the c
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 	.venv/bin/lint-imports
-	.venv/bin/hadolint docker/Dockerfile
+	.venv/bin/hadolint docker/Dockerfile docker/kubernetes/Dockerfile
 	scripts/check_compose.sh
 
 format: $(INSTALLED_DEV) ## Format the code and put its imports in order

@@ -1,0 +1,208 @@
+"""docker/kubernetes: that its files fit each other, the launch and the image. No cluster has seen them.
+
+Where `SHARDLINE_MPIJOB_CRD` or `SHARDLINE_CHART_SCHEMA` names a copy of mpi-operator's CustomResourceDefinition or of
+the chart's values.schema.json, the files are checked against those as well; docker/kubernetes/README.md says where they
+are.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import jsonschema
+import pytest
+import yaml
+
+from tasks.command_line import home_from
+from tasks.config import RunConfig
+from tasks.launch.hosts import Host, hosts_of
+from tasks.run_directory import RunDirectory
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+FOLDER = PROJECT / "docker" / "kubernetes"
+CARDS = {"nvidia.com/gpu", "huawei.com/Ascend910"}
+
+
+def documents(name):
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+def settings():
+    specification = importlib.util.spec_from_file_location(
+        "airflow_local_settings", FOLDER / "airflow_local_settings.py"
+    )
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def job():
+    (document,) = documents("mpijob.yaml")
+    return document
+
+
+@pytest.fixture
+def values():
+    (document,) = documents("values.yaml")
+    return document
+
+
+def pod_of(job, kind):
+    return job["spec"]["mpiReplicaSpecs"][kind]["template"]["spec"]
+
+
+def environment_of(container):
+    return {item["name"]: item["value"] for item in container["env"]}
+
+
+def written_by_the_operator(job, namespace="training"):
+    """The hostfile as mpi-operator 0.6 writes it."""
+    name, spec = job["metadata"]["name"], job["spec"]
+    workers = range(spec["mpiReplicaSpecs"]["Worker"]["replicas"])
+    return "".join(f"{name}-worker-{n}.{name}.{namespace}.svc slots={spec['slotsPerWorker']}\n" for n in workers)
+
+
+def test_the_job_says_what_an_mpijob_may_say(job):
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v2beta1", "MPIJob")
+    assert job["spec"].keys() <= {
+        "launcherCreationPolicy",
+        "mpiImplementation",
+        "mpiReplicaSpecs",
+        "runLauncherAsWorker",
+        "runPolicy",
+        "slotsPerWorker",
+        "sshAuthMountPath",
+    }
+    assert job["spec"]["launcherCreationPolicy"] in {"AtStartup", "WaitForWorkersReady"}
+    for replicas in job["spec"]["mpiReplicaSpecs"].values():
+        assert replicas.keys() <= {"replicas", "restartPolicy", "template"}
+
+
+def test_the_operators_hostfile_has_a_slot_for_every_rank(job, tmp_path):
+    (tmp_path / "hostfile").write_text(written_by_the_operator(job))
+    launcher = environment_of(pod_of(job, "Launcher")["containers"][0])
+    config = RunConfig.model_validate(json.loads(launcher["SHARDLINE_PARAMETERS"]))
+    assert config.hostfile == "/etc/mpi/hostfile"
+    assert hosts_of(str(tmp_path / "hostfile"), config.world_size, {}) == tuple(
+        Host(f"shardline-train-worker-{number}.shardline-train.training.svc", 8) for number in range(2)
+    )
+
+
+def test_a_worker_has_a_card_for_each_slot(job):
+    limits = pod_of(job, "Worker")["containers"][0]["resources"]["limits"]
+    (resource,) = CARDS & limits.keys()
+    assert int(limits[resource]) == job["spec"]["slotsPerWorker"]
+
+
+def test_the_launch_runs_the_run_that_was_prepared(job):
+    pod = pod_of(job, "Launcher")
+    (prepare,), (launcher,) = pod["initContainers"], pod["containers"]
+    assert prepare["env"] == launcher["env"]
+    environment = environment_of(launcher)
+    run = home_from(environment).run(environment["SHARDLINE_DAG_ID"], environment["SHARDLINE_RUN_ID"])
+    assert RunDirectory(run).path.is_relative_to(environment["SHARDLINE_HOME"])
+    for container in (prepare, launcher):
+        python, flag, *modules = container["command"]
+        assert (python, flag) == ("/opt/shardline/.venv/bin/python", "-m")
+        assert all((PROJECT / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules[-1:])
+
+
+def test_every_pod_has_the_shared_folder_in_the_same_place(job, values):
+    claims = {document["metadata"]["name"] for document in documents("volume.yaml")}
+    pods = [pod_of(job, "Launcher"), pod_of(job, "Worker")]
+    for pod in [*pods, {"volumes": values["volumes"], "containers": [values]}]:
+        claimed = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "emptyDir" not in v}
+        assert set(claimed.values()) <= claims
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            mounts = container["volumeMounts"]
+            assert {"name": "shardline", "mountPath": "/var/lib/shardline"} in mounts
+            assert {mount["name"] for mount in mounts} <= {volume["name"] for volume in pod["volumes"]}
+    assert values["logs"]["persistence"]["existingClaim"] in claims
+
+
+def test_launcher_and_server_agree_on_keys_and_port(job):
+    keys = job["spec"]["sshAuthMountPath"]
+    server, client = (FOLDER / "sshd_config").read_text(), (FOLDER / "ssh_config").read_text()
+    assert f"HostKey {keys}/id_rsa\n" in server
+    assert f"AuthorizedKeysFile {keys}/authorized_keys\n" in server
+    assert f"IdentityFile {keys}/id_rsa\n" in client
+    (worker,) = pod_of(job, "Worker")["containers"]
+    ports = {int(port) for text in (server, client) for port in re.findall(r"^\s*Port (\d+)$", text, re.MULTILINE)}
+    assert ports == {worker["ports"][0]["containerPort"]} == {worker["readinessProbe"]["tcpSocket"]["port"]}
+    assert f"COPY sshd_config {worker['command'][-1]}\n" in (FOLDER / "Dockerfile").read_text()
+
+
+def test_values_give_airflow_what_the_image_has(values):
+    image = (PROJECT / "docker" / "Dockerfile").read_text()
+    environment = {item["name"]: item["value"] for item in values["env"]}
+    assert f"FROM apache/airflow:{values['airflowVersion']}-" in image
+    for name in ("SHARDLINE_HOME", "SHARDLINE_PYTHON"):
+        assert f"{name}={environment[name]}" in image
+    assert f"AIRFLOW__CORE__DAGS_FOLDER={values['config']['core']['dags_folder']}" in image
+    assert environment["SHARDLINE_CARD_RESOURCE"] in CARDS
+
+
+def test_no_secret_stands_in_a_file(values):
+    assert {"fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName"} <= values.keys()
+    assert values["data"].keys() == {"metadataSecretName"}
+    words = [word for path in sorted(FOLDER.iterdir()) for word in re.findall(r"\w*[Pp]assword: \S+", path.read_text())]
+    assert words == []
+
+
+def test_a_task_with_cards_gets_them_and_shared_memory():
+    pod = settings().device_pod("nvidia.com/gpu", 8)
+    (container,), (volume,) = pod["spec"]["containers"], pod["spec"]["volumes"]
+    assert container["name"] == "base"
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/dev/shm"}]
+    assert volume["emptyDir"]["medium"] == "Memory"
+
+
+@pytest.mark.parametrize(
+    ("pool", "resource", "overridden"),
+    [("device", "nvidia.com/gpu", True), ("device", "", False), ("default_pool", "nvidia.com/gpu", False)],
+)
+def test_only_tasks_in_the_pool_of_cards_are_overridden(monkeypatch, pool, resource, overridden):
+    generator = ModuleType("airflow.providers.cncf.kubernetes.pod_generator")
+    generator.PodGenerator = SimpleNamespace(deserialize_model_dict=lambda pod: pod)
+    for name in ("airflow.providers.cncf", "airflow.providers.cncf.kubernetes"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, generator.__name__, generator)
+    monkeypatch.setenv("SHARDLINE_CARD_RESOURCE", resource)
+    monkeypatch.setenv("SHARDLINE_DEVICE_SLOTS", "4")
+    task = SimpleNamespace(pool=pool, executor_config={})
+    module = settings()
+    module.task_policy(task)
+    assert task.executor_config == ({"pod_override": module.device_pod(resource, 4)} if overridden else {})
+
+
+@pytest.mark.skipif("SHARDLINE_MPIJOB_CRD" not in os.environ, reason="SHARDLINE_MPIJOB_CRD names no definition")
+def test_the_job_is_valid_by_the_operators_definition(job):
+    found = yaml.safe_load_all(Path(os.environ["SHARDLINE_MPIJOB_CRD"]).read_text())
+    (definition,) = (item for item in found if item and item["kind"] == "CustomResourceDefinition")
+    (schema,) = (item["schema"] for item in definition["spec"]["versions"] if item["name"] == "v2beta1")
+    jsonschema.validate(job, closed(schema["openAPIV3Schema"]))
+
+
+@pytest.mark.skipif("SHARDLINE_CHART_SCHEMA" not in os.environ, reason="SHARDLINE_CHART_SCHEMA names no schema")
+def test_values_are_valid_by_the_charts_schema(values):
+    schema = json.loads(Path(os.environ["SHARDLINE_CHART_SCHEMA"]).read_text())
+    jsonschema.validate(values, schema)
+    assert values.keys() <= schema["properties"].keys()
+
+
+def closed(schema):
+    """`schema` without room for fields that it doesn't name, which the API server would drop."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        return {**named, "additionalProperties": False}
+    return named
