@@ -192,14 +192,22 @@ def _plan_digest(prepared: Prepared) -> str:
 
     With inode and time, slices that were replaced between two parts by others of the same shapes are other inputs.
     """
-    directory = prepared.slices.directory
-    files = [
-        [str(file.path.relative_to(directory)), file.size, *_version(file.path), *map(str, file.schema.headers)]
-        for file in prepared.slices.files
-    ]
-    outputs = [[file.name, file.size, sorted(file.extents.items())] for file in prepared.files]
-    described = [prepared.options(), prepared.strategy_digests, prepared.slices.step, files, outputs]
-    return blake3(json.dumps(described, sort_keys=True, default=list).encode()).hexdigest()
+    digest = blake3()
+
+    def add(described: Any) -> None:
+        digest.update(json.dumps(described, sort_keys=True, default=list).encode() + b"\n")
+
+    add([prepared.options(), prepared.strategy_digests, prepared.slices.step])
+    of_schema: dict[int, str] = {}  # most ranks share one
+    for file in prepared.slices.files:
+        schema = file.schema
+        if id(schema) not in of_schema:
+            of_schema[id(schema)] = blake3("\n".join(map(str, schema.headers)).encode()).hexdigest()
+        path = file.path.relative_to(prepared.slices.directory)
+        add([str(path), file.size, *_version(file.path), of_schema[id(schema)]])
+    for output in prepared.files:
+        add([output.name, output.size, sorted(output.extents.items())])
+    return digest.hexdigest()
 
 
 def _version(path: Path) -> tuple[int, int]:
