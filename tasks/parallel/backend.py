@@ -73,6 +73,11 @@ class SingleDevice:
         """What `mindspore.save_checkpoint` takes to save all of `cell`'s parameters whole."""
         return cell
 
+    @property
+    def collectives_seconds(self) -> float | None:
+        """How long this rank's collectives have taken so far, waiting for other ranks included; `None`: not known."""
+        return None
+
     def total(self, values: Sequence[float]) -> list[float]:
         """The sums of `values` over all ranks, in float32; every rank gives equally many."""
         return list(values)

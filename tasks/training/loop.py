@@ -16,7 +16,6 @@ from tasks.training.phases import Phases
 from tasks.training.saving import Saver
 from tasks.training.status import Status
 from tasks.training.stopping import Stopping
-from tasks.training.waiting import Waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,6 @@ class Loop:
     health: Health
     status: Status
     stopping: Stopping
-    waiting: Waiting
     phases: Phases
 
     def run(self, first: int, last: int, save_every: int) -> None:
@@ -60,9 +58,8 @@ class Loop:
     def _step(self, step: int) -> StepRecord:
         since = time.perf_counter()
         samples, labels = self.batches.at(step)
-        with self.waiting.step():
-            outcome = self.cell(Tensor(samples), Tensor(labels))
-            loss, learning_rate, gradient_norm = (float(value.asnumpy()) for value in outcome)
+        outcome = self.cell(Tensor(samples), Tensor(labels))
+        loss, learning_rate, gradient_norm = (float(value.asnumpy()) for value in outcome)
         epoch, index = self.batches.position(step)
         self.health.check(f"epoch {epoch} step {index}", loss, gradient_norm)
         return StepRecord(

@@ -32,7 +32,6 @@ from tasks.training.starting import start
 from tasks.training.status import Status
 from tasks.training.steps import train_step
 from tasks.training.stopping import Stopping
-from tasks.training.waiting import Waiting
 
 if TYPE_CHECKING:
     from tasks.training.event_files import EventFiles
@@ -89,7 +88,6 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
         saver.discard_incomplete()
         backend.barrier()  # nobody looks for what is incomplete while another saves
     metrics_file = run.metrics_file if backend.rank == 0 else None
-    waiting, on_cpu = Waiting(), config.device_target == "CPU"
     events = _event_files(run, begin.step) if backend.rank == 0 else None
     with StopRequest() as request, Metrics(metrics_file, begin.step, begin.run.metrics_file, events) as metrics:
         loop = Loop(
@@ -98,9 +96,8 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
             saver=saver,
             metrics=metrics,
             health=Health(backend.held(context.cell.get_parameters()), backend.rank, config.loss_spike_factor),
-            status=Status(run.rank_status(backend.rank), backend.rank, begin.step, waiting if on_cpu else None),
+            status=Status(run.rank_status(backend.rank), backend.rank, begin.step, lambda: backend.collectives_seconds),
             stopping=Stopping(backend, request, begin.step),
-            waiting=waiting,
             phases=phases,
         )
         try:

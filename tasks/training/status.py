@@ -3,7 +3,7 @@
 {"rank": 3, "host": "node1", "pid": 4711, "step": 160, "steps_per_second": 21.4, "memory_bytes": 401604608,
  "peak_memory_bytes": 410000000, "time": 1763913600.2, "collectives_seconds": 12.8}
 
-`collectives_seconds` (`tasks.training.waiting`) stands there where this process computes by itself, on the CPU.
+`collectives_seconds` (`tasks.parallel.cpu.timed`) stands there where several CPUs train.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from tasks import atomic
-from tasks.training.waiting import Waiting
 
 EVERY_SECONDS = 2.0
 
@@ -26,8 +26,8 @@ EVERY_SECONDS = 2.0
 class Status:
     """One rank's status file. It is no record to rely on: a crash of the machine may lose it."""
 
-    def __init__(self, file: Path, rank: int, step: int, waiting: Waiting | None = None) -> None:
-        self._file, self._rank, self._waiting = file, rank, waiting
+    def __init__(self, file: Path, rank: int, step: int, collectives: Callable[[], float | None]) -> None:
+        self._file, self._rank, self._collectives = file, rank, collectives
         self._process = psutil.Process()
         self._step, self._written_at = step, time.monotonic()
 
@@ -50,8 +50,8 @@ class Status:
             "peak_memory_bytes": max(memory, peak),
             "time": time.time(),
         }
-        if self._waiting is not None:
-            document["collectives_seconds"] = round(self._waiting.seconds, 3)
+        if (seconds := self._collectives()) is not None:
+            document["collectives_seconds"] = round(seconds, 3)
         self._step, self._written_at = step, time.monotonic()
         staged = atomic.staged_path(self._file)
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from tasks.training.status import Status
 
 def test_a_status_says_where_the_rank_is_and_what_it_takes(tmp_path):
     file = tmp_path / "rank.3" / "status.json"
-    Status(file, 3, step=40).update(50, finished=True)
+    Status(file, 3, 40, lambda: None).update(50, finished=True)
     found = json.loads(file.read_text())
     assert (found["rank"], found["pid"], found["step"]) == (3, os.getpid(), 50)
     assert found["steps_per_second"] > 0
@@ -22,7 +22,7 @@ def test_a_status_says_where_the_rank_is_and_what_it_takes(tmp_path):
 def test_it_is_not_written_at_every_step(tmp_path, monkeypatch):
     monkeypatch.setattr(status, "EVERY_SECONDS", 1000)
     file = tmp_path / "status.json"
-    watched = Status(file, 0, step=0)
+    watched = Status(file, 0, 0, lambda: 1.25)
     watched.update(1)
     assert not file.exists()
     monkeypatch.setattr(status, "EVERY_SECONDS", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore import ops
+from mindspore.communication import GlobalComm
 
 from tasks.checkpoint.layout import Layout, replicated
 from tasks.config import RunConfig
@@ -14,6 +14,7 @@ from tasks.networks.train_spec import Network
 from tasks.parallel.backend import SingleDevice
 from tasks.parallel.cpu import cluster
 from tasks.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
+from tasks.parallel.cpu.timed import TimedAllReduce, in_collectives
 from tasks.parallel.placement import Placement, movement, stored
 from tasks.parallel.plan import Compute, Move, plan_of
 from tasks.parallel.program import Program, Step
@@ -62,7 +63,11 @@ class CpuBackend(SingleDevice):
         return Placement(shape, stored(layout)), replicated(self.world_size, len(shape))
 
     def sum_over_ranks(self) -> Any:
-        return ops.AllReduce()
+        return TimedAllReduce(GlobalComm.WORLD_COMM_GROUP)
+
+    @property
+    def collectives_seconds(self) -> float | None:
+        return in_collectives.seconds
 
     def total(self, values: Sequence[float]) -> list[float]:
         return cluster.total(values)

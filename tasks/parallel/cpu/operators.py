@@ -13,6 +13,7 @@ from mindspore.ops.auto_generate import SplitWithSize
 from tasks.checkpoint.layout import Layout
 from tasks.parallel import plan
 from tasks.parallel.cpu.cluster import group_of
+from tasks.parallel.cpu.timed import TimedAllReduce
 from tasks.parallel.placement import Movement, Placement, movement
 from tasks.parallel.primitives import PrimitiveCell
 
@@ -52,7 +53,7 @@ class Bucket(nn.Cell):
         super().__init__()
         first = movements[0]
         self.pads: Any = tuple(ops.Pad(steps.padding) for steps in movements) if first.padding else None
-        self.all_reduce: Any = ops.AllReduce(group=group_of(first.group)) if first.group else None
+        self.all_reduce: Any = TimedAllReduce(group_of(first.group)) if first.group else None
         self.is_one = len(movements) == 1
         self.windows, self.sizes = tuple(windows), tuple(prod(window) for window in windows)
         self.begins = tuple(tuple(part.start for part in steps.region or ()) for steps in movements)
