@@ -78,6 +78,7 @@ MAY_CHANGE = {
         "model_name",
         "champion_margin",
         "approval",
+        "upload_to",
     },
     "a name for a choice of all these": {"preset"},
 }
