@@ -34,6 +34,7 @@ from tasks.merge_options import size
 from tasks.readers import reading
 from tasks.run_directory import Home, RunDirectory
 from tasks.run_identity import write_identity
+from tasks.run_merge import strategy_file_of
 from tasks.termination import clean_up_when_terminated
 
 ROOTS = "SHARDLINE_MERGE_ROOTS"
@@ -111,9 +112,7 @@ def _run(name: str, home: Home) -> RunDirectory:
 def _source_of_run(run: RunDirectory, step: str | None) -> Source:
     """The shard set of `step`, or the newest, with the strategy that it was saved with."""
     shard_set = _shard_set(run, step)
-    saved_with = run.strategy_saved_with(shard_set.strategy_digest)
-    strategy = saved_with if saved_with.exists() else run.strategy_file(run.read_config())
-    return Source(run.checkpoints, (strategy,), str(shard_set.step))
+    return Source(run.checkpoints, (strategy_file_of(run, shard_set),), str(shard_set.step))
 
 
 def _shard_set(run: RunDirectory, step: str | None) -> ShardSet:

@@ -47,7 +47,7 @@ def plan_run(run: RunDirectory, count: int) -> dict[str, Any]:
 def write_part_of_run(run: RunDirectory, part: Part, workers: int | None, meter: Meter) -> dict[str, Any]:
     """Write one part of the run's planned merge; several processes may, at once."""
     with reading(run.path):
-        return write_part(request_of(run).output, part, workers, meter)
+        return write_part(run.merged_file(run.read_config()), part, workers, meter)
 
 
 def commit_run(run: RunDirectory, workers: int | None, meter: Meter) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def request_of(run: RunDirectory) -> MergeRequest:
     weights_only = config.strategy_only_trainable_params
     return MergeRequest(
         shards=run.checkpoints,
-        strategies=(_strategy_file(run, shard_set),),
+        strategies=(strategy_file_of(run, shard_set),),
         output=run.merged_file(config),
         step=str(shard_set.step),
         # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
@@ -50,7 +50,7 @@ def _shard_set(run: RunDirectory, step: int | None) -> ShardSet:
     return newest
 
 
-def _strategy_file(run: RunDirectory, shard_set: ShardSet) -> Path:
+def strategy_file_of(run: RunDirectory, shard_set: ShardSet) -> Path:
     """The strategy of this very set; an earlier one may have been saved by other ranks than the newest."""
     saved_with = run.strategy_saved_with(shard_set.strategy_digest)
     return saved_with if saved_with.exists() else run.strategy_file(run.read_config())
