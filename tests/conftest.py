@@ -30,7 +30,7 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 def isolate_environment() -> None:
     """Replace this process's environment by that of an Airflow, and of a Shardline, that live in `SCRATCH`."""
-    kept = ("SHARDLINE_SCREENSHOTS",)
+    kept = ("SHARDLINE_SCREENSHOTS", "SHARDLINE_MPIJOB_CRD", "SHARDLINE_CHART_SCHEMA")
     base = {name: value for name, value in os.environ.items() if not name.startswith("SHARDLINE_") or name in kept}
     variables = local_airflow.environment(SCRATCH / "airflow", base) | {"SHARDLINE_HOME": str(SCRATCH / "shardline")}
     os.environ.clear()
