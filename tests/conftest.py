@@ -52,9 +52,10 @@ def airflow_database():
     local_airflow.initialise(SCRATCH / "airflow", os.environ)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium, one for all tests: while one runs, Playwright cannot start another in this thread."""
+    """Debian's Chromium, for one module: while Playwright runs, this thread can start no other event loop (nor a second
+    Playwright), which tests of other modules need."""
     from playwright.sync_api import sync_playwright  # most tests need none
 
     with sync_playwright() as playwright:

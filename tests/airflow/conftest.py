@@ -144,7 +144,7 @@ def api(server) -> Api:
     return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(browser, server, api) -> Page:
     """A page of the browser, logged in."""
     page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=server.address)
@@ -157,7 +157,7 @@ def page(browser, server, api) -> Page:
     return page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def screenshot(page):
     """Save what the browser shows, for the documents, where SHARDLINE_SCREENSHOTS names a folder."""
 
@@ -169,7 +169,7 @@ def screenshot(page):
     return save
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def form_run(page, api, digits, screenshot) -> str:
     """The id of a run of `sharded_training`, four ranks, started from the trigger form in the browser, now ended."""
     page.goto("/dags/sharded_training")
