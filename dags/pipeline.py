@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Context
+from airflow.sdk import Asset, BaseOperator, Context
 
 from dags import notices
 from dags.merging import merge_workers, merging
@@ -61,8 +61,11 @@ Every file is read back and its digest checked. Nothing there is overwritten; cl
 is not there yet."""
 
 
-def pipeline() -> None:
-    """Add prepare_dataset → train → merge → validate → approve → promote → upload to the DAG of this `with` block."""
+def pipeline(train: BaseOperator | None = None) -> None:
+    """Add prepare_dataset → train → merge → validate → approve → promote → upload to the DAG of this `with` block.
+
+    `train` stands in for the task of that name, which trains on the hosts of the hostfile, or on the worker's own.
+    """
     prepare_dataset = TaskOperator(
         task_id="prepare_dataset",
         module="tasks.prepare_dataset",
@@ -71,7 +74,7 @@ def pipeline() -> None:
         execution_timeout=timedelta(hours=2),
         doc_md=PREPARE_DATASET,
     )
-    train = TaskOperator(
+    train = train or TaskOperator(
         task_id="train",
         module="tasks.launch",
         arguments=("tasks.train",),

@@ -1,0 +1,544 @@
+"""The task that trains as an MPIJob, against an imitation of Kubernetes' API (`tests.plugins.kubernetes_api`)."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk.exceptions import AirflowFailException
+from structlog.testing import capture_logs
+
+from plugins.mpijob import MPIJobOperator
+from plugins.mpijob_manifest import LONGEST_NAME, job_name, job_of_run, parameters_of, read_manifest
+from scripts.local_airflow import PROJECT
+from tasks.config import RunConfig
+from tasks.errors import ConfigError, LaunchError
+from tasks.failure_record import failure_file
+from tasks.run_directory import Home, RunDirectory
+from tests.dags.conftest import dagbag, registered_dags
+from tests.plugins.kubernetes_api import NAMESPACE, Answer, Cluster
+
+__all__ = ["dagbag", "registered_dags"]
+
+DAG_ID, RUN_ID = "mpijob_training", "manual__2026-01-31T09:00:00+00:00"
+NAME = job_name(DAG_ID, RUN_ID)
+RUN = {"SHARDLINE_DAG_ID": DAG_ID, "SHARDLINE_RUN_ID": RUN_ID, "SHARDLINE_TASK_ID": "train"}
+FOLDER = PROJECT / "docker" / "kubernetes"
+ON_CARDS = {"network": "gpt", "device_target": "GPU", "tensor_parallel": 8, "batch_size": 64}
+ONCE_MORE = {"reason": "Error", "exitCode": 1}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster that Airflow knows by its default connection."""
+    cluster = Cluster()
+    entry = {"name": "imitation", "context": {"cluster": "imitation", "user": "worker"}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "imitation",
+        "contexts": [entry],
+        "clusters": [{"name": "imitation", "cluster": {"server": cluster.address}}],
+        "users": [{"name": "worker", "user": {"token": "secret-token"}}],
+    }
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config": json.dumps(config), "namespace": NAMESPACE}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """The project's own, with the home of this test."""
+    text = (FOLDER / "mpijob.yaml").read_text().replace("/var/lib/shardline", str(tmp_path))
+    (tmp_path / "mpijob.yaml").write_text(text)
+    return tmp_path / "mpijob.yaml"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunDirectory:
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
+    run = RunDirectory(Home(tmp_path).run(DAG_ID, RUN_ID))
+    run.write_config(config_of(world_size=16))
+    return run
+
+
+def config_of(**parameters: Any):
+    return RunConfig(**{**ON_CARDS, "hostfile": "/etc/mpi/hostfile", **parameters})
+
+
+def operator_of(manifest, **arguments: Any):
+    return MPIJobOperator(task_id="train", manifest=manifest, **{"poll_interval": 0.01, "patience": 60, **arguments})
+
+
+def execute(manifest, **arguments: Any):
+    return operator_of(manifest, **arguments).execute(CONTEXT)
+
+
+CONTEXT = {"dag": SimpleNamespace(dag_id=DAG_ID), "run_id": RUN_ID}
+
+
+def logged(entries):
+    return [entry["event"] % entry.get("positional_args", ()) for entry in entries]
+
+
+def succeed(cluster, *lines: str):
+    """One look: the launcher runs; the next: it has succeeded."""
+
+    def run():
+        cluster.condition("Created")
+        cluster.pod("launcher")
+        cluster.pod("worker")
+
+    def end():
+        cluster.write(*lines)
+        cluster.pod("launcher", "Succeeded", {"terminated": {"reason": "Completed", "exitCode": 0}})
+        cluster.condition("Succeeded")
+
+    cluster.steps = [run, end]
+
+
+def fail(cluster, *lines: str, state=None):
+    def end():
+        cluster.pod("launcher", "Failed", {"terminated": state or ONCE_MORE})
+        cluster.write(*lines)
+        cluster.condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+    cluster.steps = [end]
+
+
+def environment_of(container):
+    return {item["name"]: item["value"] for item in container["env"]}
+
+
+def test_the_job_is_the_manifest_with_what_the_run_says(cluster, run, manifest):
+    run.write_config(config_of(world_size=32, termination_grace=100))
+    succeed(cluster)
+    execute(manifest)
+    (job,) = cluster.created
+    expected = yaml.safe_load(manifest.read_text())
+    assert job["metadata"].pop("annotations").keys() == {"shardline-try"}
+    pods = [job["spec"]["mpiReplicaSpecs"][role]["template"]["spec"] for role in ("Launcher", "Worker")]
+    templates = [expected["spec"]["mpiReplicaSpecs"][role]["template"]["spec"] for role in ("Launcher", "Worker")]
+    environment = environment_of(pods[0]["containers"][0])
+    assert environment.items() >= RUN.items()
+    assert RunConfig.from_json(environment["SHARDLINE_PARAMETERS"]) == run.read_config()
+    assert environment.keys() == {*environment_of(templates[0]["containers"][0]), "SHARDLINE_TASK_ID"}
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods] == [130, 130]
+    assert (job["metadata"]["name"], job["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"]) == (NAME, 4)
+    assert job["spec"]["runPolicy"]["backoffLimit"] == 0
+    # All the rest is as it was.
+    del templates[0]["initContainers"]
+    templates[0]["containers"][0]["env"] = pods[0]["containers"][0]["env"]
+    for template in templates:
+        template["terminationGracePeriodSeconds"] = 130
+    expected["metadata"]["name"] = NAME
+    expected["spec"]["runPolicy"]["backoffLimit"] = 0
+    expected["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"] = 4
+    assert job == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "layout", "limits"),
+    [
+        ({"world_size": 16}, (2, 8), {"nvidia.com/gpu": "8", "rdma/hca": "1"}),
+        ({"world_size": 8}, (1, 8), {"nvidia.com/gpu": "8", "rdma/hca": "1"}),
+        ({"world_size": 4, "tensor_parallel": 4}, (1, 4), {"nvidia.com/gpu": "4", "rdma/hca": "1"}),
+        ({"world_size": 16, "device_target": "CPU"}, (2, 8), {"rdma/hca": "1"}),
+    ],
+)
+def test_workers_slots_and_cards_follow_from_the_ranks(tmp_path, manifest, parameters, layout, limits):
+    document = read_manifest(manifest)
+    worker = document["spec"]["mpiReplicaSpecs"]["Worker"]
+    worker["template"]["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = "1"
+    spec = job_of_run(document, config_of(**parameters), RUN, tmp_path)["spec"]
+    worker = spec["mpiReplicaSpecs"]["Worker"]
+    assert (worker["replicas"], spec["slotsPerWorker"]) == layout
+    assert worker["template"]["spec"]["containers"][0]["resources"]["limits"] == limits
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"world_size": 16, "hostfile": None}, "hostfile: expected /etc/mpi/hostfile.*found None"),
+        ({"world_size": 1, "tensor_parallel": 1}, "world_size: expected at least 2"),
+        ({"world_size": 12, "tensor_parallel": 4}, "multiple of the 8 cards of a worker.*found 12"),
+        ({"world_size": 16, "device_target": "Ascend"}, "expected a limit of huawei.com/… for .* container worker"),
+    ],
+)
+def test_what_no_retry_mends_fails_before_anything_is_created(cluster, run, manifest, parameters, message):
+    run.write_config(config_of(**parameters))
+    with pytest.raises(AirflowFailException, match=rf"{message}[\s\S]*Not tried again"):
+        execute(manifest)
+    assert cluster.requests == []
+    assert json.loads(failure_file(run, "train").read_bytes())["error"] == "ConfigError"
+
+
+def test_a_home_elsewhere_is_refused(manifest):
+    with pytest.raises(ConfigError, match="SHARDLINE_HOME of the manifest's container launcher: expected /elsewhere"):
+        job_of_run(read_manifest(manifest), config_of(world_size=16), RUN, Path("/elsewhere"))
+
+
+def test_no_value_is_read_as_a_variable_of_kubernetes(tmp_path, manifest):
+    """Kubernetes replaces $(NAME) in an environment's values, and reads $$ as $."""
+    config = config_of(world_size=16, text_file='/texts/$(SHARDLINE_HOME) "$HOME" `id`; $$')
+    job = job_of_run(read_manifest(manifest), config, RUN, tmp_path)
+    (launcher,) = job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"]
+    value = environment_of(launcher)["SHARDLINE_PARAMETERS"]
+    assert re.search(r"(?<!\$)(\$\$)*\$\(", value) is None
+    assert RunConfig.from_json(value.replace("$$", "$")) == config
+    assert launcher["command"] == ["/opt/shardline/.venv/bin/python", "-m", "tasks.launch", "tasks.train"]
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "run_id"),
+    [
+        (DAG_ID, RUN_ID),
+        ("1_dag", "scheduled__2026"),
+        ("-._", "++"),
+        ("Ünïcode.DAG", "naïve run: ~/x"),
+        ("d" * 250, "r" * 250),
+    ],
+)
+def test_a_name_is_one_that_kubernetes_takes_with_the_last_worker_behind_it(dag_id, run_id):
+    name = job_name(dag_id, run_id)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", f"{name}-worker-4095")
+    assert len(f"{name}-worker-4095") <= 63
+    assert len(name) <= LONGEST_NAME
+    assert "--" not in name
+
+
+def test_every_run_has_a_name_of_its_own_and_keeps_it():
+    runs = [("a_b", "c"), ("a", "b_c"), ("a-b", "c"), ("a", "b-c"), ("a", "B_c"), ("d" * 250, "1"), ("d" * 250, "2")]
+    assert len({job_name(*run) for run in runs}) == len(runs)
+    assert re.fullmatch("mpijob-training-manual-2026-01-31t09-00-00-[0-9a-f]{8}", NAME)
+
+
+def test_success_returns_what_the_launch_returned_and_leaves_no_job(cluster, run, manifest):
+    succeed(cluster, "epoch 1", '{"step": 700}', "{not a result", "launch: all ranks finished")
+    assert execute(manifest) == {"step": 700}
+    assert cluster.deleted == [cluster.job["metadata"]["uid"]]
+    assert not failure_file(run, "train").exists()
+
+
+def test_every_line_of_the_launcher_arrives_once(cluster, run, manifest):
+    """Lines that come while nobody looks, lines that come late, equal ones, and those of before a minute."""
+    succeed(cluster, "the last")
+    cluster.steps[:0] = [lambda: cluster.write("an hour ago", age=3600)]
+    cluster.steps[2:2] = [
+        lambda: cluster.write("one", "equal", "equal", "two"),
+        lambda: None,
+        lambda: cluster.write("equal", "", "  three: ×"),
+        lambda: None,
+    ]
+    with capture_logs() as entries:
+        execute(manifest)
+    lines = ["an hour ago", "one", "equal", "equal", "two", "equal", "", "  three: ×", "the last"]
+    of_the_launcher = [line for line in logged(entries) if not re.match(r"created MPIJob |MPIJob", line)]
+    assert of_the_launcher == lines
+
+
+def test_the_log_says_what_a_job_waits_for(cluster, run, manifest):
+    succeed(cluster)
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    cluster.steps[:0] = [
+        lambda: None,
+        lambda: cluster.pod("worker", "Pending", {"waiting": waiting}),
+        lambda: cluster.condition("Suspended"),
+    ]
+    with capture_logs() as entries:
+        execute(manifest)
+    states = [line.removeprefix(f"MPIJob {NAME}: ") for line in logged(entries) if line.startswith("MPIJob ")]
+    assert states[:3] == [
+        "waiting for the mpi-operator",
+        "waiting for the mpi-operator; 1 × worker Pending: ImagePullBackOff, no such image",
+        "Suspended; 1 × worker Pending: ImagePullBackOff, no such image",
+    ]
+
+
+def test_a_failure_says_why_and_shows_the_launchers_last_lines(cluster, run, manifest):
+    fail(cluster, *[f"line {number}" for number in range(50)], "LaunchError: rank 3 was killed")
+    with pytest.raises(LaunchError) as failed:
+        execute(manifest)
+    first, *lines = str(failed.value).splitlines()
+    assert first == (
+        f"MPIJob {NAME} failed: BackoffLimitExceeded: Job has reached the specified backoff limit (Failed; 1 × "
+        "launcher Failed: Error, exit code 1). Its launcher's last lines:"
+    )
+    assert lines == [*(f"  | line {number}" for number in range(21, 50)), "  | LaunchError: rank 3 was killed"]
+    assert len(cluster.deleted) == 1
+    assert json.loads(failure_file(run, "train").read_bytes())["message"] == str(failed.value)
+
+
+def test_what_the_launcher_has_recorded_stays_on_the_runs_page(cluster, run, manifest):
+    fail(cluster)
+    end = cluster.steps[0]
+
+    def record():
+        failure_file(run, "train").parent.mkdir(exist_ok=True)
+        failure_file(run, "train").write_text('{"message": "rank 3 was killed"}')
+        end()
+
+    cluster.steps = [record]
+    with pytest.raises(LaunchError, match="Its launcher has logged nothing"):
+        execute(manifest)
+    assert json.loads(failure_file(run, "train").read_bytes()) == {"message": "rank 3 was killed"}
+
+
+def test_a_wrong_parameter_that_the_launcher_finds_is_not_tried_again(cluster, run, manifest):
+    fail(cluster, "ConfigError: heads", state={"reason": "Error", "exitCode": 2})
+    with pytest.raises(AirflowFailException, match=r"\| ConfigError: heads\nNot tried again"):
+        execute(manifest)
+
+
+def test_a_job_that_an_earlier_try_has_left_is_gone_with_its_pods_before_another_is_created(cluster, run, manifest):
+    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
+    cluster.looks_until_gone = 5
+    succeed(cluster)
+    execute(manifest)
+    assert cluster.deleted[0] == "earlier"
+    assert cluster.pods_at_creation == [0]
+
+
+def test_pods_that_outlive_their_job_are_waited_for(cluster, run, manifest):
+    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
+    cluster.job = None
+    succeed(cluster)
+    execute(manifest)
+    assert cluster.pods_at_creation == [0]
+
+
+def test_told_to_stop_it_deletes_the_job(cluster, run, manifest):
+    operator, ended = operator_of(manifest), []
+    running = threading.Event()
+
+    def execute():
+        try:
+            operator.execute(CONTEXT)
+        except LaunchError as error:
+            ended.append(str(error))
+
+    cluster.steps = [lambda: cluster.pod("launcher"), lambda: cluster.condition("Running"), running.set]
+    task = threading.Thread(target=execute)
+    task.start()
+    assert running.wait(60)
+    operator.on_kill()
+    assert len(cluster.deleted) == 1
+    task.join(60)
+    assert not task.is_alive()
+    assert len(ended) == 1
+
+
+def test_told_to_stop_before_it_has_created_a_job_it_creates_none(cluster, run, manifest):
+    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
+    operator = operator_of(manifest)
+    operator.on_kill()
+    with pytest.raises(LaunchError, match="stopped by Airflow"):
+        operator.execute(CONTEXT)
+    assert cluster.created == []
+
+
+def test_another_trys_job_is_left_alone(cluster, run, manifest):
+    """This try was given up for dead; the next one has removed its job, and created another of the same name."""
+
+    def replace():
+        cluster.job = {**cluster.job, "metadata": {**cluster.job["metadata"], "uid": "the next try's"}}
+
+    cluster.steps = [lambda: cluster.pod("launcher"), replace]
+    with pytest.raises(LaunchError, match="is gone: not this task has deleted it"):
+        execute(manifest)
+    assert cluster.deleted == []
+    assert cluster.job["metadata"]["uid"] == "the next try's"
+
+
+def test_a_job_that_somebody_deletes_is_missed(cluster, run, manifest):
+    succeed(cluster)
+    cluster.steps[1] = lambda: setattr(cluster, "job", None)
+    with pytest.raises(LaunchError, match=f"MPIJob {NAME} is gone"):
+        execute(manifest)
+
+
+@pytest.mark.parametrize("polls", [1, 20])
+def test_an_api_that_is_away_for_some_polls_is_waited_for(cluster, run, manifest, polls):
+    succeed(cluster, "done")
+    cluster.steps.insert(1, lambda: setattr(cluster, "away", polls))
+    with capture_logs() as entries:
+        execute(manifest)
+    lines = logged(entries)
+    assert len([line for line in lines if line.startswith("Kubernetes does not answer")]) <= 1
+    assert lines.count("done") == 1
+    assert len(cluster.deleted) == 1
+
+
+def test_an_api_that_stays_away_fails_the_try(cluster, run, manifest):
+    cluster.away = 10**9
+    with pytest.raises(LaunchError, match=r"Kubernetes did not answer for 0 s: Kubernetes: the server is .* \(503\)"):
+        execute(manifest, patience=0)
+
+
+def test_a_server_that_nobody_can_reach_is_waited_for_too(cluster, run, manifest):
+    cluster.stop()
+    with pytest.raises(LaunchError, match=r"Kubernetes did not answer for 0 s: .*Connection refused"):
+        execute(manifest, patience=0)
+
+
+def test_a_creation_whose_answer_is_lost_creates_one_job(cluster, run, manifest):
+    cluster.lose_answers = 1
+    succeed(cluster)
+    execute(manifest)
+    assert len(cluster.created) == 1
+    assert cluster.requests.count(("create", "mpijobs")) == 2
+
+
+def test_a_job_that_another_try_creates_at_the_same_time_is_left_alone(cluster, run, manifest):
+    earlier = job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent)
+
+    class Meanwhile(Answer):
+        """The other try comes first."""
+
+        def __init__(self):
+            super().__init__(409, "already exists")
+            cluster.leave(earlier)
+
+    cluster.refusals[("create", "mpijobs")] = _Lazily(Meanwhile)
+    with pytest.raises(LaunchError, match="another try of this task has just created"):
+        execute(manifest)
+    assert cluster.deleted == []
+
+
+class _Lazily(list):
+    """One refusal, made when it is wanted."""
+
+    def __init__(self, make):
+        super().__init__([make])
+
+    def pop(self, _):
+        return super().pop(0)()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (("create", "mpijobs"), 403),
+        (("create", "mpijobs"), 404),
+        (("create", "mpijobs"), 422),
+        (("get", "mpijobs"), 403),
+        (("list", "pods"), 403),
+        (("get", "pods/log"), 403),
+    ],
+)
+def test_what_kubernetes_refuses_fails_at_once_and_leaves_no_job(cluster, run, manifest, request_, status):
+    succeed(cluster, "a line")
+    cluster.refusals[request_] = [Answer(status, "you may not")]
+    with pytest.raises(AirflowFailException, match=rf"Kubernetes: you may not \({status}\)\nNot tried again"):
+        execute(manifest)
+    assert cluster.requests.count(request_) == 1
+    assert len(cluster.deleted) == len(cluster.created)
+
+
+@pytest.mark.parametrize("verb", [("create", "mpijobs"), ("get", "pods/log"), ("list", "pods")])
+def test_a_role_with_less_does_not_do(cluster, run, manifest, verb):
+    succeed(cluster, "a line")
+    cluster.allowed.remove(verb)
+    with pytest.raises(AirflowFailException, match="is forbidden"):
+        execute(manifest)
+
+
+def test_the_role_allows_nothing_that_is_not_used(cluster, run, manifest):
+    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
+    succeed(cluster)
+    execute(manifest)
+    assert set(cluster.requests) == cluster.allowed
+
+
+def test_a_log_that_cannot_be_had_does_not_hide_the_end(cluster, run, manifest):
+    """The kubelet of the launcher's node is away; the job's state is known all the same."""
+    succeed(cluster, "a line")
+    cluster.refusals[("get", "pods/log")] = [Answer(500, "dial tcp: timed out") for _ in range(2)]
+    assert execute(manifest) is None
+
+
+@pytest.mark.parametrize("connection", ["nowhere"])
+def test_an_unknown_connection_is_not_tried_again(cluster, run, manifest, connection):
+    with pytest.raises(AirflowFailException, match=f"expected a connection {connection} in Airflow"):
+        execute(manifest, connection=connection)
+
+
+def test_a_task_outside_a_cluster_says_what_it_lacks(run, manifest, monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", '{"conn_type": "kubernetes"}')
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AirflowFailException, match="run the task in the cluster, or give the connection a kubeconfig"):
+        execute(manifest)
+
+
+def test_loading_the_operator_takes_no_provider():
+    """Airflow imports every file of plugins/, with the provider or without. (It looks itself which there are.)"""
+    heavy = {"kubernetes", "airflow.providers.cncf.kubernetes.hooks.kubernetes"}
+    script = f"import sys, plugins.mpijob; print(sorted({heavy} & set(sys.modules)))"
+    finished = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_form_begins_with_the_manifests_parameters(manifest):
+    parameters = parameters_of(read_manifest(manifest))
+    assert parameters["hostfile"] == "/etc/mpi/hostfile"
+    assert RunConfig(**parameters).world_size == 16
+
+
+@pytest.fixture
+def installed(manifest, airflow_database):
+    """The example DAG and the manifest in a folder of DAGs, as a user puts them there."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.utils.session import create_session
+
+    folder = manifest.parent / "dags"
+    folder.mkdir()
+    shutil.copy(FOLDER / "mpijob_training.py", folder)
+    shutil.copy(manifest, folder / "mpijob.yaml")
+    bag = DagBag(folder)
+    assert bag.import_errors == {}
+    DagBundlesManager().sync_bundles_to_db()
+    with create_session() as session:
+        sync_bag_to_db(bag, "dags-folder", None, session=session)
+    return bag.dags[DAG_ID]
+
+
+def test_airflow_runs_the_example_through_prepare_dataset_and_train(cluster, installed, tmp_path, monkeypatch):
+    """Everything of Airflow's and ours is real, but for the cluster and what runs in it."""
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
+    installed.get_task("train").poll_interval = 0.01
+    succeed(cluster, '{"step": 700}')
+    conf = {"network": "mlp", "device_target": "CPU", "world_size": 8, "batch_size": 32}
+    ended = installed.test(run_conf=conf, mark_success_pattern="^(merge|validate|approve|promote|upload)$")
+    assert ended.state == "success"
+    (job,) = cluster.created
+    (launcher,) = job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"]
+    environment = environment_of(launcher)
+    config = RunDirectory(Home(tmp_path).run(DAG_ID, ended.run_id)).read_config()
+    assert (config.network, config.world_size, config.hostfile) == ("mlp", 8, "/etc/mpi/hostfile")
+    assert RunConfig.from_json(environment["SHARDLINE_PARAMETERS"]) == config
+    assert environment["SHARDLINE_RUN_ID"] == ended.run_id
+    assert len(cluster.deleted) == 1
+
+
+def test_a_timeout_of_airflows_deletes_the_job(cluster, installed, tmp_path, monkeypatch):
+    from datetime import timedelta
+
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
+    train = installed.get_task("train")
+    train.poll_interval, train.execution_timeout, train.retries = 0.01, timedelta(seconds=3), 0
+    cluster.steps = [lambda: cluster.pod("launcher")]
+    conf = {"network": "mlp", "device_target": "CPU", "world_size": 8, "batch_size": 32}
+    ended = installed.test(run_conf=conf, mark_success_pattern="^(merge|validate|approve|promote|upload)$")
+    assert ended.state == "failed"
+    assert len(cluster.created) == 1
+    assert len(set(cluster.deleted)) == 1
