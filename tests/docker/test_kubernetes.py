@@ -9,14 +9,19 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
+import uuid
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 import yaml
+from kubernetes.client import models
 
+from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
 from tasks.command_line import home_from
 from tasks.config import RunConfig
 from tasks.launch.hosts import Host, hosts_of
@@ -40,10 +45,15 @@ def settings():
     return module
 
 
-@pytest.fixture
-def job():
-    (document,) = documents("mpijob.yaml")
-    return document
+@pytest.fixture(params=["by hand", "by the DAG"])
+def job(request):
+    """The manifest, as it is applied by hand, and as the DAG makes it of the same parameters."""
+    if request.param == "by hand":
+        (document,) = documents("mpijob.yaml")
+        return document
+    manifest = read_manifest(FOLDER / "mpijob.yaml")
+    run = {"SHARDLINE_DAG_ID": "mpijob_training", "SHARDLINE_RUN_ID": "manual__2026", "SHARDLINE_TASK_ID": "train"}
+    return job_of_run(manifest, RunConfig(**parameters_of(manifest)), run, Path("/var/lib/shardline"))
 
 
 @pytest.fixture
@@ -88,8 +98,9 @@ def test_the_operators_hostfile_has_a_slot_for_every_rank(job, tmp_path):
     launcher = environment_of(pod_of(job, "Launcher")["containers"][0])
     config = RunConfig.model_validate(json.loads(launcher["SHARDLINE_PARAMETERS"]))
     assert config.hostfile == "/etc/mpi/hostfile"
+    name = job["metadata"]["name"]
     assert hosts_of(str(tmp_path / "hostfile"), config.world_size, {}) == tuple(
-        Host(f"shardline-train-worker-{number}.shardline-train.training.svc", 8) for number in range(2)
+        Host(f"{name}-worker-{number}.{name}.training.svc", 8) for number in range(2)
     )
 
 
@@ -101,12 +112,12 @@ def test_a_worker_has_a_card_for_each_slot(job):
 
 def test_the_launch_runs_the_run_that_was_prepared(job):
     pod = pod_of(job, "Launcher")
-    (prepare,), (launcher,) = pod["initContainers"], pod["containers"]
-    assert prepare["env"] == launcher["env"]
+    (*before, launcher) = [*pod.get("initContainers", []), *pod["containers"]]
+    assert [container["env"] for container in before] == [launcher["env"]] * len(before)
     environment = environment_of(launcher)
     run = home_from(environment).run(environment["SHARDLINE_DAG_ID"], environment["SHARDLINE_RUN_ID"])
     assert RunDirectory(run).path.is_relative_to(environment["SHARDLINE_HOME"])
-    for container in (prepare, launcher):
+    for container in (*before, launcher):
         python, flag, *modules = container["command"]
         assert (python, flag) == ("/opt/shardline/.venv/bin/python", "-m")
         assert all((PROJECT / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules[-1:])
@@ -168,17 +179,112 @@ def test_a_task_with_cards_gets_them_and_shared_memory():
     [("device", "nvidia.com/gpu", True), ("device", "", False), ("default_pool", "nvidia.com/gpu", False)],
 )
 def test_only_tasks_in_the_pool_of_cards_are_overridden(monkeypatch, pool, resource, overridden):
-    generator = ModuleType("airflow.providers.cncf.kubernetes.pod_generator")
-    generator.PodGenerator = SimpleNamespace(deserialize_model_dict=lambda pod: pod)
-    for name in ("airflow.providers.cncf", "airflow.providers.cncf.kubernetes"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, generator.__name__, generator)
     monkeypatch.setenv("SHARDLINE_CARD_RESOURCE", resource)
     monkeypatch.setenv("SHARDLINE_DEVICE_SLOTS", "4")
     task = SimpleNamespace(pool=pool, executor_config={})
-    module = settings()
-    module.task_policy(task)
-    assert task.executor_config == ({"pod_override": module.device_pod(resource, 4)} if overridden else {})
+    settings().task_policy(task)
+    assert task.executor_config.keys() == ({"pod_override"} if overridden else set())
+    if overridden:
+        (container,) = task.executor_config["pod_override"].spec.containers
+        assert container.resources.limits == {resource: "4"}
+
+
+def wrong_fields(value, kind, where):
+    """The fields in `value` that Kubernetes' `kind` doesn't have, or whose values are of another type."""
+    if match := re.fullmatch(r"list\[(.+)\]", kind):
+        if not isinstance(value, list):
+            return [f"{where}: no list"]
+        return [wrong for n, item in enumerate(value) for wrong in wrong_fields(item, match[1], f"{where}[{n}]")]
+    if match := re.fullmatch(r"dict\[str, (.+)\]", kind):
+        return [wrong for key, item in value.items() for wrong in wrong_fields(item, match[1], f"{where}.{key}")]
+    if kind in ("str", "int", "bool", "object"):
+        fits = kind == "object" or type(value).__name__ == kind
+        return [] if fits else [f"{where}: expected {kind}, found {value!r}"]
+    model = getattr(models, kind)
+    types = {name: model.openapi_types[attribute] for attribute, name in model.attribute_map.items()}
+    unknown = [f"{where}.{key}" for key in value if key not in types]
+    known = [key for key in value if key in types]
+    return unknown + [wrong for key in known for wrong in wrong_fields(value[key], types[key], f"{where}.{key}")]
+
+
+@pytest.mark.parametrize("kind", ["Launcher", "Worker"])
+def test_the_pods_have_only_fields_that_kubernetes_has(job, kind):
+    template = job["spec"]["mpiReplicaSpecs"][kind]["template"]
+    assert wrong_fields(template, "V1PodTemplateSpec", kind) == []
+
+
+@pytest.mark.parametrize("name", ["rbac.yaml", "volume.yaml"])
+def test_the_other_manifests_have_only_fields_that_kubernetes_has(name):
+    assert [wrong_fields(document, f"V1{document['kind']}", name) for document in documents(name)] == [[], []]
+
+
+def test_a_wrong_field_is_found(job):
+    pod = pod_of(job, "Worker")
+    pod["containers"][0]["comand"] = []
+    pod["containers"][0]["ports"][0]["containerPort"] = "2222"
+    assert wrong_fields(pod, "V1PodSpec", "pod") == [
+        "pod.containers[0].comand",
+        "pod.containers[0].ports[0].containerPort: expected int, found '2222'",
+    ]
+
+
+def test_the_role_is_bound_to_airflows_workers():
+    role, binding = documents("rbac.yaml")
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == (role["kind"], role["metadata"]["name"])
+    (subject,) = binding["subjects"]
+    readme = (FOLDER / "README.md").read_text()
+    assert f"create namespace {subject['namespace']} " in readme
+    release = re.search(r"helm install (\S+) ", readme)[1]
+    assert subject["name"] == f"{release}-worker"
+
+
+def test_the_image_has_the_example_dag_and_its_manifest_where_airflow_looks(values):
+    (names,) = re.findall(r"^COPY (.+) /opt/shardline/dags/$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)
+    assert names.split() == ["mpijob_training.py", "mpijob.yaml"]
+    assert all((FOLDER / name).is_file() for name in names.split())
+    assert values["config"]["core"]["dags_folder"] == "/opt/shardline/dags"
+
+
+def test_the_example_is_the_pipeline_with_another_way_to_train():
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(FOLDER / "mpijob_training.py")
+    assert bag.import_errors == {}
+    (dag,) = bag.dags.values()
+    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
+    assert [task.task_id for task in dag.topological_sort()] == order
+    for first, second in pairwise(order):
+        assert dag.get_task(first).downstream_task_ids == {second}
+    assert {task.task_id: task.task_type for task in dag.tasks}["train"] == "MPIJobOperator"
+    assert all(task.doc_md for task in dag.tasks)
+    assert dag.get_task("train").pool == "default_pool"  # else airflow_local_settings.py would give its pod cards
+    assert list(dag.params) == list(RunConfig.model_fields)
+    chosen = RunConfig.from_json(json.dumps(dag.params.dump()))
+    assert chosen == RunConfig(**parameters_of(read_manifest(FOLDER / "mpijob.yaml")))
+
+
+def test_a_worker_stays_until_its_ranks_have_left(job):
+    """The command itself, run here, with a name of its own, since real ranks may run beside this test."""
+    (worker,) = pod_of(job, "Worker")["containers"]
+    *shell, script = worker["lifecycle"]["preStop"]["exec"]["command"]
+    pattern = "tasks[.]launch[.]rank"
+    assert pattern in script
+    name = f"-{uuid.uuid4()}"
+    command = [*shell, script.replace(pattern, pattern + name)]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    program = [sys.executable, "-c", "input()", "-m", f"tasks.launch.rank{name}"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as rank, subprocess.Popen(command) as hook:
+        with pytest.raises(subprocess.TimeoutExpired):
+            hook.wait(3)
+        rank.communicate(b"\n")
+        assert hook.wait(60) == 0
+
+
+def test_the_pods_outlive_the_time_that_ranks_have_to_save(job):
+    (launcher,) = pod_of(job, "Launcher")["containers"]
+    config = RunConfig.from_json(environment_of(launcher)["SHARDLINE_PARAMETERS"])
+    for kind in ("Launcher", "Worker"):
+        assert pod_of(job, kind)["terminationGracePeriodSeconds"] >= config.termination_grace + 30
 
 
 @pytest.mark.skipif("SHARDLINE_MPIJOB_CRD" not in os.environ, reason="SHARDLINE_MPIJOB_CRD names no definition")
