@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from plugins.mpijob_api import TRY, MPIJobs, Refused, connect
 from plugins.mpijob_manifest import job_of_run, read_manifest
-from plugins.mpijob_progress import LauncherLog, condition_of, exit_codes, state_of
+from plugins.mpijob_progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
 from tasks.command_line import BAD_PARAMETERS, home_from
 from tasks.errors import ConfigError, LaunchError, ShardlineError
 from tasks.failure_record import failure_file, record_outcome
@@ -87,9 +87,10 @@ class MPIJobOperator(BaseOperator):
         self._remove(jobs, name)
         job["metadata"]["annotations"] = {**job["metadata"].get("annotations", {}), TRY: str(uuid.uuid4())}
         try:
+            self._stop_if_killed()
             self._created = jobs.create(job)
             self.log.info("created MPIJob %s in the namespace %s", name, jobs.namespace)
-            return self._follow(jobs, name)
+            return self._follow(jobs, name, self._created["metadata"]["uid"])
         finally:
             self._delete()
 
@@ -101,19 +102,20 @@ class MPIJobOperator(BaseOperator):
                 self.log.info("removing MPIJob %s, which an earlier try has left", name)
                 asked = job["metadata"]["uid"]
                 jobs.remove(name, asked)
-            elif (state := state_of(job or {}, jobs.pods(name))) != shown:
+            elif (state := state_of_pods(jobs.pods(name))) != shown:
                 shown = state
                 self.log.info("waiting until its pods have gone: %s", state)
             self._pause()
 
-    def _follow(self, jobs: MPIJobs, name: str) -> Any:
+    def _follow(self, jobs: MPIJobs, name: str, uid: str) -> Any:
         """Wait for the end of the job; `LaunchError` unless it succeeds."""
         log, shown = LauncherLog(jobs, self.log), ""
         while True:
             job = jobs.get(name)
             pods = jobs.pods(name)
             log.follow(pods)
-            if job is None or job["metadata"]["uid"] != (self._created or {})["metadata"]["uid"]:
+            self._stop_if_killed()
+            if job is None or job["metadata"]["uid"] != uid:
                 raise LaunchError(_explain(f"MPIJob {name} is gone: not this task has deleted it", log))
             if (state := state_of(job, pods)) != shown:
                 shown = state
@@ -125,9 +127,11 @@ class MPIJobOperator(BaseOperator):
             self._pause()
 
     def _pause(self) -> None:
-        """Wait until the next look; `LaunchError` once the task has been told to stop."""
-        if not self._killed:
-            time.sleep(self.poll_interval)
+        self._stop_if_killed()
+        time.sleep(self.poll_interval)
+        self._stop_if_killed()
+
+    def _stop_if_killed(self) -> None:
         if self._killed:
             raise LaunchError("stopped by Airflow: the MPIJob is deleted; the next try goes on from what it has saved")
 

@@ -81,8 +81,13 @@ def state_of(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:
     conditions = job.get("status", {}).get("conditions", [])
     holding = [item["type"] for item in conditions if item["status"] == "True"]
     said = ", ".join(holding) or "waiting for the mpi-operator"
+    return "; ".join(part for part in (said, state_of_pods(pods)) if part)
+
+
+def state_of_pods(pods: Iterable[Mapping[str, Any]]) -> str:
+    """How many pods are how."""
     counts = Counter(f"{role_of(pod)} {_pod_state(pod)}" for pod in pods)
-    return "; ".join([said, *(f"{count} × {text}" for text, count in sorted(counts.items()))])
+    return "; ".join(f"{count} × {text}" for text, count in sorted(counts.items()))
 
 
 def exit_codes(pods: Iterable[Mapping[str, Any]]) -> list[int]:

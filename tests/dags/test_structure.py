@@ -176,4 +176,5 @@ def test_airflow_loads_only_plugins_as_plugins():
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
     imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload"}
+    imported |= {"mpijob", "mpijob_api", "mpijob_manifest", "mpijob_progress"}
     assert not imported & set(sys.modules)

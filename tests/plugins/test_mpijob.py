@@ -302,7 +302,9 @@ def test_a_job_that_an_earlier_try_has_left_is_gone_with_its_pods_before_another
     cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
     cluster.looks_until_gone = 5
     succeed(cluster)
-    execute(manifest)
+    with capture_logs() as entries:
+        execute(manifest)
+    assert "waiting until its pods have gone: 1 × launcher Running" in logged(entries)
     assert cluster.deleted[0] == "earlier"
     assert cluster.pods_at_creation == [0]
 
@@ -333,11 +335,13 @@ def test_told_to_stop_it_deletes_the_job(cluster, run, manifest):
     assert len(cluster.deleted) == 1
     task.join(60)
     assert not task.is_alive()
-    assert len(ended) == 1
+    assert ended[0].startswith("stopped by Airflow")
 
 
-def test_told_to_stop_before_it_has_created_a_job_it_creates_none(cluster, run, manifest):
-    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
+@pytest.mark.parametrize("left", [True, False])
+def test_told_to_stop_before_it_has_created_a_job_it_creates_none(cluster, run, manifest, left):
+    if left:
+        cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
     operator = operator_of(manifest)
     operator.on_kill()
     with pytest.raises(LaunchError, match="stopped by Airflow"):
