@@ -18,7 +18,7 @@ export CONF ?= {}
 export PORT ?= 8080
 ARGS ?=
 
-.PHONY: help demo ui test soak rehearsal lint format docs screenshots airflow lock clean
+.PHONY: help demo ui test soak rehearsal celery lint format docs screenshots airflow lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -30,13 +30,17 @@ ui: $(INSTALLED) ## Airflow's user interface on 127.0.0.1, until Ctrl-C; PORT=80
 	@$(PYTHON_IN_VENV) -m scripts.ui --port "$$PORT"
 
 test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest
-	@$(PYTHON_IN_VENV) -m pytest -m 'not soak and not rehearsal' $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -m 'not soak and not rehearsal and not celery' $(ARGS)
 
 soak: $(INSTALLED_DEV) ## Run the long and large tests
 	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)
 
 rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without having them
 	@$(PYTHON_IN_VENV) -m pytest -m rehearsal $(ARGS)
+
+celery: $(INSTALLED_DEV) ## Run docker/compose.yaml without Docker; Debian's postgresql, redis-server and docker-compose
+	@scripts/install.sh requirements-celery.txt
+	@$(PYTHON_IN_VENV) -m pytest -m celery $(ARGS)
 
 screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
 	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow
@@ -61,7 +65,7 @@ airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARG
 	@$(PYTHON_IN_VENV) -m scripts.local_airflow $(ARGS)
 
 lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
-	for name in requirements requirements-uv requirements-s3 requirements-kubernetes requirements-dev; do \
+	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-dev; do \
 	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
 	        $$name.in -o $$name.txt || exit; \
 	done

@@ -24,6 +24,9 @@ DATASET = Asset("shardline-dataset", uri="shardline://dataset", group="dataset")
 DEVICE_POOL = "device"
 """Slots for tasks that hold cards or wait for them: which cards, and how many, is agreed by `tasks.cards`."""
 
+DEVICE_QUEUE = "device"
+"""The workers that have cards, where an executor has queues; all other tasks are in its default queue."""
+
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "shardline",
     "retries": 1,
@@ -79,6 +82,7 @@ def pipeline(train: BaseOperator | None = None) -> None:
         module="tasks.launch",
         arguments=("tasks.train",),
         pool=DEVICE_POOL,
+        queue=DEVICE_QUEUE,
         retries=2,
         execution_timeout=timedelta(days=7),
         doc_md=TRAIN,
@@ -89,6 +93,7 @@ def pipeline(train: BaseOperator | None = None) -> None:
         module="tasks.launch",
         arguments=("tasks.validate",),
         pool=DEVICE_POOL,
+        queue=DEVICE_QUEUE,
         execution_timeout=timedelta(hours=2),
         doc_md=VALIDATE,
     )
