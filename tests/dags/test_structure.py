@@ -83,6 +83,7 @@ def test_each_task_runs_its_module_in_its_pool(dagbag, task_id, command, pool, s
     task = dagbag.dags["sharded_training"].get_task(task_id)
     assert task.bash_command == f'exec setpriv --pdeathsig TERM "$SHARDLINE_PYTHON" -m {command} </dev/null'
     assert (task.pool, task.pool_slots) == (pool, slots)
+    assert task.queue == ("device" if pool == "device" else "default")  # Airflow's own, until a setting says otherwise
     assert task.cwd == str(PROJECT)
     assert task.retries >= 1
     assert task.execution_timeout
