@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -21,6 +19,7 @@ from scripts import ui
 from scripts.local_airflow import PROJECT
 from tasks.datasets import embedded, idx
 from tests.airflow.rest import Api
+from tests.processes import free_port
 
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
 
@@ -71,25 +70,6 @@ def small(digits) -> dict[str, Any]:
         "min_accuracy": 0.0,
         "save_checkpoint_steps": 5,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process, of whatever session or parent, that was started for the Airflow in `home`."""
-    return [process for process in psutil.process_iter() if environment_of(process).get("AIRFLOW_HOME") == str(home)]
-
-
-def environment_of(process: psutil.Process) -> dict[str, str]:
-    """The environment it was started with; of one that has ended, nothing."""
-    try:
-        return process.environ()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie's is denied
-        return {}
 
 
 def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tasks.run_directory import Home, RunDirectory
-from tests.airflow.conftest import environment_of
+from tests.processes import environment_of
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"

@@ -5,8 +5,8 @@ import time
 import psutil
 import pytest
 
-from tests.airflow.conftest import environment_of
 from tests.airflow.rest import FINISHED
+from tests.processes import environment_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 DAG = "sharded_training"

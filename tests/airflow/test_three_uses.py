@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tasks.config import RunConfig
 from tasks.run_directory import Home, RunDirectory
-from tests.airflow.conftest import processes_of
+from tests.processes import processes_of
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
@@ -108,7 +108,7 @@ def test_stopping_airflow_during_a_training_leaves_no_process(api, server, small
     directory = RunDirectory(Home(server.shared).run(DAG, run_id))
     while not list(directory.checkpoints.glob("shard_set-*.json")):
         time.sleep(0.2)
-    assert len(processes_of(server.home)) > 8
+    assert len(processes_of(str(server.home))) > 8
     server.stop()
     assert server.process.returncode == 0
-    assert processes_of(server.home) == []
+    assert processes_of(str(server.home)) == []

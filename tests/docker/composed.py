@@ -21,6 +21,7 @@ import psutil
 import yaml
 
 from scripts.local_airflow import PROJECT
+from tests.processes import environment_of, processes_of
 
 DOCKER = PROJECT / "docker"
 BIN = Path(sys.executable).parent
@@ -167,7 +168,7 @@ class Composed:
 
     def worker_of(self, process: psutil.Process) -> str:
         """The name of the container that the process is in; of one that has ended, nothing."""
-        return _environment(process).get("CONTAINER", "")
+        return environment_of(process).get("CONTAINER", "")
 
     def stop(self) -> None:
         """End everything that was started, and what that started."""
@@ -185,8 +186,7 @@ class Composed:
         return self._database / "data"
 
     def _all(self) -> list[psutil.Process]:
-        mark = str(self.folder / "airflow")
-        return [process for process in psutil.process_iter() if _environment(process).get("AIRFLOW_HOME") == mark]
+        return processes_of(str(self.folder / "airflow"))
 
     def _here(self, text: str) -> str:
         """The addresses of other containers, on this host."""
@@ -220,13 +220,6 @@ class Composed:
                 command, stdout=log, stderr=subprocess.STDOUT, cwd="/", env=os.environ | variables, check=False
             )
         assert finished.returncode == 0, said.read_text()
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended; a zombie's is denied
-        return {}
 
 
 def _command_line(process: psutil.Process) -> list[str]:

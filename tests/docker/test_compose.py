@@ -3,7 +3,6 @@
 `make celery` runs it; the containers alone are missing.
 """
 
-import importlib.util
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,10 @@ import psutil
 import pytest
 
 from tasks.run_directory import Home, RunDirectory
-from tests.airflow.conftest import digits, free_port, small  # noqa: F401  fixtures
+from tests.airflow.conftest import digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
 from tests.docker.composed import POSTGRES, SECRETS, Composed, compose_command
+from tests.processes import free_port
 
 DAG = "sharded_training"
 SERVICES = (
@@ -31,21 +31,15 @@ SERVICES = (
 )
 MERGE = ("merge.plan", "merge.write", "merge.commit")
 
-pytestmark = [
-    pytest.mark.celery,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed"),
-    pytest.mark.skipif(not shutil.which("redis-server"), reason="Redis is not installed"),
-    pytest.mark.skipif(not compose_command(), reason="Docker Compose is not installed"),
-    pytest.mark.skipif(
-        not importlib.util.find_spec("airflow.providers.celery"), reason="requirements-celery.txt is not installed"
-    ),
-]
+pytestmark = [pytest.mark.celery, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Composed]:
     """All services, and a second container of `worker-cpu`; merges are made in two parts."""
+    assert POSTGRES, "these tests take PostgreSQL (Debian's postgresql)"
+    assert shutil.which("redis-server"), "these tests take Redis (Debian's redis-server)"
+    assert compose_command(), "these tests take Docker Compose (Debian's docker-compose); no container engine"
     ports = {name: free_port() for name in ("postgres", "redis", *SERVICES)}
     stack = Composed(tmp_path_factory.mktemp("composed"), ports, SHARDLINE_MERGE_WORKERS="2")
     try:

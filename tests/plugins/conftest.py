@@ -20,8 +20,8 @@ from sqlalchemy import update
 
 from benchmarks.run_page.synthetic_run import Size, write_run
 from tasks.run_directory import Home, RunDirectory
-from tests.airflow.conftest import free_port
 from tests.dags.conftest import dagbag, registered_dags
+from tests.processes import free_port
 
 __all__ = ["dagbag", "registered_dags"]
 

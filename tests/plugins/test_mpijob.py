@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,22 +15,18 @@ from airflow.sdk.exceptions import AirflowFailException
 from structlog.testing import capture_logs
 
 from plugins.mpijob import MPIJobOperator
-from plugins.mpijob_manifest import LONGEST_NAME, job_name, job_of_run, parameters_of, read_manifest
+from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
 from scripts.local_airflow import PROJECT
 from tasks.config import RunConfig
-from tasks.errors import ConfigError, LaunchError
+from tasks.errors import LaunchError
 from tasks.failure_record import failure_file
 from tasks.run_directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
 from tests.plugins.kubernetes_api import NAMESPACE, Answer, Cluster
+from tests.plugins.mpijob_run import DAG_ID, FOLDER, NAME, RUN, RUN_ID, config_of, environment_of, manifest
 
-__all__ = ["dagbag", "registered_dags"]
+__all__ = ["dagbag", "manifest", "registered_dags"]
 
-DAG_ID, RUN_ID = "mpijob_training", "manual__2026-01-31T09:00:00+00:00"
-NAME = job_name(DAG_ID, RUN_ID)
-RUN = {"SHARDLINE_DAG_ID": DAG_ID, "SHARDLINE_RUN_ID": RUN_ID, "SHARDLINE_TASK_ID": "train"}
-FOLDER = PROJECT / "docker" / "kubernetes"
-ON_CARDS = {"network": "gpt", "device_target": "GPU", "tensor_parallel": 8, "batch_size": 64}
 ONCE_MORE = {"reason": "Error", "exitCode": 1}
 
 
@@ -55,23 +50,11 @@ def cluster(monkeypatch):
 
 
 @pytest.fixture
-def manifest(tmp_path):
-    """The project's own, with the home of this test."""
-    text = (FOLDER / "mpijob.yaml").read_text().replace("/var/lib/shardline", str(tmp_path))
-    (tmp_path / "mpijob.yaml").write_text(text)
-    return tmp_path / "mpijob.yaml"
-
-
-@pytest.fixture
 def run(tmp_path, monkeypatch) -> RunDirectory:
     monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
     run = RunDirectory(Home(tmp_path).run(DAG_ID, RUN_ID))
     run.write_config(config_of(world_size=16))
     return run
-
-
-def config_of(**parameters: Any):
-    return RunConfig(**{**ON_CARDS, "hostfile": "/etc/mpi/hostfile", **parameters})
 
 
 def operator_of(manifest, **arguments: Any):
@@ -114,10 +97,6 @@ def fail(cluster, *lines: str, state=None):
     cluster.steps = [end]
 
 
-def environment_of(container):
-    return {item["name"]: item["value"] for item in container["env"]}
-
-
 def test_the_job_is_the_manifest_with_what_the_run_says(cluster, run, manifest):
     run.write_config(config_of(world_size=32, termination_grace=100))
     succeed(cluster)
@@ -146,25 +125,6 @@ def test_the_job_is_the_manifest_with_what_the_run_says(cluster, run, manifest):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "layout", "limits"),
-    [
-        ({"world_size": 16}, (2, 8), {"nvidia.com/gpu": "8", "rdma/hca": "1"}),
-        ({"world_size": 8}, (1, 8), {"nvidia.com/gpu": "8", "rdma/hca": "1"}),
-        ({"world_size": 4, "tensor_parallel": 4}, (1, 4), {"nvidia.com/gpu": "4", "rdma/hca": "1"}),
-        ({"world_size": 16, "device_target": "CPU"}, (2, 8), {"rdma/hca": "1"}),
-    ],
-)
-def test_workers_slots_and_cards_follow_from_the_ranks(tmp_path, manifest, parameters, layout, limits):
-    document = read_manifest(manifest)
-    worker = document["spec"]["mpiReplicaSpecs"]["Worker"]
-    worker["template"]["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = "1"
-    spec = job_of_run(document, config_of(**parameters), RUN, tmp_path)["spec"]
-    worker = spec["mpiReplicaSpecs"]["Worker"]
-    assert (worker["replicas"], spec["slotsPerWorker"]) == layout
-    assert worker["template"]["spec"]["containers"][0]["resources"]["limits"] == limits
-
-
-@pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"world_size": 16, "hostfile": None}, "hostfile: expected /etc/mpi/hostfile.*found None"),
@@ -179,46 +139,6 @@ def test_what_no_retry_mends_fails_before_anything_is_created(cluster, run, mani
         execute(manifest)
     assert cluster.requests == []
     assert json.loads(failure_file(run, "train").read_bytes())["error"] == "ConfigError"
-
-
-def test_a_home_elsewhere_is_refused(manifest):
-    with pytest.raises(ConfigError, match="SHARDLINE_HOME of the manifest's container launcher: expected /elsewhere"):
-        job_of_run(read_manifest(manifest), config_of(world_size=16), RUN, Path("/elsewhere"))
-
-
-def test_no_value_is_read_as_a_variable_of_kubernetes(tmp_path, manifest):
-    """Kubernetes replaces $(NAME) in an environment's values, and reads $$ as $."""
-    config = config_of(world_size=16, text_file='/texts/$(SHARDLINE_HOME) "$HOME" `id`; $$')
-    job = job_of_run(read_manifest(manifest), config, RUN, tmp_path)
-    (launcher,) = job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"]
-    value = environment_of(launcher)["SHARDLINE_PARAMETERS"]
-    assert re.search(r"(?<!\$)(\$\$)*\$\(", value) is None
-    assert RunConfig.from_json(value.replace("$$", "$")) == config
-    assert launcher["command"] == ["/opt/shardline/.venv/bin/python", "-m", "tasks.launch", "tasks.train"]
-
-
-@pytest.mark.parametrize(
-    ("dag_id", "run_id"),
-    [
-        (DAG_ID, RUN_ID),
-        ("1_dag", "scheduled__2026"),
-        ("-._", "++"),
-        ("Ünïcode.DAG", "naïve run: ~/x"),
-        ("d" * 250, "r" * 250),
-    ],
-)
-def test_a_name_is_one_that_kubernetes_takes_with_the_last_worker_behind_it(dag_id, run_id):
-    name = job_name(dag_id, run_id)
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", f"{name}-worker-4095")
-    assert len(f"{name}-worker-4095") <= 63
-    assert len(name) <= LONGEST_NAME
-    assert "--" not in name
-
-
-def test_every_run_has_a_name_of_its_own_and_keeps_it():
-    runs = [("a_b", "c"), ("a", "b_c"), ("a-b", "c"), ("a", "b-c"), ("a", "B_c"), ("d" * 250, "1"), ("d" * 250, "2")]
-    assert len({job_name(*run) for run in runs}) == len(runs)
-    assert re.fullmatch("mpijob-training-manual-2026-01-31t09-00-00-[0-9a-f]{8}", NAME)
 
 
 def test_success_returns_what_the_launch_returned_and_leaves_no_job(cluster, run, manifest):

@@ -12,7 +12,8 @@ import pytest
 
 from scripts import ui
 from scripts.local_airflow import PROJECT, environment
-from tests.airflow.conftest import free_port, processes_of, start_ui
+from tests.airflow.conftest import start_ui
+from tests.processes import free_port, processes_of
 
 
 def test_a_port_in_use_is_refused_with_the_remedy(tmp_path):
@@ -52,11 +53,11 @@ def test_the_users_own_airflow_and_python_do_not_leak_in(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
 def test_nothing_outlives_it(airflow_database, number):
     home = Path(os.environ["AIRFLOW_HOME"])
-    before = {process.pid for process in processes_of(home)}
+    before = {process.pid for process in processes_of(str(home))}
     server = start_ui(home, free_port())
     server.send_signal(number)
     server.wait()
-    while {process.pid for process in processes_of(home)} - before:
+    while {process.pid for process in processes_of(str(home))} - before:
         time.sleep(0.2)
 
 
