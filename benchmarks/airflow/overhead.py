@@ -1,7 +1,8 @@
-"""What Airflow adds to a run: `python -m benchmarks.airflow.overhead [--runs N]`.
+"""What Airflow adds to a run: `python -m benchmarks.airflow.overhead [--runs N] [--compose EXECUTOR]`.
 
-Starts Airflow as `make ui` does, with a home of its own, and triggers runs of `sharded_training` one after the other,
-each a second of training on one rank. From Airflow's records, in seconds:
+Starts Airflow as `make ui` does, with a home of its own, or the services of docker/compose.yaml without Docker (with
+`--compose`; takes what `make celery` takes), and triggers runs of `sharded_training` one after the other, each a second
+of training on one rank. From Airflow's records, in seconds:
 
 * of a task: from its start to its end, less what the task's own process took;
 * between tasks: from the end of one to the start of the next;
@@ -14,6 +15,9 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +26,41 @@ from typing import Any
 from scripts import ui
 from tests.airflow.conftest import free_port, start_ui
 from tests.airflow.rest import Api
+from tests.docker.composed import SECRETS, Composed
 
 DAG = "sharded_training"
 TASKS = ("prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload")
 SMALL = {"world_size": 1, "epochs": 1, "batch_size": 512, "min_accuracy": 0.0}
+SERVICES = ("postgres", "redis", "init", "api-server", "scheduler", "dag-processor", "triggerer")
+WORKERS = ("worker-cpu", "worker-device")
+
+
+@contextmanager
+def local_ui(folder: Path) -> Iterator[Api]:
+    """`make ui`: LocalExecutor on SQLite."""
+    home, port = folder / "airflow", free_port()
+    server = start_ui(home, port, SHARDLINE_HOME=str(folder / "shardline"))
+    try:
+        yield Api(f"http://{ui.ADDRESS}:{port}", ui.USER, ui.password(home))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def composed(folder: Path, executor: str) -> Iterator[Api]:
+    """The services of docker/compose.yaml, on PostgreSQL; LocalExecutor takes no workers."""
+    names = SERVICES + (WORKERS if executor == "CeleryExecutor" else ())
+    stack = Composed(folder, {name: free_port() for name in names})
+    for service in stack.services.values():
+        service["environment"] |= {"AIRFLOW__CORE__EXECUTOR": executor, "AIRFLOW__CORE__PARALLELISM": "4"}
+    try:
+        for name in names:
+            stack.start(name)
+        stack.wait_until_healthy()
+        yield Api(stack.address, "admin", SECRETS["AIRFLOW_PASSWORD"])
+    finally:
+        stack.stop()
 
 
 def seconds(start: str, end: str) -> float:
@@ -64,22 +99,19 @@ def measure(api: Api, run_id: str) -> dict[str, Any]:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, default=3)
-    count = arguments.parse_args().runs
-    with tempfile.TemporaryDirectory() as folder:
-        home, port = Path(folder) / "airflow", free_port()
-        server = start_ui(home, port, SHARDLINE_HOME=str(Path(folder) / "shardline"))
-        try:
-            api = Api(f"http://{ui.ADDRESS}:{port}", ui.USER, ui.password(home))
+    arguments.add_argument("--compose", choices=("LocalExecutor", "CeleryExecutor"))
+    parsed = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with composed(folder, parsed.compose) if parsed.compose else local_ui(folder) as api:
             while DAG not in {dag["dag_id"] for dag in api.get("/dags")["dags"]}:
-                pass
+                time.sleep(0.5)
+            api.patch(f"/dags/{DAG}", is_paused=False)
             measured = []
-            for seed in range(count):
+            for seed in range(parsed.runs):
                 run_id = api.trigger(DAG, SMALL | {"seed": seed})
                 assert api.wait_for_run(DAG, run_id) == "success"
                 measured.append(measure(api, run_id))
-        finally:
-            server.terminate()
-            server.wait()
     for task_id in TASKS:
         print(f"{task_id:<20} {statistics.median(one['task'][task_id] for one in measured):6.2f} s")
     print(f"{'between two tasks':<20} {statistics.median(gap for one in measured for gap in one['between']):6.2f} s")
