@@ -17,9 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
-from kubernetes.client import models
 
 from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
 from tasks.command_line import home_from
@@ -29,6 +29,7 @@ from tasks.run_directory import RunDirectory
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 FOLDER = PROJECT / "docker" / "kubernetes"
+VERSIONS = ("1.30", "1.37")
 CARDS = {"nvidia.com/gpu", "huawei.com/Ascend910"}
 
 
@@ -188,43 +189,49 @@ def test_only_tasks_in_the_pool_of_cards_are_overridden(monkeypatch, pool, resou
         assert container.resources.limits == {resource: "4"}
 
 
-def wrong_fields(value, kind, where):
-    """The fields in `value` that Kubernetes' `kind` doesn't have, or whose values are of another type."""
-    if match := re.fullmatch(r"list\[(.+)\]", kind):
-        if not isinstance(value, list):
-            return [f"{where}: no list"]
-        return [wrong for n, item in enumerate(value) for wrong in wrong_fields(item, match[1], f"{where}[{n}]")]
-    if match := re.fullmatch(r"dict\[str, (.+)\]", kind):
-        return [wrong for key, item in value.items() for wrong in wrong_fields(item, match[1], f"{where}.{key}")]
-    if kind in ("str", "int", "bool", "object"):
-        fits = kind == "object" or type(value).__name__ == kind
-        return [] if fits else [f"{where}: expected {kind}, found {value!r}"]
-    model = getattr(models, kind)
-    types = {name: model.openapi_types[attribute] for attribute, name in model.attribute_map.items()}
-    unknown = [f"{where}.{key}" for key in value if key not in types]
-    known = [key for key in value if key in types]
-    return unknown + [wrong for key in known for wrong in wrong_fields(value[key], types[key], f"{where}.{key}")]
+def valid(document, version=VERSIONS[-1]):
+    """Raise where Kubernetes' own schema of that version names no such field, misses one, or wants another type."""
+    kubernetes_validate.validate(document, version, strict=True)
 
 
+def pod_with(spec, metadata=None):
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **(metadata or {})}, "spec": spec}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", ["Launcher", "Worker"])
-def test_the_pods_have_only_fields_that_kubernetes_has(job, kind):
+def test_the_pods_are_valid_by_kubernetes_schema(job, kind, version):
     template = job["spec"]["mpiReplicaSpecs"][kind]["template"]
-    assert wrong_fields(template, "V1PodTemplateSpec", kind) == []
+    assert template.keys() <= {"metadata", "spec"}
+    valid(pod_with(template["spec"], template.get("metadata")), version)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", ["rbac.yaml", "volume.yaml"])
-def test_the_other_manifests_have_only_fields_that_kubernetes_has(name):
-    assert [wrong_fields(document, f"V1{document['kind']}", name) for document in documents(name)] == [[], []]
+def test_the_other_manifests_are_valid_by_kubernetes_schema(name, version):
+    for document in documents(name):
+        valid(document, version)
 
 
-def test_a_wrong_field_is_found(job):
+def test_what_is_put_into_airflows_pods_is_valid_by_kubernetes_schema(values):
+    valid(pod_with(settings().device_pod("nvidia.com/gpu", 8)["spec"]))
+    container = {"name": "base", "env": values["env"], "volumeMounts": values["volumeMounts"]}
+    valid(pod_with({"containers": [container], "volumes": values["volumes"]}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"comand": []}, "'comand' was unexpected"),
+        ({"ports": [{"containerPort": "2222"}]}, "'2222' is not of type 'integer'"),
+        ({"volumeMounts": [{"name": "shardline"}]}, "'mountPath' is a required property"),
+    ],
+)
+def test_a_wrong_field_is_found(job, wrong, message):
     pod = pod_of(job, "Worker")
-    pod["containers"][0]["comand"] = []
-    pod["containers"][0]["ports"][0]["containerPort"] = "2222"
-    assert wrong_fields(pod, "V1PodSpec", "pod") == [
-        "pod.containers[0].comand",
-        "pod.containers[0].ports[0].containerPort: expected int, found '2222'",
-    ]
+    pod["containers"][0] |= wrong
+    with pytest.raises(kubernetes_validate.ValidationError, match=message):
+        valid(pod_with(pod))
 
 
 def test_the_role_is_bound_to_airflows_workers():
