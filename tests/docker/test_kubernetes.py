@@ -89,22 +89,27 @@ def test_the_job_says_what_an_mpijob_may_say(job):
         ttlSecondsAfterFinished=number,
     )
     spec = record(
+        required=("launcherCreationPolicy", "mpiReplicaSpecs"),
         launcherCreationPolicy={"enum": ["AtStartup", "WaitForWorkersReady"]},
         mpiImplementation={"enum": ["OpenMPI", "Intel", "MPICH"]},
-        mpiReplicaSpecs=record(Launcher=replicas, Worker=replicas),
+        mpiReplicaSpecs=record(required=("Launcher", "Worker"), Launcher=replicas, Worker=replicas),
+        runLauncherAsWorker={"type": "boolean"},
         runPolicy=policy,
         slotsPerWorker=number,
         sshAuthMountPath=text,
     )
     own = record(
-        apiVersion={"const": "kubeflow.org/v2beta1"}, kind={"const": "MPIJob"}, metadata={"type": "object"}, spec=spec
+        required=("apiVersion", "kind", "metadata", "spec"),
+        apiVersion={"const": "kubeflow.org/v2beta1"},
+        kind={"const": "MPIJob"},
+        metadata={"type": "object"},
+        spec=spec,
     )
     jsonschema.validate(job, own)
-    assert job["spec"]["mpiReplicaSpecs"].keys() == {"Launcher", "Worker"}
 
 
-def record(**properties: object) -> dict[str, object]:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+def record(required: tuple[str, ...] = (), **properties: object) -> dict[str, object]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
 def test_the_operators_hostfile_has_a_slot_for_every_rank(job, tmp_path):

@@ -6,15 +6,12 @@ import shutil
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException
 from structlog.testing import capture_logs
 
-from plugins.mpijob import MPIJobOperator
 from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
 from scripts.local_airflow import PROJECT
 from tasks.config import RunConfig
@@ -22,79 +19,25 @@ from tasks.errors import LaunchError
 from tasks.failure_record import failure_file
 from tasks.run_directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
-from tests.plugins.kubernetes_api import NAMESPACE, Answer, Cluster
-from tests.plugins.mpijob_run import DAG_ID, FOLDER, NAME, RUN, RUN_ID, config_of, environment_of, manifest
+from tests.plugins.mpijob_run import (
+    CONTEXT,
+    DAG_ID,
+    FOLDER,
+    NAME,
+    RUN,
+    cluster,
+    config_of,
+    environment_of,
+    execute,
+    fail,
+    logged,
+    manifest,
+    operator_of,
+    run,
+    succeed,
+)
 
-__all__ = ["dagbag", "manifest", "registered_dags"]
-
-ONCE_MORE = {"reason": "Error", "exitCode": 1}
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """A cluster that Airflow knows by its default connection."""
-    cluster = Cluster()
-    entry = {"name": "imitation", "context": {"cluster": "imitation", "user": "worker"}}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "imitation",
-        "contexts": [entry],
-        "clusters": [{"name": "imitation", "cluster": {"server": cluster.address}}],
-        "users": [{"name": "worker", "user": {"token": "secret-token"}}],
-    }
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config": json.dumps(config), "namespace": NAMESPACE}}
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> RunDirectory:
-    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
-    run = RunDirectory(Home(tmp_path).run(DAG_ID, RUN_ID))
-    run.write_config(config_of(world_size=16))
-    return run
-
-
-def operator_of(manifest, **arguments: Any):
-    return MPIJobOperator(task_id="train", manifest=manifest, **{"poll_interval": 0.01, "patience": 60, **arguments})
-
-
-def execute(manifest, **arguments: Any):
-    return operator_of(manifest, **arguments).execute(CONTEXT)
-
-
-CONTEXT = {"dag": SimpleNamespace(dag_id=DAG_ID), "run_id": RUN_ID}
-
-
-def logged(entries):
-    return [entry["event"] % entry.get("positional_args", ()) for entry in entries]
-
-
-def succeed(cluster, *lines: str):
-    """One look: the launcher runs; the next: it has succeeded."""
-
-    def run():
-        cluster.condition("Created")
-        cluster.pod("launcher")
-        cluster.pod("worker")
-
-    def end():
-        cluster.write(*lines)
-        cluster.pod("launcher", "Succeeded", {"terminated": {"reason": "Completed", "exitCode": 0}})
-        cluster.condition("Succeeded")
-
-    cluster.steps = [run, end]
-
-
-def fail(cluster, *lines: str, state=None):
-    def end():
-        cluster.pod("launcher", "Failed", {"terminated": state or ONCE_MORE})
-        cluster.write(*lines)
-        cluster.condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-
-    cluster.steps = [end]
+__all__ = ["cluster", "dagbag", "manifest", "registered_dags", "run"]
 
 
 def test_the_job_is_the_manifest_with_what_the_run_says(cluster, run, manifest):
@@ -286,120 +229,6 @@ def test_a_job_that_somebody_deletes_is_missed(cluster, run, manifest):
     succeed(cluster)
     cluster.steps[1] = lambda: setattr(cluster, "job", None)
     with pytest.raises(LaunchError, match=f"MPIJob {NAME} is gone"):
-        execute(manifest)
-
-
-@pytest.mark.parametrize("polls", [1, 20])
-def test_an_api_that_is_away_for_some_polls_is_waited_for(cluster, run, manifest, polls):
-    succeed(cluster, "done")
-    cluster.steps.insert(1, lambda: setattr(cluster, "away", polls))
-    with capture_logs() as entries:
-        execute(manifest)
-    lines = logged(entries)
-    assert len([line for line in lines if line.startswith("Kubernetes does not answer")]) <= 1
-    assert lines.count("done") == 1
-    assert len(cluster.deleted) == 1
-
-
-def test_an_api_that_stays_away_fails_the_try(cluster, run, manifest):
-    cluster.away = 10**9
-    with pytest.raises(LaunchError, match=r"Kubernetes did not answer for 0 s: Kubernetes: the server is .* \(503\)"):
-        execute(manifest, patience=0)
-
-
-def test_a_server_that_nobody_can_reach_is_waited_for_too(cluster, run, manifest):
-    cluster.stop()
-    with pytest.raises(LaunchError, match=r"Kubernetes did not answer for 0 s: .*Connection refused"):
-        execute(manifest, patience=0)
-
-
-def test_a_creation_whose_answer_is_lost_creates_one_job(cluster, run, manifest):
-    cluster.lose_answers = 1
-    succeed(cluster)
-    execute(manifest)
-    assert len(cluster.created) == 1
-    assert cluster.requests.count(("create", "mpijobs")) == 2
-
-
-def test_a_job_that_another_try_creates_at_the_same_time_is_left_alone(cluster, run, manifest):
-    earlier = job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent)
-
-    class Meanwhile(Answer):
-        """The other try comes first."""
-
-        def __init__(self):
-            super().__init__(409, "already exists")
-            cluster.leave(earlier)
-
-    cluster.refusals[("create", "mpijobs")] = _Lazily(Meanwhile)
-    with pytest.raises(LaunchError, match="another try of this task has just created"):
-        execute(manifest)
-    assert cluster.deleted == []
-
-
-class _Lazily(list):
-    """One refusal, made when it is wanted."""
-
-    def __init__(self, make):
-        super().__init__([make])
-
-    def pop(self, _):
-        return super().pop(0)()
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (("create", "mpijobs"), 403),
-        (("create", "mpijobs"), 404),
-        (("create", "mpijobs"), 422),
-        (("get", "mpijobs"), 403),
-        (("list", "pods"), 403),
-        (("get", "pods/log"), 403),
-    ],
-)
-def test_what_kubernetes_refuses_fails_at_once_and_leaves_no_job(cluster, run, manifest, request_, status):
-    succeed(cluster, "a line")
-    cluster.refusals[request_] = [Answer(status, "you may not")]
-    with pytest.raises(AirflowFailException, match=rf"Kubernetes: you may not \({status}\)\nNot tried again"):
-        execute(manifest)
-    assert cluster.requests.count(request_) == 1
-    assert len(cluster.deleted) == len(cluster.created)
-
-
-@pytest.mark.parametrize("verb", [("create", "mpijobs"), ("get", "pods/log"), ("list", "pods")])
-def test_a_role_with_less_does_not_do(cluster, run, manifest, verb):
-    succeed(cluster, "a line")
-    cluster.allowed.remove(verb)
-    with pytest.raises(AirflowFailException, match="is forbidden"):
-        execute(manifest)
-
-
-def test_the_role_allows_nothing_that_is_not_used(cluster, run, manifest):
-    cluster.leave(job_of_run(read_manifest(manifest), run.read_config(), RUN, manifest.parent))
-    succeed(cluster)
-    execute(manifest)
-    assert set(cluster.requests) == cluster.allowed
-
-
-def test_a_log_that_cannot_be_had_does_not_hide_the_end(cluster, run, manifest):
-    """The kubelet of the launcher's node is away; the job's state is known all the same."""
-    succeed(cluster, "a line")
-    cluster.refusals[("get", "pods/log")] = [Answer(500, "dial tcp: timed out") for _ in range(2)]
-    assert execute(manifest) is None
-
-
-@pytest.mark.parametrize("connection", ["nowhere"])
-def test_an_unknown_connection_is_not_tried_again(cluster, run, manifest, connection):
-    with pytest.raises(AirflowFailException, match=f"expected a connection {connection} in Airflow"):
-        execute(manifest, connection=connection)
-
-
-def test_a_task_outside_a_cluster_says_what_it_lacks(run, manifest, monkeypatch, tmp_path):
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", '{"conn_type": "kubernetes"}')
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(AirflowFailException, match="run the task in the cluster, or give the connection a kubeconfig"):
         execute(manifest)
 
 
