@@ -15,7 +15,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -26,13 +25,11 @@ from typing import Any
 from scripts import ui
 from tests.airflow.conftest import free_port, start_ui
 from tests.airflow.rest import Api
-from tests.docker.composed import SECRETS, Composed
+from tests.docker.composed import SECRETS, running
 
 DAG = "sharded_training"
 TASKS = ("prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload")
 SMALL = {"world_size": 1, "epochs": 1, "batch_size": 512, "min_accuracy": 0.0}
-SERVICES = ("postgres", "redis", "init", "api-server", "scheduler", "dag-processor", "triggerer")
-WORKERS = ("worker-cpu", "worker-device")
 
 
 @contextmanager
@@ -50,17 +47,10 @@ def local_ui(folder: Path) -> Iterator[Api]:
 @contextmanager
 def composed(folder: Path, executor: str) -> Iterator[Api]:
     """The services of docker/compose.yaml, on PostgreSQL; LocalExecutor takes no workers."""
-    names = SERVICES + (WORKERS if executor == "CeleryExecutor" else ())
-    stack = Composed(folder, {name: free_port() for name in names})
-    for service in stack.services.values():
-        service["environment"] |= {"AIRFLOW__CORE__EXECUTOR": executor, "AIRFLOW__CORE__PARALLELISM": "4"}
-    try:
-        for name in names:
-            stack.start(name)
-        stack.wait_until_healthy()
+    workers = ("worker-cpu", "worker-device") if executor == "CeleryExecutor" else ()
+    settings = {"AIRFLOW__CORE__EXECUTOR": executor, "AIRFLOW__CORE__PARALLELISM": "4"}
+    with running(folder, workers, settings) as stack:
         yield Api(stack.address, "admin", SECRETS["AIRFLOW_PASSWORD"])
-    finally:
-        stack.stop()
 
 
 def seconds(start: str, end: str) -> float:
@@ -104,8 +94,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with composed(folder, parsed.compose) if parsed.compose else local_ui(folder) as api:
-            while DAG not in {dag["dag_id"] for dag in api.get("/dags")["dags"]}:
-                time.sleep(0.5)
+            api.wait_for_dags({DAG})
             api.patch(f"/dags/{DAG}", is_paused=False)
             measured = []
             for seed in range(parsed.runs):

@@ -11,76 +11,57 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks.merge.run import PROJECT, PeakMemory, machine, touch_free_memory, warm
+from benchmarks.merge.run import Timed, machine, timed, touch_free_memory, warm
 from benchmarks.merge.shard_sets import save
 
 COUNTS = (1, 2, 4)
 
 
-@dataclass(frozen=True)
-class Step:
-    """Wall time in seconds; peak resident memory (MB) of all its processes together."""
-
-    wall: float
-    memory: float
-
-
-def run(*command: str | Path) -> Step:
-    """Run one command of a contender."""
-    started = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in command], cwd=PROJECT, stdout=subprocess.DEVNULL)
-    peak = PeakMemory(process.pid)
-    if process.wait():
-        raise RuntimeError(f"{' '.join(map(str, command))} failed")
-    return Step(time.perf_counter() - started, peak.stop() / 1e6)
-
-
-def copy(source: Path, output: Path) -> list[Step]:
+def copy(source: Path, output: Path) -> list[Timed]:
     """`cp` and fsync of the merged file."""
-    return [run("sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh", source, output)]
+    return [timed("sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh", source, output)]
 
 
-def merge(shards: Path, strategy: Path, output: Path) -> list[Step]:
+def merge(shards: Path, strategy: Path, output: Path) -> list[Timed]:
     """The merge as one task."""
     files = ("--shards", shards, "--strategy", strategy, "--output", output)
-    return [run(sys.executable, "-m", "tasks.merge", *files)]
+    return [timed(sys.executable, "-m", "tasks.merge", *files)]
 
 
-def merge_in_parts(shards: Path, strategy: Path, output: Path, count: int) -> list[Step]:
+def merge_in_parts(count: int, shards: Path, strategy: Path, output: Path) -> list[Timed]:
     """Plan, all parts at once, commit."""
     module = (sys.executable, "-m", "tasks.merge_parts")
     files = ("--shards", shards, "--strategy", strategy, "--output", output)
-    writers = ("xargs", "-a", output.with_name(f"parts-{count}"), "-P", str(count), "-I", "PART")
-    output.with_name(f"parts-{count}").write_text("".join(f"{number}/{count}\n" for number in range(1, count + 1)))
+    parts = output.with_name("parts")
+    parts.write_text("".join(f"{number}/{count}\n" for number in range(1, count + 1)))
+    writers = ("xargs", "-a", parts, "-P", str(count), "-I", "PART")
     return [
-        run(*module, "plan", *files),
-        run(*writers, *module, "write", "--output", output, "--part", "PART"),
-        run(*module, "commit", "--output", output),
+        timed(*module, "plan", *files),
+        timed(*writers, *module, "write", "--output", output, "--part", "PART"),
+        timed(*module, "commit", "--output", output),
     ]
 
 
-def measure(folder: Path, size: int, repeats: int, suffix: str) -> dict[str, list[list[Step]]]:
+def measure(folder: Path, size: int, repeats: int, suffix: str) -> dict[str, list[list[Timed]]]:
     """The steps of every contender in every turn."""
     shards, whole = folder / "shards", folder / "whole" / f"merged{suffix}"
     strategy = save(shards, size, suffix)
     whole.parent.mkdir()
     merge(shards, strategy, whole)
-    contenders = {
-        "`cp` and fsync": (whole.parent, lambda output: copy(whole, output)),
-        "`tasks.merge`": (shards, lambda output: merge(shards, strategy, output)),
+    contenders: dict[str, tuple[Path, Callable[[Path], list[Timed]]]] = {
+        "`cp` and fsync": (whole.parent, partial(copy, whole)),
+        "`tasks.merge`": (shards, partial(merge, shards, strategy)),
     }
     for count in COUNTS:
-        in_parts = lambda output, count=count: merge_in_parts(shards, strategy, output, count)  # noqa: E731
-        contenders[f"parts: {count}"] = (shards, in_parts)
-    steps: dict[str, list[list[Step]]] = defaultdict(list)
+        contenders[f"parts: {count}"] = (shards, partial(merge_in_parts, count, shards, strategy))
+    steps: dict[str, list[list[Timed]]] = defaultdict(list)
     for _ in range(repeats):
         for name, (inputs, work) in contenders.items():
             output = folder / "output"
@@ -94,7 +75,7 @@ def measure(folder: Path, size: int, repeats: int, suffix: str) -> dict[str, lis
     return steps
 
 
-def table(steps: dict[str, list[list[Step]]]) -> str:
+def table(steps: dict[str, list[list[Timed]]]) -> str:
     """The turn of each contender that took the median time."""
     lines = [
         "| | plan (s) | write (s) | commit (s) | in all (s) | × `cp` | peak memory (MB) |",

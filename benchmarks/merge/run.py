@@ -101,6 +101,24 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What one command took: wall time in seconds; peak resident memory (MB) of all its processes together."""
+
+    wall: float
+    memory: float
+
+
+def timed(*command: str | Path) -> Timed:
+    """Run one command in the project's folder, without what it prints; RuntimeError where it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen([str(word) for word in command], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    peak = PeakMemory(process.pid)
+    if process.wait():
+        raise RuntimeError(f"{' '.join(map(str, command))} failed")
+    return Timed(time.perf_counter() - started, peak.stop() / 1e6)
+
+
 def warm(shards: Path) -> None:
     """Bring the slices into the page cache."""
     for path in [*shards.rglob("*"), shards.parent / "merged.bytes"]:

@@ -11,16 +11,14 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.merge.run import PeakMemory
+from benchmarks.merge.run import timed
 from tasks.checkpoint.checkpoint_file import write_checkpoint
 from tasks.checkpoint.file_index import TensorHeader
 from tasks.checkpoint.layout import Layout
@@ -29,7 +27,6 @@ from tasks.checkpoint.strategy import OperatorStrategy, Strategy, write_strategy
 from tasks.checkpoint.tensor_types import FLOAT32
 
 HERE = Path(__file__).parent
-PROJECT = HERE.parent.parent
 SLICE = (1, 2)
 
 
@@ -62,14 +59,8 @@ def _path(shards: Path, rank: int, suffix: str) -> Path:
 
 def measure(*arguments: str) -> dict[str, Any]:
     """Run `python -m tasks.merge_parts` with `arguments`; its wall time, and the peak memory of its processes (MB)."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tasks.merge_parts", *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL
-    )
-    peak = PeakMemory(process.pid)
-    if process.wait():
-        raise RuntimeError(f"tasks.merge_parts {' '.join(arguments)} failed")
-    return {"wall": round(time.perf_counter() - started, 2), "peak_memory_mb": round(peak.stop() / 1e6)}
+    took = timed(sys.executable, "-m", "tasks.merge_parts", *arguments)
+    return {"wall": round(took.wall, 2), "peak_memory_mb": round(took.memory)}
 
 
 def run(folder: Path, suffix: str, ranks: int, parameters: int, steps: list[str]) -> list[dict[str, Any]]:

@@ -119,8 +119,7 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
 def api(server) -> Api:
     """A client of the server that knows all DAGs."""
     client = Api(server.address, ui.USER, server.password)
-    while {dag["dag_id"] for dag in client.get("/dags")["dags"]} != DAGS:
-        assert client.get("/importErrors")["import_errors"] == []
+    assert client.wait_for_dags(DAGS) == DAGS
     return client
 
 

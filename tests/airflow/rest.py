@@ -28,6 +28,13 @@ class Api:
     def patch(self, path: str, **body: Any) -> None:
         self._client.patch(path, json=body).raise_for_status()
 
+    def wait_for_dags(self, dag_ids: set[str]) -> set[str]:
+        """Wait until the server knows `dag_ids`, and return all that it knows; no file of DAGs may be wrong."""
+        while not dag_ids <= (known := {dag["dag_id"] for dag in self.get("/dags")["dags"]}):
+            assert self.get("/importErrors")["import_errors"] == []
+            time.sleep(0.5)
+        return known
+
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a run of `dag_id` and return its id."""
         answer = self.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf}).raise_for_status()

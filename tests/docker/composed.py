@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import psutil
 import yaml
 
 from scripts.local_airflow import PROJECT
-from tests.processes import environment_of, processes_of
+from tests.processes import environment_of, free_port, processes_of
 
 DOCKER = PROJECT / "docker"
 BIN = Path(sys.executable).parent
@@ -34,6 +35,7 @@ SECRETS = {
     "REDIS_PASSWORD": "redis-secret",
     "AIRFLOW_PASSWORD": "admin-secret",
 }
+SERVICES = ("postgres", "redis", "init", "api-server", "scheduler", "dag-processor", "triggerer")
 QUICKER = {  # a lost task is noticed after seconds instead of five minutes; workers with fewer processes
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
@@ -70,8 +72,11 @@ def container() -> str:
 class Composed:
     """The stack. `start` and `kill` take a service's name; `worker-cpu.2` is a second container of `worker-cpu`."""
 
-    def __init__(self, folder: Path, ports: Mapping[str, int], **settings: str) -> None:
-        self.folder, self.ports = folder, dict(ports)
+    def __init__(
+        self, folder: Path, ports: Mapping[str, int], airflow: Mapping[str, str] | None = None, **settings: str
+    ) -> None:
+        """`settings` are variables of the file, as in .env; `airflow` overrides its services' own."""
+        self.folder, self.ports, self._airflow = folder, dict(ports), dict(airflow or {})
         self.home = folder / "shardline"
         variables = folder / ".env"
         variables.write_text("".join(f"{name}={value}\n" for name, value in {**SECRETS, **settings}.items()))
@@ -108,7 +113,7 @@ class Composed:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.ports.get(name, 0)),
         }
         inherited = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
-        return inherited | image | given | QUICKER | addresses | {"CONTAINER": name}
+        return inherited | image | given | QUICKER | self._airflow | addresses | {"CONTAINER": name}
 
     def start(self, name: str) -> None:
         """Start a service; `init` runs to its end."""
@@ -220,6 +225,25 @@ class Composed:
                 command, stdout=log, stderr=subprocess.STDOUT, cwd="/", env=os.environ | variables, check=False
             )
         assert finished.returncode == 0, said.read_text()
+
+
+@contextmanager
+def running(
+    folder: Path, workers: Sequence[str], airflow: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Composed]:
+    """All services and those workers, healthy, until the end."""
+    assert POSTGRES, "this takes PostgreSQL (Debian's postgresql)"
+    assert shutil.which("redis-server"), "this takes Redis (Debian's redis-server)"
+    assert compose_command(), "this takes Docker Compose (Debian's docker-compose); no container engine"
+    names = (*SERVICES, *workers)
+    stack = Composed(folder, {name: free_port() for name in names}, airflow, **settings)
+    try:
+        for name in names:
+            stack.start(name)
+        stack.wait_until_healthy()
+        yield stack
+    finally:
+        stack.stop()
 
 
 def _command_line(process: psutil.Process) -> list[str]:

@@ -3,7 +3,6 @@
 `make celery` runs it; the containers alone are missing.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,20 +14,10 @@ import pytest
 from tasks.run_directory import Home, RunDirectory
 from tests.airflow.conftest import digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
-from tests.docker.composed import POSTGRES, SECRETS, Composed, compose_command
-from tests.processes import free_port
+from tests.docker.composed import SECRETS, Composed, running
 
 DAG = "sharded_training"
-SERVICES = (
-    "init",
-    "api-server",
-    "scheduler",
-    "dag-processor",
-    "triggerer",
-    "worker-cpu",
-    "worker-cpu.2",
-    "worker-device",
-)
+WORKERS = ("worker-cpu", "worker-cpu.2", "worker-device")
 MERGE = ("merge.plan", "merge.write", "merge.commit")
 
 pytestmark = [pytest.mark.celery, pytest.mark.timeout(900)]
@@ -37,26 +26,14 @@ pytestmark = [pytest.mark.celery, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Composed]:
     """All services, and a second container of `worker-cpu`; merges are made in two parts."""
-    assert POSTGRES, "these tests take PostgreSQL (Debian's postgresql)"
-    assert shutil.which("redis-server"), "these tests take Redis (Debian's redis-server)"
-    assert compose_command(), "these tests take Docker Compose (Debian's docker-compose); no container engine"
-    ports = {name: free_port() for name in ("postgres", "redis", *SERVICES)}
-    stack = Composed(tmp_path_factory.mktemp("composed"), ports, SHARDLINE_MERGE_WORKERS="2")
-    try:
-        for name in ("postgres", "redis", *SERVICES):
-            stack.start(name)
-        stack.wait_until_healthy()
+    with running(tmp_path_factory.mktemp("composed"), WORKERS, SHARDLINE_MERGE_WORKERS="2") as stack:
         yield stack
-    finally:
-        stack.stop()
 
 
 @pytest.fixture(scope="module")
 def api(stack) -> Api:
     client = Api(stack.address, "admin", SECRETS["AIRFLOW_PASSWORD"])
-    while DAG not in {dag["dag_id"] for dag in client.get("/dags")["dags"]}:
-        assert client.get("/importErrors")["import_errors"] == []
-        time.sleep(0.5)
+    client.wait_for_dags({DAG})
     client.patch(f"/dags/{DAG}", is_paused=False)
     return client
 
