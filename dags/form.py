@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from tasks.parameters import Parameters
+from shardline.settings.parameters import Parameters
 
 
 def form(parameters: type[Parameters], defaults: Mapping[str, Any] | None = None) -> dict[str, Param]:

@@ -25,7 +25,7 @@ from dags.form import form
 from dags.pipeline import DAG_DEFAULTS
 from dags.schedule import timetable
 from plugins.task_operator import TaskOperator
-from tasks.housekeeping_config import HousekeepingConfig
+from shardline.settings.housekeeping_config import HousekeepingConfig
 
 CRON = "SHARDLINE_HOUSEKEEPING_CRON"
 ENDED = ("success", "failed")

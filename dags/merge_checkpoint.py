@@ -16,7 +16,7 @@ from airflow.sdk import DAG
 from dags.form import form
 from dags.pipeline import DAG_DEFAULTS
 from plugins.task_operator import TaskOperator
-from tasks.merge_checkpoint_config import MergeCheckpointConfig
+from shardline.settings.merge_config import MergeCheckpointConfig
 
 with DAG(
     dag_id="merge_checkpoint",

@@ -17,7 +17,7 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from plugins.notifications import model_promoted, run_failed, run_is_late, subscriptions, task_failed
-from tasks.errors import ConfigError
+from shardline.base.errors import ConfigError
 
 DEADLINE = "SHARDLINE_DEADLINE_HOURS"
 TIMEOUT = "SHARDLINE_TIMEOUT_HOURS"

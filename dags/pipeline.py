@@ -22,7 +22,8 @@ DATASET = Asset("shardline-dataset", uri="shardline://dataset", group="dataset")
 """Updated by whoever delivers new data, through Airflow's API or its user interface; `retraining` may listen to it."""
 
 DEVICE_POOL = "device"
-"""Slots for tasks that hold cards or wait for them: which cards, and how many, is agreed by `tasks.cards`."""
+"""Slots for tasks that hold cards or wait for them: which cards, and how many, is agreed by
+`shardline.launch.card_leases`."""
 
 DEVICE_QUEUE = "device"
 """The workers that have cards, where an executor has queues; all other tasks are in its default queue."""

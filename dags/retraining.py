@@ -25,7 +25,7 @@ from airflow.sdk import DAG
 from dags.form import form
 from dags.pipeline import DAG_DEFAULTS, DATASET, pipeline
 from dags.schedule import chosen_parameters, schedule, settings, variable
-from tasks.config import RunConfig
+from shardline.settings.run_config import RunConfig
 
 chosen = settings(os.environ, variable)
 

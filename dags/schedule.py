@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from airflow.sdk import Asset, Variable
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
-from tasks.config import RunConfig
-from tasks.errors import ConfigError
-from tasks.parameters import Parameters
+from shardline.base.errors import ConfigError
+from shardline.settings.parameters import Parameters
+from shardline.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from plugins.skipping_timetable import SkippingCronTimetable

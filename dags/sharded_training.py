@@ -19,7 +19,7 @@ from airflow.sdk import DAG
 
 from dags.form import form
 from dags.pipeline import DAG_DEFAULTS, pipeline
-from tasks.config import RunConfig
+from shardline.settings.run_config import RunConfig
 
 with DAG(
     dag_id="sharded_training",

@@ -12,8 +12,8 @@ from airflow.sdk import Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from tasks.command_line import home_from
-from tasks.run_directory import RunDirectory
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
 
 _PICTURE = re.compile(r"^!\[(?P<title>[^\]]*)\]\((?P<file>[\w.-]+)\)$", re.MULTILINE)
 

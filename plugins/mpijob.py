@@ -18,10 +18,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from plugins.mpijob_api import TRY, MPIJobs, Refused, connect
 from plugins.mpijob_manifest import job_of_run, read_manifest
 from plugins.mpijob_progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
-from tasks.command_line import BAD_PARAMETERS, home_from
-from tasks.errors import ConfigError, LaunchError, ShardlineError
-from tasks.failure_record import failure_file, record_outcome
-from tasks.run_directory import RunDirectory
+from shardline.base.errors import ConfigError, LaunchError, ShardlineError
+from shardline.run.command_line import BAD_PARAMETERS
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from shardline.run.failures import failure_file, record_outcome
 
 
 class MPIJobOperator(BaseOperator):

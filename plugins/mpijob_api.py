@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk.exceptions import AirflowNotFoundException
 from urllib3.exceptions import HTTPError
 
-from tasks.errors import ConfigError, LaunchError
+from shardline.base.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger

@@ -15,8 +15,8 @@ from typing import Any
 
 from airflow.sdk.yaml import safe_load
 
-from tasks.config import RunConfig
-from tasks.errors import ConfigError
+from shardline.base.errors import ConfigError
+from shardline.settings.run_config import RunConfig
 
 HOSTFILE = "/etc/mpi/hostfile"
 """Where the mpi-operator puts the hostfile into the launcher's pod."""

@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tasks.command_line import home_from
-from tasks.errors import ConfigError
-from tasks.failure_record import failure_file
-from tasks.run_directory import RunDirectory
+from shardline.base.errors import ConfigError
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from shardline.run.failures import failure_file
 
 VARIABLE = "SHARDLINE_NOTIFIERS"
 Event = Literal["failure", "success", "late"]

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-from tasks.config import RunConfig
-from tasks.errors import ConfigError
-from tasks.housekeeping_config import HousekeepingConfig
-from tasks.merge_checkpoint_config import MergeCheckpointConfig
-from tasks.parameters import Parameters
+from shardline.base.errors import ConfigError
+from shardline.settings.housekeeping_config import HousekeepingConfig
+from shardline.settings.merge_config import MergeCheckpointConfig
+from shardline.settings.parameters import Parameters
+from shardline.settings.run_config import RunConfig
 
 PARAMETERS: Mapping[str, type[Parameters]] = {
     "sharded_training": RunConfig,

@@ -1,6 +1,6 @@
 """The upload of a promoted version to an object storage, where the run's parameters ask for it.
 
-Airflow's part of `tasks.upload`: the storage behind `upload_to`, with the credentials of the connection in it.
+Airflow's part of `shardline.store.upload`: the storage behind `upload_to`, with the credentials of its connection.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseOperator, Connection, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
-from tasks.command_line import home_from
-from tasks.errors import ConfigError, ShardlineError, UploadError
-from tasks.failure_record import record_outcome
-from tasks.run_directory import RunDirectory
-from tasks.upload import Place, upload
-from tasks.version_folder import read_version
+from shardline.base.errors import ConfigError, ShardlineError, UploadError
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from shardline.run.failures import record_outcome
+from shardline.store.upload import Place, upload
+from shardline.store.version import read_version
 
 
 class UploadIfAsked(BaseOperator):

@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from scripts import local_airflow
 from scripts.summary import summary
-from tasks import errors
-from tasks.command_line import home_from
-from tasks.run_directory import RunDirectory
+from shardline.base import errors
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
 
 DAG_ID = "sharded_training"
 _TASK = re.compile(r"\[DAG TEST\] (?P<event>starting|end task) task_id=(?P<task>\S+)")

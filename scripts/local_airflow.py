@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from tasks import atomic
+from shardline.base import atomic
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOME = PROJECT / ".airflow"
@@ -55,7 +55,7 @@ def initialise(home: Path, variables: Mapping[str, str]) -> None:
 
 
 def device_slots(variables: Mapping[str, str]) -> str:
-    """Slots of the pool `device`; the same setting says how many cards `tasks.cards` shares out."""
+    """Slots of the pool `device`; the same setting says how many cards `shardline.launch.card_leases` shares out."""
     return variables.get("SHARDLINE_DEVICE_SLOTS") or DEVICE_SLOTS
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.config import RunConfig
+from shardline.settings.run_config import RunConfig
 
 HEAD = """# Parameters
 
 A run's parameters, as the trigger form shows them and as keys of the JSON document that the command line and REST take.
-Every one has a default; an unknown key is refused. This page is made from the schema in `tasks/run_parameters.py`.
+Every one has a default; an unknown key is refused. This page is made from `shardline/settings/run_parameters.py`.
 """
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.launch.processes import MARKER
+from shardline.launch.processes import MARKER
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.run_directory import RunDirectory
+from shardline.run.directory import RunDirectory
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 

@@ -16,15 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import atomic
-from tasks.command_line import home_from, main, parser, run_directory_from
-from tasks.config import RunConfig
-from tasks.errors import ConfigError
-from tasks.model_store import current
-from tasks.networks import check_network, train_spec
-from tasks.networks.train_spec import TrainSpec
-from tasks.run_directory import Home, RunDirectory
-from tasks.run_identity import write_identity
+from shardline.base import atomic
+from shardline.base.errors import ConfigError
+from shardline.networks.train_spec import TrainSpec
+from shardline.recipes.lookup import check_network, train_spec
+from shardline.run.command_line import main, parser
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.environment import home_from, run_directory_from
+from shardline.run.identity import write_identity
+from shardline.settings.run_config import RunConfig
+from shardline.store.model_store import current
 
 
 def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[str, Any]:

@@ -1,65 +1,10 @@
-"""Cut a model anew: slices for another strategy and number of cards, from slices or from an integrated checkpoint.
-
-    python -m tasks.reshard --shards DIR --strategy FILE [FILE…] --to-strategy FILE [FILE…] --output DIR
-    python -m tasks.reshard --from FILE --to-strategy FILE [FILE…] --output DIR
-
-The new folder holds rank_0, rank_1, …, proved against the source, and `reshard.json`; it appears whole or not at all.
-"""
+"""`python -m tasks.reshard`: the command `shardline reshard`, from the checkout."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
-from tasks import command_line
-from tasks.checkpoint.progress import Meter, ReportingMeter
-from tasks.checkpoint.reshard import ReshardRequest, reshard
-from tasks.checkpoint.workers import default_workers
-from tasks.errors import ConfigError
-from tasks.merge_options import add_selection_options, add_source_options, selection_from
-from tasks.termination import clean_up_when_terminated
-
-
-def _parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_source_options(arguments)
-    arguments.add_argument("--from", dest="source", type=Path, metavar="FILE", help="an integrated checkpoint instead")
-    arguments.add_argument("--to-strategy", type=Path, nargs="+", required=True, metavar="FILE", help="one a stage")
-    arguments.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    arguments.add_argument("--name", help="the name of every rank's file, without suffix; default: the source's")
-    arguments.add_argument("--format", choices=("ckpt", "safetensors"), default="ckpt")
-    add_selection_options(arguments)
-    arguments.add_argument("--allow-non-finite", action="store_true", help="accept NaN and infinities")
-    return arguments
-
-
-def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
-    if arguments.integrated:
-        raise ConfigError("--integrated: every rank's file is the whole model; give one of them as --from FILE")
-    request = ReshardRequest(
-        to_strategies=tuple(arguments.to_strategy),
-        output=arguments.output,
-        shards=arguments.shards,
-        strategies=tuple(arguments.strategy),
-        integrated=arguments.source,
-        step=arguments.step,
-        name=arguments.name,
-        file_format=arguments.format,
-        selection=selection_from(arguments),
-        allow_non_finite=arguments.allow_non_finite,
-        workers=arguments.workers or default_workers(),
-    )
-    meter = Meter() if arguments.json else ReportingMeter(sys.stderr)
-    with meter.running() if isinstance(meter, ReportingMeter) else nullcontext():
-        resharded = reshard(request, meter)
-    return {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
-
+from shardline.cli.reshard_command import main
 
 if __name__ == "__main__":
-    with clean_up_when_terminated():
-        parsed = _parser().parse_args()
-        sys.exit(command_line.main(lambda: _run(parsed)))
+    sys.exit(main())

@@ -15,15 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks import command_line
-from tasks.config import RunConfig
-from tasks.networks import check_network, train_spec
-from tasks.networks.train_spec import TrainSpec
-from tasks.parallel.backend import backend_of, rank_of
-from tasks.parallel.strategies import with_strategies_of
-from tasks.parallel.threads import threads_per_rank
-from tasks.run_directory import RunDirectory
-from tasks.training.phases import Phases
+from shardline.networks.train_spec import TrainSpec
+from shardline.parallel.backends import backend_of, rank_of
+from shardline.parallel.strategies import with_strategies_of
+from shardline.parallel.threads import threads_per_rank
+from shardline.recipes.lookup import check_network, train_spec
+from shardline.run import command_line
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import run_directory_from
+from shardline.settings.run_config import RunConfig
+from shardline.training.phases import Phases
 
 
 def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -33,7 +34,7 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     rank = rank_of(environment, config.world_size)
     spec = _sharded_spec(config)
     with phases.measure("imports"):
-        from tasks.training.session import run_rank
+        from shardline.training.session import run_rank
     return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 
 
@@ -66,7 +67,7 @@ def main() -> int:
     """The command line of one rank."""
     set_environment()
     arguments = command_line.parser("Train a network, as one rank of mpirun's.").parse_args()
-    return command_line.main(lambda: train(command_line.run_directory_from(arguments, os.environ), os.environ))
+    return command_line.main(lambda: train(run_directory_from(arguments, os.environ), os.environ))
 
 
 if __name__ == "__main__":

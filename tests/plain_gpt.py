@@ -14,7 +14,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from tasks.networks.initial import normal_slice
+from shardline.networks.initial import normal_slice
 from tests.plain_training import texts
 
 VOCABULARY = 256

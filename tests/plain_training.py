@@ -17,9 +17,9 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from tasks.datasets.digits import normalise
-from tasks.datasets.embedded import Embedded
-from tasks.networks.initial import uniform_slice
+from shardline.datasets.digits import normalise
+from shardline.datasets.embedded import Embedded
+from shardline.networks.initial import uniform_slice
 
 
 class Dense(nn.Cell):

@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tasks.checkpoint.shard_set import ShardSet
-from tasks.config import RunConfig
-from tasks.launch.processes import LaunchProcesses
-from tasks.launch.records import rank_folder
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.launch.processes import LaunchProcesses
+from shardline.launch.records import rank_folder
+from shardline.run.directory import Home, RunDirectory
+from shardline.settings.run_config import RunConfig
 from tasks.prepare_dataset import prepare_dataset
-from tasks.run_directory import Home, RunDirectory
 
 KILLED = 5
 SAVED = 40

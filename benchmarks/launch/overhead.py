@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.config import RunConfig
-from tasks.launch import mpirun
-from tasks.run_directory import RunDirectory
+from shardline.launch import mpirun
+from shardline.run.directory import RunDirectory
+from shardline.settings.run_config import RunConfig
 
 RANKS = 8
 NOTHING = "print('{}')\n"

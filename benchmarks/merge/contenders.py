@@ -15,8 +15,8 @@ from pathlib import Path
 
 
 def ours(shards: Path, strategy: Path, output: Path, proof: bool, suffix: str) -> float:
-    from tasks.checkpoint.merge import merge
-    from tasks.checkpoint.request import MergeRequest
+    from shardline.checkpoint.merging.merge import merge
+    from shardline.checkpoint.merging.request import MergeRequest
 
     started = time.perf_counter()
     merge(MergeRequest(shards, (strategy,), output / f"model{suffix}", proof=proof))
@@ -68,8 +68,8 @@ def load_distributed_checkpoint(shards: Path, strategy: Path, output: Path) -> f
     import numpy as np
     from mindspore import Parameter, Tensor, nn
 
-    from tasks.checkpoint.checkpoint_file import read_checkpoint
-    from tasks.checkpoint.strategy import read_strategy
+    from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+    from shardline.checkpoint.strategy.strategy_file import read_strategy
 
     files = sorted(shards.glob("rank_*/*.ckpt"), key=lambda path: int(path.parent.name.removeprefix("rank_")))
     layouts, first = read_strategy(strategy).layouts, read_checkpoint(files[0])

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.checkpoint.file_index import FileIndex, Schema, TensorHeader
-from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.output import layout_output
-from tasks.checkpoint.plan import held_slices, plan_merge
-from tasks.checkpoint.selection import Selection
-from tasks.checkpoint.source import SliceSet
-from tasks.checkpoint.strategy import StagedLayouts
-from tasks.checkpoint.tensor_types import FLOAT32
+from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader
+from shardline.checkpoint.formats.output_file import layout_output
+from shardline.checkpoint.formats.tensor_types import FLOAT32
+from shardline.checkpoint.shards.finding import SliceSet
+from shardline.checkpoint.shards.plan import held_slices, plan_merge
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
 
 def synthetic(ranks: int, parameters: int) -> tuple[SliceSet, StagedLayouts]:

@@ -162,7 +162,7 @@ def run_size(size: int, suffix: str, options: argparse.Namespace, folder: Path) 
 
 
 def _merged_size(shards: Path, strategy: Path) -> int:
-    from tasks.checkpoint.request import MergeRequest, prepare
+    from shardline.checkpoint.merging.request import MergeRequest, prepare
 
     return prepare(MergeRequest(shards, (strategy,), shards.parent / "x.ckpt")).plan.bytes_out
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.checkpoint.checkpoint_file import write_checkpoint
-from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.strategy import OperatorStrategy, Strategy, write_strategy
-from tasks.checkpoint.tensor_types import BFLOAT16, FLOAT32, TensorType, cast
+from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
+from shardline.checkpoint.formats.tensor_types import BFLOAT16, FLOAT32, TensorType, cast
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strategy, write_strategy
 
 RANKS = 8
 ROWS, COLUMNS, VECTOR, WHOLE = ((0,), ()), ((), (0,)), ((0,),), ((),)

@@ -27,12 +27,12 @@ from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from benchmarks.run_page.synthetic_run import Size, write_run
 from scripts import local_airflow, ui
-from tasks.run_directory import Home, RunDirectory
-from tasks.runs.containment import Contained
-from tasks.runs.metrics import Metrics
-from tasks.runs.ranks import describe_ranks, launches
-from tasks.runs.results import read_merge
-from tasks.runs.shard_map import read_shard_map
+from shardline.page.containment import Contained
+from shardline.page.curves import Metrics
+from shardline.page.rank_states import describe_ranks, launches
+from shardline.page.results import read_merge
+from shardline.page.shard_map import read_shard_map
+from shardline.run.directory import Home, RunDirectory
 
 DAG, RUN = "sharded_training", "benchmark"
 PORT = 18099

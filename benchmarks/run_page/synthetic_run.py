@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.checkpoint.checkpoint_file import write_checkpoint
-from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.merge import merge
-from tasks.checkpoint.request import MergeRequest
-from tasks.checkpoint.shard_set import ShardSet, SliceFile, file_digest
-from tasks.checkpoint.strategy import Strategy, write_strategy
-from tasks.config import RunConfig
-from tasks.run_directory import RunDirectory
+from shardline.base.digest import file_digest
+from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
+from shardline.checkpoint.merging.merge import merge
+from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.strategy_file import Strategy, write_strategy
+from shardline.run.directory import RunDirectory
+from shardline.settings.run_config import RunConfig
 
 SHAPE = (64, 32)
 WORLD_SIZE = 8

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tasks.checkpoint.file_index import TensorHeader
-from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.safetensors_file import encode_header, layout_order
-from tasks.checkpoint.shard_set import ShardSet, SliceFile
-from tasks.checkpoint.strategy import OperatorStrategy, Strategy, write_strategy
-from tasks.checkpoint.tensor_types import BFLOAT16, FLOAT32, TensorType
+from shardline.checkpoint.formats.file_index import TensorHeader
+from shardline.checkpoint.formats.safetensors_file import encode_header, layout_order
+from shardline.checkpoint.formats.tensor_types import BFLOAT16, FLOAT32, TensorType
+from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strategy, write_strategy
 
 ROWS, COLUMNS, VECTOR, WHOLE = ((0,), ()), ((), (0,)), ((0,),), ((),)
 _DIGEST = "0" * 64
@@ -93,7 +93,7 @@ def save(folder: Path, model: Model, *, keeps_replicas: bool) -> list[Path]:
     """Lay out the shard set of `model` under `folder`/shards, and return the stages' strategy files.
 
     Every rank's file holds all its slices, or, unless `keeps_replicas`, each slice is on one of its ranks alone, shared
-    out as `tasks.training.redundancy` does it.
+    out as `shardline.training.redundancy` does it.
     """
     shards, strategies, slices = folder / "shards", [], []
     shards.mkdir()

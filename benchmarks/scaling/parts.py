@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.merge.run import timed
-from tasks.checkpoint.checkpoint_file import write_checkpoint
-from tasks.checkpoint.file_index import TensorHeader
-from tasks.checkpoint.layout import Layout
-from tasks.checkpoint.safetensors_file import encode_header
-from tasks.checkpoint.strategy import OperatorStrategy, Strategy, write_strategy
-from tasks.checkpoint.tensor_types import FLOAT32
+from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
+from shardline.checkpoint.formats.file_index import TensorHeader
+from shardline.checkpoint.formats.safetensors_file import encode_header
+from shardline.checkpoint.formats.tensor_types import FLOAT32
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strategy, write_strategy
 
 HERE = Path(__file__).parent
 SLICE = (1, 2)

@@ -16,14 +16,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint.output import layout_output
-from tasks.checkpoint.parts import _plan_digest
-from tasks.checkpoint.plan import Plan, held_slices, plan_merge
-from tasks.checkpoint.request import MergeRequest, Prepared, read_strategies
-from tasks.checkpoint.selection import Selection
-from tasks.checkpoint.shard_set import ShardSet
-from tasks.checkpoint.source import find_slices
-from tasks.checkpoint.tensor_io import open_all
+from shardline.checkpoint.formats.output_file import layout_output
+from shardline.checkpoint.formats.tensor_io import open_all
+from shardline.checkpoint.merging.parts import _plan_digest
+from shardline.checkpoint.merging.request import MergeRequest, Prepared, read_strategies
+from shardline.checkpoint.shards.finding import find_slices
+from shardline.checkpoint.shards.plan import Plan, held_slices, plan_merge
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.shards.shard_set import ShardSet
 
 LARGEST_OUTPUT_FILE = 50 * 10**9
 MOST_SLICES_DIGESTED = 8_000_000

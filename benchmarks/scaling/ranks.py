@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling.model import Model
-from tasks import atomic
-from tasks.launch.records import rank_folder
-from tasks.training.receipts import Receipts
-from tasks.training.redundancy import saved_by
+from shardline.base import atomic
+from shardline.launch.records import rank_folder
+from shardline.training.receipts import Receipts
+from shardline.training.redundancy import saved_by
 
 HERE = Path(__file__).parent
 MODELS = (

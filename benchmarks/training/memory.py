@@ -12,10 +12,10 @@ import json
 from math import prod
 from typing import Any
 
-from tasks.config import RunConfig
-from tasks.errors import ShardlineError
-from tasks.networks import check, network_of
-from tasks.parallel.layouts import layouts_of
+from shardline.base.errors import ShardlineError
+from shardline.parallel.layouts import layouts_of
+from shardline.recipes.lookup import check_network_of, network_of
+from shardline.settings.run_config import RunConfig
 
 BYTES = 4
 
@@ -48,7 +48,7 @@ def line(parameters: dict[str, Any]) -> str:
 def held(parameters: dict[str, Any]) -> tuple[int, int]:
     """Bytes of all tensors that a strategy shards: one rank's, and the whole."""
     config = RunConfig(**parameters)
-    check(config)
+    check_network_of(config)
     network = network_of(config)
     shapes = network.parameters()
     rank = whole = 0

@@ -28,10 +28,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoint.shard_set import ShardSet
-from tasks.config import RunConfig
-from tasks.networks import network_of
-from tasks.run_directory import RunDirectory
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.recipes.lookup import network_of
+from shardline.run.directory import RunDirectory
+from shardline.settings.run_config import RunConfig
 
 PROJECT = Path(__file__).parents[2]
 FEW_STEPS, MANY_STEPS = 20, 420

@@ -15,7 +15,7 @@ def pass_on_what_is_given() -> None:
     """Take the AllReduces out of the cells that the CPU backend will make."""
     from mindspore import ops
 
-    from tasks.parallel.cpu.operators import Bucket
+    from shardline.parallel.cpu.operators import Bucket
 
     make = Bucket.__init__
 

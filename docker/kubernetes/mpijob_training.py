@@ -16,7 +16,7 @@ from dags.form import form
 from dags.pipeline import DAG_DEFAULTS, pipeline
 from plugins.mpijob import MPIJobOperator
 from plugins.mpijob_manifest import parameters_of, read_manifest
-from tasks.config import RunConfig
+from shardline.settings.run_config import RunConfig
 
 MANIFEST = Path(__file__).with_name("mpijob.yaml")
 

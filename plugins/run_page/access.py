@@ -13,10 +13,10 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, HTTPException
 
-from tasks.command_line import home_from
-from tasks.run_directory import Home, RunDirectory
-from tasks.runs.containment import Contained
-from tasks.runs.metrics import Metrics
+from shardline.page.containment import Contained
+from shardline.page.curves import Metrics
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.environment import home_from
 
 READS_RUN = Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))
 READS_LOGS = Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_LOGS))

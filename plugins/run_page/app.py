@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from plugins.run_page import assets, log_routes, run_routes
 from plugins.run_page.headers import SecurityHeaders
-from tasks.errors import ShardlineError
+from shardline.base.errors import ShardlineError
 
 
 @cache

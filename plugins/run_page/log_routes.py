@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from plugins.run_page import airflow_runs
 from plugins.run_page.access import READS_LOGS, RunDep
-from tasks.runs.containment import Contained
-from tasks.runs.rank_log import MOST_BYTES, read_page
-from tasks.runs.ranks import Launch, describe_ranks, launches
+from shardline.page.containment import Contained
+from shardline.page.rank_log import MOST_BYTES, read_page
+from shardline.page.rank_states import Launch, describe_ranks, launches
 
 router = APIRouter(prefix="/dags/{dag_id}", dependencies=[READS_LOGS])
 RankNumber = Annotated[int, Query(ge=0)]

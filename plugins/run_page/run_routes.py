@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field
 
 from plugins.run_page import airflow_runs
 from plugins.run_page.access import METRICS, READS_RUN, Run, RunDep
-from tasks.checkpoint.shard_set import ShardSet
-from tasks.command_line import home_from
-from tasks.errors import RunDirectoryError
-from tasks.run_directory import Home, RunDirectory
-from tasks.runs import overview, results
-from tasks.runs.containment import LARGEST_DOCUMENT, Contained
-from tasks.runs.shard_map import read_shard_map
+from shardline.base.errors import RunDirectoryError
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.page import overview, results
+from shardline.page.containment import LARGEST_DOCUMENT, Contained
+from shardline.page.shard_map import read_shard_map
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.environment import home_from
 
 router = APIRouter()
 of_a_run = APIRouter(prefix="/dags/{dag_id}", dependencies=[READS_RUN])

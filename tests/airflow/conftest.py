@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from scripts import ui
 from scripts.local_airflow import PROJECT
-from tasks.datasets import embedded, idx
+from shardline.datasets import embedded, idx
 from tests.airflow.rest import Api
 from tests.processes import free_port
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
 from tests.processes import environment_of
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs

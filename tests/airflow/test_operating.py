@@ -8,8 +8,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tasks.checkpoint.checkpoint_file import read_checkpoint
-from tasks.run_directory import Home, RunDirectory
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.run.directory import Home, RunDirectory
 from tests.airflow.conftest import DEADLINE_HOURS, choose
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs

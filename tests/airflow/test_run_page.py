@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FrameLocator, expect
 
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
 from tests.airflow.conftest import SCREENSHOTS
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs

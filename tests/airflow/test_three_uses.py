@@ -7,8 +7,8 @@ import pytest
 from blake3 import blake3
 from playwright.sync_api import expect
 
-from tasks.config import RunConfig
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
+from shardline.settings.run_config import RunConfig
 from tests.processes import processes_of
 
 pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs

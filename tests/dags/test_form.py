@@ -3,9 +3,9 @@
 import pytest
 
 from dags.form import form
-from tasks.config import RunConfig
-from tasks.housekeeping_config import HousekeepingConfig
-from tasks.merge_checkpoint_config import MergeCheckpointConfig
+from shardline.settings.housekeeping_config import HousekeepingConfig
+from shardline.settings.merge_config import MergeCheckpointConfig
+from shardline.settings.run_config import RunConfig
 
 FORMS = (RunConfig, MergeCheckpointConfig, HousekeepingConfig)
 

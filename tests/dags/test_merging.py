@@ -8,10 +8,10 @@ from airflow.sdk import DAG, TaskGroup
 
 from dags.merging import merge_workers, merging
 from plugins.task_operator import TaskOperator
-from tasks.checkpoint.verify import verify
-from tasks.command_line import home_from
-from tasks.run_directory import RunDirectory
-from tests.test_merge import save_run
+from shardline.checkpoint.merging.verify import verify
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from tests.tasks.test_merge import save_run
 
 DAG_FILE = """
 from airflow.sdk import DAG

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
 
-from tasks.command_line import home_from
-from tasks.config import RunConfig
-from tasks.run_directory import RunDirectory
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from shardline.settings.run_config import RunConfig
 
 FREE_TEXT = [
     name for name, schema in RunConfig.form_schema().items() if "string" in schema["type"] and "enum" not in schema

@@ -10,7 +10,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from dags.schedule import chosen_parameters, schedule, settings
 from plugins.skipping_timetable import SkippingCronOrAsset, SkippingCronTimetable
 from scripts.local_airflow import PROJECT
-from tasks.errors import ConfigError
+from shardline.base.errors import ConfigError
 
 DATASET = Asset("shardline-dataset", uri="shardline://dataset")
 

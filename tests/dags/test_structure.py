@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 from dags.pipeline import pipeline
 from plugins.task_operator import TaskOperator
 from scripts.local_airflow import PROJECT
-from tasks.config import RunConfig
+from shardline.settings.run_config import RunConfig
 
 ORDER = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
 DAGS = ["consume_model", "housekeeping", "merge_checkpoint", "retraining", "sharded_training"]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
 from tests.airflow.conftest import digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
 from tests.docker.composed import SECRETS, Composed, running

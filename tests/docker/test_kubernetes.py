@@ -22,10 +22,10 @@ import pytest
 import yaml
 
 from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
-from tasks.command_line import home_from
-from tasks.config import RunConfig
-from tasks.launch.hosts import Host, hosts_of
-from tasks.run_directory import RunDirectory
+from shardline.launch.hosts import Host, hosts_of
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import home_from
+from shardline.settings.run_config import RunConfig
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 FOLDER = PROJECT / "docker" / "kubernetes"
@@ -296,7 +296,7 @@ def test_a_worker_stays_until_its_ranks_have_left(job):
     name = f"-{uuid.uuid4()}"
     command = [*shell, script.replace(pattern, pattern + name)]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
-    program = [sys.executable, "-c", "input()", "-m", f"tasks.launch.rank{name}"]
+    program = [sys.executable, "-c", "input()", "-m", f"shardline.launch.rank{name}"]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as rank, subprocess.Popen(command) as hook:
         with pytest.raises(subprocess.TimeoutExpired):
             hook.wait(3)

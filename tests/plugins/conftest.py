@@ -19,7 +19,7 @@ import uvicorn
 from sqlalchemy import update
 
 from benchmarks.run_page.synthetic_run import Size, write_run
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
 from tests.processes import free_port
 

@@ -9,8 +9,8 @@ import pytest
 from plugins.mpijob import MPIJobOperator
 from plugins.mpijob_manifest import job_name
 from scripts.local_airflow import PROJECT
-from tasks.config import RunConfig
-from tasks.run_directory import Home, RunDirectory
+from shardline.run.directory import Home, RunDirectory
+from shardline.settings.run_config import RunConfig
 from tests.plugins.kubernetes_api import NAMESPACE, Cluster
 
 DAG_ID, RUN_ID = "mpijob_training", "manual__2026-01-31T09:00:00+00:00"

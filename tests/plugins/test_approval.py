@@ -6,9 +6,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from plugins.approval import ApprovalIfAsked
-from tasks.config import RunConfig
-from tasks.errors import RunDirectoryError
-from tasks.run_directory import Home, RunDirectory
+from shardline.base.errors import RunDirectoryError
+from shardline.run.directory import Home, RunDirectory
+from shardline.settings.run_config import RunConfig
 
 RUN_ID = "manual__2026-01-31T09:00:00+00:00"
 CONTEXT = {"dag": SimpleNamespace(dag_id="sharded_training"), "run_id": RUN_ID}

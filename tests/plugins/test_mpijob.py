@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
 from scripts.local_airflow import PROJECT
-from tasks.config import RunConfig
-from tasks.errors import LaunchError
-from tasks.failure_record import failure_file
-from tasks.run_directory import Home, RunDirectory
+from shardline.base.errors import LaunchError
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.failures import failure_file
+from shardline.settings.run_config import RunConfig
 from tests.dags.conftest import dagbag, registered_dags
 from tests.plugins.mpijob_run import (
     CONTEXT,

@@ -5,7 +5,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from structlog.testing import capture_logs
 
 from plugins.mpijob_manifest import job_of_run, read_manifest
-from tasks.errors import LaunchError
+from shardline.base.errors import LaunchError
 from tests.plugins.kubernetes_api import Answer
 from tests.plugins.mpijob_run import RUN, cluster, execute, logged, manifest, run, succeed
 

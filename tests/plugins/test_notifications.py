@@ -10,10 +10,10 @@ from airflow.sdk.bases.notifier import BaseNotifier
 from dags import notices
 from plugins import notifications
 from plugins.notifications import Subscription, subscriptions
-from tasks.config import RunConfig
-from tasks.errors import ConfigError, LaunchError
-from tasks.failure_record import record_outcome
-from tasks.run_directory import Home, RunDirectory
+from shardline.base.errors import ConfigError, LaunchError
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.failures import record_outcome
+from shardline.settings.run_config import RunConfig
 
 TOLD: list[dict] = []
 RANK_FAILED = "rank 3 on host raised RuntimeError: the network is on fire.\nThe last lines of rank 3's log: …"

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
-from tasks.config import RunConfig
-from tasks.failure_record import failure_file
-from tasks.model_store import ModelStore
-from tasks.version_folder import Candidate
+from shardline.run.failures import failure_file
+from shardline.settings.run_config import RunConfig
+from shardline.store.model_store import ModelStore
+from shardline.store.version import Candidate
 from tests.plugins.conftest import DAG, PASSWORDS
 
 LOG_PAGE = 64 * 1024  # of static/rank_log.js

@@ -15,15 +15,15 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from blake3 import blake3
 from moto.server import ThreadedMotoServer
 
-import tasks.upload
+import shardline.store.upload
 from plugins.upload import UploadIfAsked
 from scripts.local_airflow import PROJECT
-from tasks.config import RunConfig
-from tasks.errors import UploadError
-from tasks.failure_record import failure_file
-from tasks.run_directory import Home, RunDirectory
-from tasks.version_folder import Version
-from tests.test_upload import FILES, version_of
+from shardline.base.errors import UploadError
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.failures import failure_file
+from shardline.settings.run_config import RunConfig
+from shardline.store.version import Version
+from tests.shardline.store.test_upload import FILES, version_of
 
 RUN_ID = "manual__2026-01-31T09:00:00+00:00"
 BUCKET = "models"
@@ -141,14 +141,14 @@ def test_an_object_of_other_content_is_never_overwritten(s3, run, version):
 
 
 def test_an_object_that_changes_before_it_is_read_back_fails_the_upload(s3, run, version, monkeypatch):
-    send = tasks.upload._send
+    send = shardline.store.upload._send
 
     def send_and_damage(source, digest, storage, path):
         send(source, digest, storage, path)
         if source.name == "model.ckpt":
             s3.put_object(Bucket=BUCKET, Key=f"{FOLDER}model.ckpt", Body=MODEL[:-1] + b"?")
 
-    monkeypatch.setattr(tasks.upload, "_send", send_and_damage)
+    monkeypatch.setattr(shardline.store.upload, "_send", send_and_damage)
     with pytest.raises(UploadError, match=rf"model.ckpt: expected the digest {version.digest} that was sent, found"):
         execute(version)
     assert f"{FOLDER}version.json" not in objects(s3)

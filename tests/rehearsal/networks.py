@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.config import RunConfig
-from tasks.networks import network_of
-from tasks.networks.declaration import Dense, Network
+from shardline.networks.declaration import Dense, Network
+from shardline.recipes.lookup import network_of
+from shardline.settings.run_config import RunConfig
 
 TENSOR_PARALLEL = Network(
     name="tensor_parallel",

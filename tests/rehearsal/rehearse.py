@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mindspore import nn
     from numpy.typing import NDArray
 
-    from tasks.parallel.backend import SingleDevice
+    from shardline.parallel.single_device import SingleDevice
 
 PROJECT = Path(__file__).parents[2]
 
@@ -109,11 +109,10 @@ def _compile(run: Path, rank: int) -> str | None:
     """What is wrong with the step, if anything; else its strategy file is in `run`."""
     import numpy as np
 
-    from tasks.config import RunConfig
-    from tasks.networks.cells import build
-    from tasks.parallel.semi_auto import SemiAutoBackend
-    from tasks.parallel.strategies import with_strategies_of
-    from tasks.training.steps import train_step
+    from shardline.parallel.semi_auto import SemiAutoBackend
+    from shardline.parallel.strategies import with_strategies_of
+    from shardline.settings.run_config import RunConfig
+    from shardline.training.steps import train_step
     from tests.rehearsal.networks import rehearsed
 
     config = RunConfig.from_json((run / "config.json").read_bytes())
@@ -122,7 +121,7 @@ def _compile(run: Path, rank: int) -> str | None:
         network = with_strategies_of(network.with_strategies({}), Path(config.strategy_load_file), config.world_size)
     backend = SemiAutoBackend(config, rank, network)
     backend.shard_automatically()
-    cell = build(network, config.micro_batch_size, backend, config.seed)
+    cell = network.cell(config.micro_batch_size, backend, config.seed)
     step = train_step(cell, config, backend, total_steps=100)
     samples = np.zeros((config.batch_size, *network.sample_shape), network.sample_type)
     labels = samples if network.name == "gpt" else np.zeros(config.batch_size, np.int32)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkpoint.strategy import read_strategy, without_compilers_own
-from tasks.config import RunConfig
-from tasks.parallel.layouts import strategy_of
+from shardline.checkpoint.strategy.strategy_file import read_strategy, without_compilers_own
+from shardline.parallel.layouts import strategy_of
+from shardline.settings.run_config import RunConfig
 from tests.rehearsal.cuda_stubs import make_cuda
 from tests.rehearsal.networks import rehearsed
 from tests.rehearsal.rehearse import launch

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from scripts.summary import curve, losses, quality, summary
-from tasks.errors import RunDirectoryError
-from tasks.run_directory import RunDirectory
+from shardline.base.errors import RunDirectoryError
+from shardline.run.directory import RunDirectory
 
 
 def test_a_curve_falls_from_the_top_left_to_the_bottom_right():

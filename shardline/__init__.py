@@ -1,0 +1,1 @@
+"""Sharded MindSpore training, merged, validated and promoted. `docs/architecture.md` names the floors."""

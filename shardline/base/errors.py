@@ -1,0 +1,90 @@
+"""The project's exceptions: one small tree.
+
+Every message says what was expected, what was found, where (file, rank, parameter) and what to do. A task that
+fails prints that message last, without a traceback (`shardline.run.command_line`). An exception outside this tree is a
+defect of ours and keeps its traceback.
+"""
+
+
+class ShardlineError(Exception):
+    """Root of the tree: a failure that its message explains to the user."""
+
+
+class ConfigError(ShardlineError):
+    """A parameter is unknown, out of range, or clashes with another."""
+
+
+class DatasetError(ShardlineError):
+    """A data set is missing, damaged or cannot be downloaded."""
+
+
+class LaunchError(ShardlineError):
+    """mpirun or one of its ranks could not be started, or failed."""
+
+
+class RunDirectoryError(ShardlineError):
+    """The run directory is missing, locked by another process, or lacks what an earlier task should have left."""
+
+
+class TrainingError(ShardlineError):
+    """A rank cannot build, shard, train or save the network."""
+
+
+class Stopped(ShardlineError):
+    """SIGTERM came, and all ranks have saved a shard set and left: the next try goes on from there."""
+
+
+class ValidationError(ShardlineError):
+    """The merged model is worse than asked, or not the model that was trained."""
+
+
+class PromotionError(ShardlineError):
+    """A validated model cannot become a version of the model store."""
+
+
+class ChampionStays(PromotionError):
+    """The validated model is not better than the current one: nothing is wrong, and nothing is promoted."""
+
+
+class UploadError(ShardlineError):
+    """A version cannot be brought to an object storage, or is not there what it is in the model store."""
+
+
+class CheckpointError(ShardlineError):
+    """A checkpoint, a strategy file or a shard set cannot be used."""
+
+
+class MissingShard(CheckpointError):
+    """A rank's directory, slice file or parameter is not there."""
+
+
+class CorruptShard(CheckpointError):
+    """A file's bytes are damaged: truncated, malformed, or not those that the manifest names."""
+
+
+class StepMismatch(CheckpointError):
+    """The slices come from different steps."""
+
+
+class ReplicaMismatch(CheckpointError):
+    """Two ranks that hold the same slice hold different values."""
+
+
+class LayoutError(CheckpointError):
+    """The strategy and the slices contradict each other, or the strategy contradicts itself."""
+
+
+class UnsupportedFormat(CheckpointError):
+    """A well-formed file uses something that is refused by name: encryption, map tensors, an unknown type."""
+
+
+class NonFiniteValue(CheckpointError):
+    """A NaN or an infinity where none was allowed."""
+
+
+class OutputError(CheckpointError):
+    """The output cannot be written: no space, no permission, or another process is writing it."""
+
+
+class ProofError(CheckpointError):
+    """The written output is not what its slices or its digests say."""

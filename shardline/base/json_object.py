@@ -1,0 +1,32 @@
+"""JSON objects in files that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from shardline.base.errors import CorruptShard
+
+
+def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
+    """The object that `content` of `path` holds, which is `what` the file has there, as "header" or "strategy".
+
+    `CorruptShard` where it is no JSON, no object, or names something twice, of which JSON readers would drop one.
+    """
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            raise CorruptShard(f"{path}: the name {twice!r} appears twice in the {what}")
+        return document
+
+    try:
+        document = json.loads(content, object_pairs_hook=refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise CorruptShard(f"{path}: its {what} is not JSON: {error}; the file is damaged") from error
+    if not isinstance(document, dict):
+        raise CorruptShard(f"{path}: expected a JSON object as {what}, found {type(document).__name__}")
+    return document

@@ -1,0 +1,132 @@
+"""What a checkpoint file holds, without its payloads: names, types, shapes and where the bytes lie.
+
+Thousands of files of one run differ in nothing but their bytes, so that their headers are kept once (`Schema`) and a
+file's index is little more than one array of offsets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Literal, NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardline.base.errors import CorruptShard, MissingShard
+from shardline.checkpoint.formats.tensor_types import TensorType
+
+Format = Literal["ckpt", "safetensors"]
+
+
+class TensorHeader(NamedTuple):
+    """One tensor's name, element type and shape; for a string the shape counts its bytes."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return prod(self.shape) * self.type.itemsize
+
+
+class Extent(NamedTuple):
+    """Bytes `[offset, offset + length)` of a file."""
+
+    offset: int
+    length: int
+
+
+class Schema:
+    """The headers of a file's tensors, in the file's order. Files with equal headers share one."""
+
+    def __init__(self, headers: tuple[TensorHeader, ...]) -> None:
+        self.headers = headers
+
+    @classmethod
+    def of(cls, headers: Sequence[TensorHeader]) -> Schema:
+        key = tuple(headers)
+        return _schemas.setdefault(key, cls(key))
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Name → place in the file's order."""
+        return {header.name: position for position, header in enumerate(self.headers)}
+
+
+_schemas: WeakValueDictionary[tuple[TensorHeader, ...], Schema] = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """One checkpoint file: its schema, and for each tensor where its bytes begin.
+
+    A tensor in several pieces has them in `pieces`, by position. `metadata` is a .safetensors file's; `crc` is the
+    checksum that the file carries of itself.
+    """
+
+    path: Path
+    size: int
+    format: Format
+    schema: Schema
+    offsets: NDArray[np.int64]
+    pieces: dict[int, tuple[Extent, ...]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    crc: int | None = None
+
+    def extents(self, position: int) -> tuple[Extent, ...]:
+        """Where the bytes of the tensor at `position` lie, in order."""
+        if position in self.pieces:
+            return self.pieces[position]
+        return (Extent(int(self.offsets[position]), self.schema.headers[position].size),)
+
+    @property
+    def removes_redundancy(self) -> bool:
+        """Whether slices that another rank holds may be left out."""
+        return self.metadata.get("remove_redundancy") == "True"
+
+
+_PATH_LIKE = re.compile(r"(^/|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f\x7f])")
+
+
+def check_name(name: str, path: Path) -> None:
+    """Refuse a name that no network gives and that could be taken for a path."""
+    if not name or _PATH_LIKE.search(name):
+        raise CorruptShard(
+            f"{path}: expected a parameter's name, found {name!r}; the file was not written by a training run"
+        )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[int]:
+    """A descriptor of the regular file at `path`, open for reading while the block runs.
+
+    Whatever the system refuses is `MissingShard` where it cannot be opened, `CorruptShard` where it cannot be read.
+    """
+    file_size(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise MissingShard(f"{path}: cannot be opened: {error.strerror}; is it readable for this user?") from error
+    try:
+        yield descriptor
+    except OSError as error:
+        raise CorruptShard(f"{path}: cannot be read: {error.strerror}; is the disk faulty?") from error
+    finally:
+        os.close(descriptor)
+
+
+def file_size(path: Path) -> int:
+    """The size of the regular file at `path`; `MissingShard` where there is none."""
+    if not path.is_file():
+        raise MissingShard(f"{path}: there is no such checkpoint file")
+    return path.stat().st_size

@@ -1,0 +1,127 @@
+"""The .safetensors format: u64 header length, JSON header, contiguous data. Indexed here, and its headers written.
+
+Tensors are laid out as the `safetensors` library does, widest type first, then by name; the header is padded to a
+multiple of 8. `__metadata__` carries MindSpore's keys: `format: ms`, `remove_redundancy`, `crc_num`.
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardline.base.errors import CorruptShard, UnsupportedFormat
+from shardline.base.json_object import parse_object
+from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader, check_name, readable
+from shardline.checkpoint.formats.tensor_types import BY_CODE, INT4, TensorType
+
+_LARGEST_HEADER = 100_000_000
+_WIDEST_FIRST = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
+_last_parsed: dict[bytes, tuple[Schema, NDArray[np.int64], dict[str, str], int]] = {}
+
+
+def index_safetensors(path: Path) -> FileIndex:
+    """The index of the .safetensors at `path`; `CorruptShard` where it is none, `UnsupportedFormat` for other types."""
+    with readable(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+        if size < 10 or length > min(size - 8, _LARGEST_HEADER):
+            raise CorruptShard(
+                f"{path}, byte 0: expected a header of at most {max(size - 8, 0)} bytes, found a length of {length}; "
+                "the file is truncated, damaged or no .safetensors"
+            )
+        header = os.pread(descriptor, length, 8)
+    # The ranks of one run often have one header: remember the last.
+    parsed = _last_parsed.get(header) or _parse(header, path)
+    _last_parsed.clear()
+    _last_parsed[header] = parsed
+    schema, offsets, metadata, end = parsed
+    if 8 + length + end != size:
+        raise CorruptShard(
+            f"{path}: its header describes {8 + length + end} bytes, the file has {size}; it is truncated or damaged"
+        )
+    crc = metadata.get("crc_num")
+    if crc is not None and not crc.isdecimal():
+        raise CorruptShard(f"{path}: expected a checksum in crc_num, found {crc!r}")
+    return FileIndex(
+        path, size, "safetensors", schema, offsets + (8 + length), metadata=metadata, crc=int(crc) if crc else None
+    )
+
+
+def _parse(header: bytes, path: Path) -> tuple[Schema, NDArray[np.int64], dict[str, str], int]:
+    document = parse_object(header, path, "header")
+    metadata = document.pop("__metadata__", None) or {}
+    try:
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise TypeError("__metadata__ holds other things than strings")
+        entries = sorted(
+            ((*_range(item), name, item) for name, item in document.items()), key=lambda entry: (entry[0], entry[1])
+        )
+        headers = [_header(name, item, metadata, path) for _, _, name, item in entries]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptShard(f"{path}: its header is not one of .safetensors: {error!r}") from error
+    end = 0
+    for (start, stop, name, _), described in zip(entries, headers, strict=True):
+        if start != end or stop - start != described.size:
+            raise CorruptShard(
+                f"{path}: {name!r} ({described.type.name} {list(described.shape)}) should take bytes {end} to "
+                f"{end + described.size}, but the header says {start} to {stop}"
+            )
+        end = stop
+    offsets = np.array([start for start, *_ in entries], dtype=np.int64)
+    return Schema.of(headers), offsets, dict(metadata), end
+
+
+def _range(item: dict[str, Any]) -> tuple[int, int]:
+    start, stop = item["data_offsets"]
+    return _natural(start), _natural(stop)
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"expected a number of at least 0, found {value!r}")
+    return value
+
+
+def _header(name: str, item: dict[str, Any], metadata: Mapping[str, str], path: Path) -> TensorHeader:
+    check_name(name, path)
+    code = item["dtype"]
+    tensor_type = BY_CODE.get(code)
+    if tensor_type is None:
+        raise UnsupportedFormat(f"{path}: {name!r} has the type {code!r}; known are {', '.join(sorted(BY_CODE))}")
+    if metadata.get(name) == INT4.name and code == INT4.code:
+        tensor_type = INT4
+    return TensorHeader(name, tensor_type, tuple(_natural(size) for size in item["shape"]))
+
+
+def layout_order(headers: Sequence[TensorHeader]) -> list[TensorHeader]:
+    """The order in which the `safetensors` library writes tensors; `UnsupportedFormat` for a string."""
+    for header in headers:
+        if header.type.code is None:
+            raise UnsupportedFormat(
+                f"{header.name!r} is a string, which .safetensors cannot hold; exclude it, or write a .ckpt"
+            )
+    return sorted(headers, key=lambda header: (_WIDEST_FIRST.index(_code(header.type)), header.name))
+
+
+def encode_header(headers: Sequence[TensorHeader], metadata: Mapping[str, str]) -> bytes:
+    """The length and JSON header of a file that holds `headers` in this order, with MindSpore's metadata."""
+    int4 = {header.name: INT4.name for header in headers if header.type is INT4}
+    document: dict[str, Any] = {"__metadata__": {"format": "ms", **metadata, **int4}}
+    end = 0
+    for header in headers:
+        start, end = end, end + header.size
+        document[header.name] = {"dtype": header.type.code, "shape": header.shape, "data_offsets": (start, end)}
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _code(tensor_type: TensorType) -> str:
+    return tensor_type.code or ""

@@ -1,0 +1,132 @@
+"""Reading and writing parts of tensors at their offsets in files. Positional, so that threads can share a file."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardline.base.errors import CorruptShard, MissingShard, OutputError
+from shardline.checkpoint.formats.file_index import Extent, FileIndex
+
+Bytes = NDArray[np.uint8]
+_OTHER_FILES = 32
+
+
+class OpenCheckpoint:
+    """An indexed checkpoint file, open for reading."""
+
+    def __init__(self, index: FileIndex) -> None:
+        self.index = index
+        try:
+            self._descriptor = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MissingShard(f"{index.path}: cannot be opened: {error.strerror}") from error
+        self._identity = _identity(self._descriptor)
+
+    def read(self, position: int, start: int, target: Bytes) -> None:
+        """Fill `target` with the bytes from `start` of the tensor at `position` in the file's order."""
+        read_exactly(self._descriptor, self.index.extents(position), start, target, self.index.path)
+
+    def check_unchanged(self) -> None:
+        """`CorruptShard` where the file was written to, or replaced, since it was opened."""
+        try:
+            same = _identity(self._descriptor) == self._identity == _identity_of(self.index.path.stat())
+        except OSError:
+            same = False
+        if not same:
+            raise CorruptShard(
+                f"{self.index.path} changed while it was read; wait until nothing writes to it, then merge again"
+            )
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def open_all(files: Sequence[FileIndex]) -> Iterator[list[OpenCheckpoint]]:
+    """All of `files`, open together."""
+    allow_open_files(len(files))
+    with ExitStack() as stack:
+        opened = []
+        for index in files:
+            file = OpenCheckpoint(index)
+            stack.callback(file.close)
+            opened.append(file)
+        yield opened
+
+
+def read_exactly(descriptor: int, extents: Sequence[Extent], start: int, target: Bytes, path: Path) -> None:
+    """Fill `target` with the bytes from `start` of what lies in `extents` of an open file."""
+    for offset, part in placed(target, extents, start):
+        _read_at(descriptor, offset, part, path)
+
+
+def write_at(descriptor: int, offset: int, content: memoryview | bytes, path: Path, flags: int = 0) -> None:
+    """Write all of `content` at `offset`, `flags` as pwritev2(2) has them; `OutputError` where the device refuses."""
+    view = memoryview(content)
+    try:
+        while view:
+            count = os.pwritev(descriptor, [view], offset, flags)
+            view, offset = view[count:], offset + count
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written at byte {offset}: {error.strerror}; nothing was changed: make room or choose "
+            "another place, then try again"
+        ) from error
+
+
+def placed(content: Bytes, extents: Sequence[Extent], start: int) -> Iterator[tuple[int, Bytes]]:
+    """The parts of `content`, the bytes from `start` of what `extents` hold, each with its offset in the file."""
+    done = 0
+    for offset, length in ranges(extents, start, content.nbytes):
+        yield offset, content[done : done + length]
+        done += length
+
+
+def ranges(extents: Sequence[Extent], start: int, length: int) -> Iterator[Extent]:
+    """The parts of a file that hold bytes `[start, start + length)` of what `extents` hold together."""
+    for offset, available in extents:
+        if start < available and length:
+            part = min(available - start, length)
+            yield Extent(offset + start, part)
+            start, length = 0, length - part
+        else:
+            start -= min(available, start)
+
+
+def _read_at(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
+    view = target.data
+    while view:
+        try:
+            count = os.preadv(descriptor, [view], offset)
+        except OSError as error:
+            raise CorruptShard(
+                f"{path}: cannot be read at byte {offset}: {error.strerror}; restore the file"
+            ) from error
+        if not count:
+            raise CorruptShard(f"{path}: expected {len(view)} more bytes at {offset}, found the end; was it truncated?")
+        view, offset = view[count:], offset + count
+
+
+def _identity(descriptor: int) -> tuple[int, ...]:
+    return _identity_of(os.fstat(descriptor))
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit, as far as it may, so that `count` more files can be open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = len(list(Path("/proc/self/fd").iterdir())) + count + _OTHER_FILES
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted, hard)
+        )

@@ -1,0 +1,140 @@
+"""Executing a plan: every block of every whole tensor is put together from its slices and written to its place.
+
+Blocks are contiguous in the output, and each slice's part of a block is contiguous in the slice's file; memory is a
+few blocks for each worker, whatever the tensors' sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardline.base.errors import NonFiniteValue, ReplicaMismatch
+from shardline.checkpoint.formats.file_index import TensorHeader
+from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
+from shardline.checkpoint.formats.tensor_types import cast, has_non_finite
+from shardline.checkpoint.shards.plan import Copy, PlannedTensor, held_slices
+from shardline.checkpoint.strategy.boxes import Box, blocks
+
+BLOCK_BYTES = 2 << 20
+"""Few enough system calls; still small enough to stay in a processor's cache from being read to being written; and from
+4 MiB on NumPy asks for huge pages, which the kernel clears anew for every block."""
+ALL_BLOCKS_BYTES = 16 << 20
+"""What the blocks of all workers may take together, so that more workers don't take more memory."""
+Elements = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One block of one tensor."""
+
+    tensor: PlannedTensor
+    block: Box
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the block ends where the tensor does."""
+        ends = (start + size for start, size in zip(self.block.starts, self.block.sizes, strict=True))
+        return tuple(ends) == self.tensor.header.shape
+
+
+def tasks_of(tensors: Sequence[PlannedTensor], workers: int) -> Iterator[Task]:
+    """The blocks of `tensors`, in order, small enough for so many workers."""
+    block_bytes = min(BLOCK_BYTES, ALL_BLOCKS_BYTES // workers)
+    for tensor in tensors:
+        limit = block_bytes // max(tensor.header.type.itemsize, tensor.target.itemsize)
+        for block in blocks(tensor.header.shape, limit):
+            yield Task(tensor, block)
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """Puts blocks together from `files`, which are open by global rank.
+
+    `compare_replicas` reads every rank's slices, not only the first holder's, and raises `ReplicaMismatch` where they
+    differ. NaN and infinities raise `NonFiniteValue` unless `allow_non_finite`.
+    """
+
+    files: Sequence[OpenCheckpoint]
+    compare_replicas: bool
+    allow_non_finite: bool
+
+    def assemble(self, task: Task) -> Elements:
+        """The elements of the block in the type that is written, one-dimensional."""
+        header = task.tensor.header
+        content = np.empty(task.block.sizes, dtype=header.type.storage)
+        for number, copy in enumerate(task.tensor.copies):
+            if number == 0 or self.compare_replicas:
+                self._fill(content, task, copy, is_first=number == 0)
+        elements = content.reshape(-1)
+        self._check_finite(elements, task, task.tensor.header)
+        converted = cast(elements, header.type, task.tensor.target)
+        if converted is not elements:
+            self._check_finite(converted, task, task.tensor.merged)
+        return converted
+
+    def _fill(self, content: Elements, task: Task, copy: Copy, is_first: bool) -> None:
+        held = held_slices(copy, task.tensor.header.shape)
+        for number in held.overlapping(task.block):
+            part = task.block.intersection(held.boxes[number])
+            if part is None:
+                continue
+            ranks = held.ranks[number]
+            index: tuple[Any, ...] = (*part.within(task.block), ...)
+            target = content[index]
+            if is_first:
+                self._read(ranks[0], task, part, held.boxes[number], target)
+            if self.compare_replicas:
+                for rank in ranks[1:] if is_first else ranks:
+                    self._compare(rank, task, part, held.boxes[number], target)
+
+    def _read(self, rank: int, task: Task, part: Box, held: Box, target: Elements) -> None:
+        """Fill `target` with `part` of the slice `held` by `rank`, straight into it where it is contiguous."""
+        place = target if target.flags.c_contiguous else np.empty(part.sizes, dtype=target.dtype)
+        file = self.files[rank]
+        position = file.index.schema.positions[task.tensor.header.name]
+        file.read(position, part.flat_start(held) * target.itemsize, place.reshape(-1).view(np.uint8))
+        if place is not target:
+            target[...] = place
+
+    def _compare(self, rank: int, task: Task, part: Box, held: Box, expected: Elements) -> None:
+        found = np.empty(part.sizes, dtype=expected.dtype)
+        self._read(rank, task, part, held, found)
+        index = differing(found, expected)
+        if index is None:
+            return
+        where = [start + offset for start, offset in zip(part.starts, index, strict=True)]
+        raise ReplicaMismatch(
+            f"parameter {task.tensor.header.name}, element {where}: {self.files[rank].index.path} (rank {rank}) has "
+            f"{found[index]!r}, but another rank that holds the same slice has {expected[index]!r}"
+            f"{_unknown_hint(task.tensor)}; the ranks are of different steps, swapped or damaged: take another step"
+        )
+
+    def _check_finite(self, elements: Elements, task: Task, header: TensorHeader) -> None:
+        if self.allow_non_finite or not has_non_finite(elements, header.type):
+            return
+        overflow = "" if header == task.tensor.header else f", too large for {header.type.name},"
+        raise NonFiniteValue(
+            f"parameter {header.name}: a NaN or an infinity{overflow} in the block at {list(task.block.starts)} of "
+            f"shape {list(task.block.sizes)}; training has diverged there: merge an earlier step, or pass "
+            "--allow-non-finite"
+        )
+
+
+def differing(found: Elements, expected: Elements) -> tuple[int, ...] | None:
+    """The index of the first element whose bits differ; `None` where none does."""
+    bits = f"<u{found.dtype.itemsize}"
+    unequal = found.view(bits) != expected.view(bits)
+    if not unequal.any():
+        return None
+    return tuple(int(index) for index in np.unravel_index(int(np.argmax(unequal)), unequal.shape))
+
+
+def _unknown_hint(tensor: PlannedTensor) -> str:
+    return (
+        "" if tensor.is_known else " (the strategy doesn't know this parameter, so that all ranks should hold it equal)"
+    )

@@ -1,0 +1,127 @@
+"""Merging: the slices of one step become one integrated checkpoint, proved and recorded, or nothing changes.
+
+plan (headers only) → write (streamed into preallocated, staged files) → prove (read again, compared with every
+slice) → publish (renamed, merge.json last)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shardline.base.errors import OutputError
+from shardline.base.progress import Meter
+from shardline.base.workers import meanwhile
+from shardline.checkpoint.formats.staging import StagedFile, staged_file
+from shardline.checkpoint.formats.tensor_io import open_all
+from shardline.checkpoint.merging.output_lock import exclusive
+from shardline.checkpoint.merging.publish import check_record_is_ours, main_digest, publish, remove_abandoned_files
+from shardline.checkpoint.merging.rank_identity import indistinguishable_ranks
+from shardline.checkpoint.merging.request import MergeRequest, Prepared, prepare
+from shardline.checkpoint.merging.unchanged import recorded_merge
+from shardline.checkpoint.merging.work import MergeWork
+
+_FLUSH_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The outcome. `digest` is of the output file, or of the index where there are several."""
+
+    output: Path
+    digest: str
+    record: Mapping[str, Any]
+    notices: tuple[str, ...]
+    was_up_to_date: bool
+
+
+def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
+    """Merge as `request` says, prove it and publish it; do nothing where an equal merge is already there.
+
+    `meter` follows the bytes that are written and proved. Raises the errors of `shardline.base.errors.CheckpointError`;
+    whatever happens, what was at the output before stays as it was until the whole of the new one is ready.
+    """
+    prepared = prepare(request)
+    make_folder(request.output.parent)
+    with exclusive(request.output):
+        check_record_is_ours(request)
+        recorded = recorded_merge(prepared)
+        record = _merge(prepared, meter or Meter()) if recorded is None else recorded
+    return Merged(request.output, main_digest(record), record, notices_of(prepared), recorded is not None)
+
+
+def notices_of(prepared: Prepared) -> tuple[str, ...]:
+    """What the user should know: what was passed over, and what no check could tell."""
+    doubts = (
+        f"ranks {ranks[:16]} hold nothing in common with another rank and there is no manifest: if their folders "
+        "were swapped, nothing can tell"
+        for ranks in indistinguishable_ranks(prepared.plan)
+    )
+    return (*prepared.slices.notices, *doubts, *_absences(prepared))
+
+
+def _absences(prepared: Prepared) -> Iterator[str]:
+    """A .ckpt doesn't say whether redundant slices were left out of it on purpose."""
+    copies = ((tensor, copy) for tensor in prepared.plan.tensors if tensor.is_known for copy in tensor.copies)
+    lacking = [tensor.header.name for tensor, copy in copies if len(copy.holders) < copy.layout.world_size]
+    if lacking and any(file.format == "ckpt" for file in prepared.slices.files):
+        yield (
+            f"{len(lacking)} tensors, such as {lacking[0]}, are missing on some ranks; the slices were taken from "
+            "their replicas on others"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """The output's folder; `OutputError` where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another output") from error
+
+
+def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
+    directory, tensors = prepared.request.output.parent, prepared.plan.tensors
+    remove_abandoned_files(prepared.request.output)
+    with ExitStack() as stack:
+        files = stack.enter_context(open_all(prepared.slices.files))
+        # The proof reads the output again, from the page cache; without it, nobody does.
+        uncached = not prepared.request.proof
+        staged = [
+            stack.enter_context(staged_file(layout, directory / layout.name, uncached)) for layout in prepared.files
+        ]
+        work = MergeWork(prepared, files, staged, meter)
+        with _flushing(staged):
+            # A file that isn't the manifest's is the better explanation of whatever is wrong with its content.
+            with meanwhile(partial(work.digest, range(len(files)))):
+                work.write_all()
+            for file in staged:
+                file.finish()
+            work.digest((), range(len(staged)))
+            if prepared.request.proof:
+                work.prove(tensors)
+        work.check_inputs()
+        record = work.record()
+        publish(record, [file.path for file in staged], prepared)
+        return record
+
+
+@contextmanager
+def _flushing(staged: Sequence[StagedFile]) -> Iterator[None]:
+    """Flush to disk again and again while the block runs, so that the disk is busy from the first block on."""
+    ended = threading.Event()
+
+    def flush() -> None:
+        while not ended.wait(_FLUSH_SECONDS):
+            for file in staged:
+                file.flush()
+
+    with meanwhile(flush):
+        try:
+            yield
+        finally:
+            ended.set()

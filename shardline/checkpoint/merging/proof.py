@@ -1,0 +1,237 @@
+"""The proof: the written output is read again, and every rank's slices are compared with it.
+
+The geometry here is written a second time, from the definition and without `layout`'s arithmetic, so that a mistake
+there cannot hide itself: coordinates by repeated division, intervals by cutting one axis after the other, groups by
+comparing ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from shardline.base.errors import ProofError, ReplicaMismatch
+from shardline.checkpoint.formats.file_index import Extent
+from shardline.checkpoint.formats.staging import StagedFile
+from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
+from shardline.checkpoint.formats.tensor_types import cast
+from shardline.checkpoint.shards.plan import Copy, PlannedTensor
+from shardline.checkpoint.strategy.layout import Layout
+
+_WINDOW_BYTES = 1 << 20
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What was found of one tensor: the digest of its bytes in the output, and how many slices were compared."""
+
+    digest: str
+    slices: int
+    bytes_compared: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """A contiguous part of a tensor: one index in each leading dimension, `rows` of the next, all of the rest."""
+
+    leading: tuple[int, ...]
+    rows: Interval
+    inner: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows[1] - self.rows[0], *self.inner)
+
+
+def prove(
+    tensor: PlannedTensor, output: StagedFile, extents: Sequence[Extent], files: Sequence[OpenCheckpoint]
+) -> Proven:
+    """Compare `tensor` in the output with every slice of it.
+
+    `ProofError` or `ReplicaMismatch` at the first difference.
+    """
+    digest = blake3()
+    position, compared = 0, 0
+    for window in _windows_of(tensor):
+        written = np.empty(window.shape, dtype=tensor.target.storage)
+        flat = written.reshape(-1).view(np.uint8)
+        output.read(extents, position, flat)
+        digest.update(flat.data)
+        position += flat.nbytes
+        for copy in tensor.copies:
+            compared += _compare_copy(tensor, copy, window, written, files)
+    return Proven(digest.hexdigest(), sum(len(copy.holders) for copy in tensor.copies), compared)
+
+
+def prove_resharded(
+    tensor: PlannedTensor,
+    resharded: PlannedTensor,
+    files: Sequence[OpenCheckpoint],
+    written_files: Sequence[OpenCheckpoint],
+) -> Proven:
+    """Put the whole tensor together from the slices that were written, and compare it with every slice on both sides.
+
+    `resharded` is the same tensor as the written files hold it. `ProofError` or `ReplicaMismatch` at the first
+    difference.
+    """
+    digest = blake3()
+    compared = 0
+    for window in _windows_of(tensor):
+        whole = np.empty(window.shape, dtype=tensor.target.storage)
+        for _, part, source in _parts(resharded, resharded.copies[0], window, written_files):
+            whole[part] = source
+        digest.update(whole.reshape(-1).view(np.uint8).data)
+        for copy in resharded.copies:
+            _compare_copy(resharded, copy, window, whole, written_files)
+        for copy in tensor.copies:
+            compared += _compare_copy(tensor, copy, window, whole, files)
+    return Proven(digest.hexdigest(), sum(len(copy.holders) for copy in tensor.copies), compared)
+
+
+def _windows_of(tensor: PlannedTensor) -> Iterator[Window]:
+    itemsize = max(tensor.target.itemsize, tensor.header.type.itemsize)
+    return _windows(tensor.header.shape or (1,), _WINDOW_BYTES // itemsize, ())
+
+
+def _windows(shape: tuple[int, ...], limit: int, leading: tuple[int, ...]) -> Iterator[Window]:
+    inner = shape[1:]
+    row = int(np.prod(inner, dtype=object)) if inner else 1
+    if row > limit and inner:
+        for index in range(shape[0]):
+            yield from _windows(inner, limit, (*leading, index))
+    elif row:
+        step = max(1, limit // row)
+        for start in range(0, shape[0], step):
+            yield Window(leading, (start, min(start + step, shape[0])), inner)
+
+
+def _compare_copy(
+    tensor: PlannedTensor, copy: Copy, window: Window, whole: NDArray[np.generic], files: Sequence[OpenCheckpoint]
+) -> int:
+    """Compare all that ranks hold of `window` with `whole`, and return how many bytes that was."""
+    compared = 0
+    for rank, part, source in _parts(tensor, copy, window, files):
+        found = whole[part]
+        expected = cast(source.reshape(-1), tensor.header.type, tensor.target).reshape(found.shape)
+        bits = f"<u{found.dtype.itemsize}"
+        if not np.array_equal(found.view(bits), expected.view(bits)):
+            raise _difference(tensor, copy, rank, files[rank], window)
+        compared += source.nbytes
+    return compared
+
+
+def _parts(
+    tensor: PlannedTensor, copy: Copy, window: Window, files: Sequence[OpenCheckpoint]
+) -> Iterator[tuple[int, tuple[slice, ...], NDArray[np.generic]]]:
+    """For each rank that holds some of `window`: the rank, where that lies in the window, and the elements."""
+    shape, depth = tensor.header.shape or (1,), len(window.leading)
+    layout = copy.layout
+    bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[0, 1]]], (layout.world_size, 1, 1))
+    holders = np.array(copy.holders)
+    for rank in holders[_touched(bounds[holders - copy.first_rank], window)].tolist():
+        held = [(int(low), int(high)) for low, high in bounds[rank - copy.first_rank]]
+        rows = (max(held[depth][0], window.rows[0]), min(held[depth][1], window.rows[1]))
+        here = slice(rows[0] - window.rows[0], rows[1] - window.rows[0])
+        part_shape = (rows[1] - rows[0], *(high - low for low, high in held[depth + 1 :]))
+        source = _read_source(tensor, files[rank], held, (*window.leading, rows[0]), part_shape)
+        yield rank, (here, *(slice(*edges) for edges in held[depth + 1 :])), source
+
+
+def _touched(bounds: NDArray[np.int64], window: Window) -> NDArray[np.bool_]:
+    """Which of the ranks with these bounds hold anything of `window`."""
+    depth = len(window.leading)
+    leading = np.array(window.leading, dtype=np.int64)
+    inside = (bounds[:, :depth, 0] <= leading) & (leading < bounds[:, :depth, 1])
+    in_rows = (bounds[:, depth, 0] < window.rows[1]) & (bounds[:, depth, 1] > window.rows[0])
+    touched: NDArray[np.bool_] = inside.all(axis=1) & in_rows
+    return touched
+
+
+def _read_source(
+    tensor: PlannedTensor,
+    file: OpenCheckpoint,
+    held: Sequence[Interval],
+    corner: tuple[int, ...],
+    part_shape: tuple[int, ...],
+) -> NDArray[np.generic]:
+    """The elements of a rank's slice from `corner`, a place in the whole tensor, on."""
+    slice_shape = tuple(high - low for low, high in held)
+    local = [index - low for index, (low, _) in zip(corner, held, strict=False)]
+    local += [0] * (len(slice_shape) - len(local))
+    start = int(np.ravel_multi_index(local, slice_shape))
+    source = np.empty(part_shape, dtype=tensor.header.type.storage)
+    position = file.index.schema.positions[tensor.header.name]
+    file.read(position, start * source.itemsize, source.reshape(-1).view(np.uint8))
+    return source
+
+
+@lru_cache(maxsize=256)
+def _bounds(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """For each local rank and dimension, the first index held and the one after the last: [ranks, dimensions, 2]."""
+    count = 1
+    for size in layout.device_matrix:
+        count *= size
+    coordinates = [_coordinates(rank, layout.device_matrix) for rank in range(count)]
+    mapped = {axis for axes in layout.tensor_map for axis in axes}
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for rank, place in enumerate(coordinates):
+        groups.setdefault(tuple(place[axis] for axis in sorted(mapped)), []).append(rank)
+    bounds = []
+    for place in coordinates:
+        held = [_cut(size, [(place[axis], layout.device_matrix[-1 - axis]) for axis in axes])
+                for size, axes in zip(shape, layout.tensor_map, strict=True)]  # fmt: skip
+        bounds.append(held)
+    for group in groups.values() if layout.optimizer_shard_size not in (0, 1) else ():
+        parts = len(group) if layout.optimizer_shard_size < 0 else layout.optimizer_shard_size
+        for place_in_group, rank in enumerate(group):
+            low, high = bounds[rank][0]
+            width = (high - low) // parts
+            first = low + place_in_group % parts * width
+            bounds[rank][0] = (first, first + width)
+    return np.array(bounds, dtype=np.int64).reshape(count, len(shape), 2)
+
+
+def _coordinates(rank: int, device_matrix: tuple[int, ...]) -> list[int]:
+    """The rank's place on each axis, counted from the right."""
+    place = []
+    for size in reversed(device_matrix):
+        rank, digit = divmod(rank, size)
+        place.append(digit)
+    return place
+
+
+def _cut(size: int, cuts: Sequence[tuple[int, int]]) -> Interval:
+    """What is left of `[0, size)` after taking, for each (place, parts), the place-th of so many equal parts."""
+    low, width = 0, size
+    for place, parts in cuts:
+        width //= parts
+        low += place * width
+    return low, low + width
+
+
+def _difference(
+    tensor: PlannedTensor, copy: Copy, rank: int, file: OpenCheckpoint, window: Window
+) -> ProofError | ReplicaMismatch:
+    place = [*window.leading, window.rows[0]] if tensor.header.shape else []
+    where = f"parameter {tensor.header.name}, from {place} on"
+    groups = copy.layout.replica_groups()
+    held_by = next(group for group in groups if rank - copy.first_rank in group)
+    first = next(copy.first_rank + other for other in held_by if copy.first_rank + other in copy.holders)
+    if copy is not tensor.copies[0] or rank != first:
+        unknown = (
+            "" if tensor.is_known else " (no strategy says how it is split, so that all ranks should hold it equal)"
+        )
+        return ReplicaMismatch(
+            f"{where}: {file.index.path} (rank {rank}) differs from what other ranks hold of the same slice{unknown}; "
+            "the ranks are of different steps, swapped or damaged: take another step"
+        )
+    return ProofError(
+        f"{where}: the written output differs from {file.index.path} (rank {rank}); the file changed, or memory or "
+        "disk is faulty: merge again, elsewhere if it persists"
+    )

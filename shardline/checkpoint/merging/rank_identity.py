@@ -1,0 +1,102 @@
+"""Whether every rank's folder holds that rank's slices. A manifest says so; without one, only the values can tell.
+
+Two folders swapped: a rank then differs from its replicas, which the merge notices, unless the two hold nothing that
+a third rank should hold too. One folder copied over another: equal files where the strategy says different slices.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from shardline.base.errors import LayoutError
+from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
+from shardline.checkpoint.merging.execute import BLOCK_BYTES, Elements
+from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor
+from shardline.checkpoint.strategy.boxes import Box, blocks, whole
+
+_TELLING_ELEMENTS = 4
+
+
+def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
+    """Groups of ranks whose folders could be swapped without any replica showing it.
+
+    Within a group, all ranks are compared with the same other ranks (or with none), yet hold different slices.
+    """
+    if plan.slices.shard_set is not None:
+        return []
+    compared: dict[int, list[bytes]] = defaultdict(list)
+    held: dict[int, list[bytes]] = defaultdict(list)
+    for copy in dict.fromkeys(copy for tensor in plan.tensors for copy in tensor.copies):
+        is_replicated = len(copy.layout.replica_groups()[0]) > 1
+        for rank, place in enumerate(copy.layout.slice_indices()):
+            key = copy.first_rank.to_bytes(4, "big") + place.tobytes()
+            (compared if is_replicated else held)[copy.first_rank + rank].append(key)
+    groups: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
+    for rank in range(len(plan.slices.files)):
+        groups[tuple(compared[rank])].append(rank)
+    return [ranks for ranks in groups.values() if len({tuple(held[rank]) for rank in ranks}) > 1]
+
+
+def check_no_rank_is_anothers_copy(plan: Plan, digests: Mapping[int, str], files: Sequence[OpenCheckpoint]) -> None:
+    """`LayoutError` where ranks that hold different slices have equal files, and not by chance."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for rank, digest in sorted(digests.items()):
+        alike[digest].append(rank)
+    for ranks in alike.values():
+        for tensor, rank, other in _different_slices(plan, ranks) if len(ranks) > 1 else ():
+            if _tells_ranks_apart(tensor, files[rank]):
+                raise LayoutError(
+                    f"{files[rank].index.path} (rank {rank}) and {files[other].index.path} (rank {other}) are equal, "
+                    f"but the strategy gives these ranks different slices of {tensor.header.name}; was one copied over "
+                    "the other, is the strategy of another run, or (then say --integrated) did every rank save the "
+                    "whole model?"
+                )
+
+
+def _different_slices(plan: Plan, ranks: Sequence[int]) -> Iterator[tuple[PlannedTensor, int, int]]:
+    """Tensors of which two of `ranks` should hold different slices, and these ranks."""
+    for tensor in plan.tensors:
+        for copy in tensor.copies:
+            pair = _first_differing(copy, ranks)
+            if pair is not None:
+                yield tensor, *pair
+
+
+def _first_differing(copy: Copy, ranks: Sequence[int]) -> tuple[int, int] | None:
+    places = copy.layout.slice_indices()
+    holders = set(copy.holders)
+    among = [rank for rank in ranks if rank in holders]
+    for other in among[1:]:
+        if not np.array_equal(places[other - copy.first_rank], places[among[0] - copy.first_rank]):
+            return among[0], other
+    return None
+
+
+def _tells_ranks_apart(tensor: PlannedTensor, file: OpenCheckpoint) -> bool:
+    """Whether no other slice has the values of this rank's by chance, as short ones, masks and counters may."""
+    header = file.index.schema.headers[file.index.schema.positions[tensor.header.name]]
+    return header.type.is_floating and prod(header.shape) >= _TELLING_ELEMENTS and not _is_constant(tensor, file)
+
+
+def _is_constant(tensor: PlannedTensor, file: OpenCheckpoint) -> bool:
+    """Whether all elements of a rank's slice are the same, as in a state that was never updated."""
+    position = file.index.schema.positions[tensor.header.name]
+    header = file.index.schema.headers[position]
+    first: Elements | None = None
+    for block in blocks(header.shape, BLOCK_BYTES // header.type.itemsize):
+        elements = _read(file, position, block, header.type.storage)
+        first = elements[:1] if first is None else first
+        if not np.array_equal(elements, np.broadcast_to(first, elements.shape)):
+            return False
+    return True
+
+
+def _read(file: OpenCheckpoint, position: int, block: Box, storage: np.dtype[np.generic]) -> Elements:
+    elements = np.empty(block.sizes, dtype=f"<u{storage.itemsize}").reshape(-1)
+    start = block.flat_start(whole(file.index.schema.headers[position].shape)) * storage.itemsize
+    file.read(position, start, elements.view(np.uint8))
+    return elements

@@ -1,0 +1,135 @@
+"""What a merge is asked to do, and what its inputs turn out to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardline.base.digest import file_digest
+from shardline.base.errors import ConfigError, LayoutError
+from shardline.base.workers import default_workers
+from shardline.checkpoint.formats.output_file import OutputFile, detect_format, layout_output
+from shardline.checkpoint.shards.finding import SliceSet, find_slices
+from shardline.checkpoint.shards.plan import Plan, plan_merge
+from shardline.checkpoint.shards.selection import Selection, selection_record
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts, layouts_by_stage, read_strategy
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """What to merge into what. `step` is as `find_slices` takes it; `integrated` says that every rank's file is whole.
+
+    `max_file_size` (bytes) splits a .safetensors output; `crc` ends a .ckpt with MindSpore's checksum. Without `proof`
+    replicas are still compared. A request that `owns_folder` replaces whatever merge is there, of any name.
+    """
+
+    shards: Path
+    strategies: tuple[Path, ...]
+    output: Path
+    step: str | None = None
+    integrated: bool | None = None
+    selection: Selection = field(default_factory=Selection)
+    max_file_size: int | None = None
+    crc: bool = False
+    allow_non_finite: bool = False
+    proof: bool = True
+    owns_folder: bool = False
+    workers: int = field(default_factory=default_workers)
+
+    @property
+    def record_path(self) -> Path:
+        return self.output.with_name("merge.json")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose inputs were found and understood: everything but the work."""
+
+    request: MergeRequest
+    plan: Plan
+    files: tuple[OutputFile, ...]
+    strategy_digests: tuple[str, ...]
+
+    @property
+    def slices(self) -> SliceSet:
+        return self.plan.slices
+
+    def options(self) -> dict[str, Any]:
+        """What besides the inputs decides the output's bytes, or whether there is one."""
+        request = self.request
+        return {
+            "output": request.output.name,
+            **selection_record(request.selection),
+            "integrated": self.plan.integrated,
+            "max_file_size": request.max_file_size,
+            "crc": request.crc,
+            "allow_non_finite": request.allow_non_finite,
+            "proof": request.proof,
+        }
+
+    def inputs(self, digests: Sequence[str]) -> dict[str, Any]:
+        """The inputs as they stand in the record, given the digest of every rank's file."""
+        files = [
+            {
+                "rank": rank,
+                "path": str(file.path.relative_to(self.slices.directory)),
+                "size": file.size,
+                "digest": digest,
+            }
+            for rank, (file, digest) in enumerate(zip(self.slices.files, digests, strict=True))
+        ]
+        return {
+            "step": self.slices.step,
+            "manifest": self.slices.shard_set is not None,
+            "strategies": list(self.strategy_digests),
+            "files": files,
+        }
+
+
+def prepare(request: MergeRequest) -> Prepared:
+    """Find and check the inputs of `request` from their headers alone."""
+    layouts, digests = read_strategies(request.strategies)
+    slices = find_slices(request.shards, layouts.world_size if layouts else None, request.step)
+    integrated = _is_integrated(request, slices)
+    if layouts is None and not integrated:
+        raise ConfigError(
+            "which strategy? Give --strategy FILE, or --integrated where every rank saved the whole model"
+        )
+    _check_strategy_of(slices, request.strategies, digests)
+    plan = plan_merge(slices, layouts, request.selection, integrated)
+    headers = [tensor.merged for tensor in plan.tensors]
+    file_format = detect_format(request.output)
+    files = layout_output(request.output.name, headers, file_format, request.max_file_size, request.crc)
+    return Prepared(request, plan, files, digests)
+
+
+def read_strategies(paths: Sequence[Path]) -> tuple[StagedLayouts | None, tuple[str, ...]]:
+    """The layouts of all stages and the files' digests; no layouts where there are no files."""
+    if not paths:
+        return None, ()
+    strategies = [(path, read_strategy(path)) for path in paths]
+    return layouts_by_stage(strategies), tuple(file_digest(path) for path in paths)
+
+
+def _is_integrated(request: MergeRequest, slices: SliceSet) -> bool:
+    """What the manifest says; a request that contradicts it is refused."""
+    if slices.shard_set is None:
+        return bool(request.integrated)
+    if request.integrated is not None and request.integrated != slices.shard_set.integrated:
+        raise ConfigError(
+            f"{slices.directory}: the manifest of step {slices.step} says that integrated_save was "
+            f"{slices.shard_set.integrated}, the request says {request.integrated}; leave it to the manifest"
+        )
+    return slices.shard_set.integrated
+
+
+def _check_strategy_of(slices: SliceSet, paths: Sequence[Path], digests: Sequence[str]) -> None:
+    """Refuse a strategy file other than the one that the manifest names."""
+    if slices.shard_set is None or len(paths) != 1 or slices.shard_set.strategy_digest in ("", *digests):
+        return
+    raise LayoutError(
+        f"{paths[0]} has the digest {digests[0][:16]}…, but the slices of step {slices.step} were saved with the "
+        f"strategy {slices.shard_set.strategy_digest[:16]}…; give the strategy file of that run"
+    )

@@ -1,0 +1,282 @@
+"""What a merge will do, decided from headers alone: which tensors, of which shape and type, from which ranks.
+
+Everything that can be wrong with a set of slices without looking at their values is found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardline.base.errors import LayoutError, MissingShard
+from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader
+from shardline.checkpoint.formats.tensor_types import TEXT, TensorType
+from shardline.checkpoint.shards.finding import SliceSet
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.strategy.boxes import Box
+from shardline.checkpoint.strategy.layout import Layout, replicated
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One complete copy of a tensor: the slices that the ranks of one pipeline stage hold between them."""
+
+    first_rank: int
+    layout: Layout
+    holders: tuple[int, ...]
+    """The global ranks of the stage that have the tensor in their files: all of them, unless redundancy was removed."""
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A whole tensor of the merged checkpoint, and the copies of it that the slices hold.
+
+    `header` has the slices' element type and the whole shape; `target` is the element type that is written. A tensor
+    that the strategy doesn't know is `replicated`: every rank is expected to hold it whole, and equal.
+    """
+
+    header: TensorHeader
+    target: TensorType
+    copies: tuple[Copy, ...]
+    is_known: bool
+
+    @property
+    def merged(self) -> TensorHeader:
+        """The tensor as it stands in the output."""
+        return TensorHeader(self.header.name, self.target, self.header.shape)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge, decided but not executed."""
+
+    slices: SliceSet
+    layouts: StagedLayouts
+    tensors: tuple[PlannedTensor, ...]
+    selection: Selection
+    integrated: bool
+
+    @property
+    def bytes_out(self) -> int:
+        return sum(tensor.merged.size for tensor in self.tensors)
+
+
+def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selection, integrated: bool) -> Plan:
+    """The plan that merges `slices`, sharded as `layouts` say, into whole tensors.
+
+    Where they are `integrated` every rank's file is whole (`integrated_save`), and all are expected to be equal;
+    `layouts` then only say which parameters the strategy knows.
+
+    Raises `MissingShard` for a slice that no rank holds, `LayoutError` where shapes or types contradict the strategy
+    or one another.
+    """
+    nothing = StagedLayouts(({},), len(slices.files))
+    staged = nothing if integrated or layouts is None else layouts
+    ranks = _ranks_by_schema(slices.files)
+    names = _all_names(ranks)
+    unsaved = sorted(layouts.saved_names.difference(names)) if layouts else []
+    if unsaved:
+        raise MissingShard(
+            f"{slices.directory}: the strategy knows {len(unsaved)} parameters that no rank has saved, such as "
+            f"{unsaved[0]}; give the strategy of the run that saved these files"
+        )
+    if integrated:
+        _check_whole(slices, ranks, names)
+    chosen = selection.choose(names, layouts.names if layouts else None, ranks)
+    if not chosen:
+        raise MissingShard(
+            f"{slices.directory}: none of the {len(names)} tensors is selected; widen --include or narrow --exclude"
+        )
+    tensors = tuple(_plan_tensor(name, staged, ranks, slices, selection) for name in chosen)
+    return Plan(slices, staged, tensors, selection, integrated)
+
+
+def _ranks_by_schema(files: Sequence[FileIndex]) -> dict[Schema, list[int]]:
+    ranks: dict[Schema, list[int]] = {}
+    for rank, file in enumerate(files):
+        ranks.setdefault(file.schema, []).append(rank)
+    return ranks
+
+
+def _all_names(ranks: Mapping[Schema, Sequence[int]]) -> list[str]:
+    """Every tensor's name, in the order of the first rank that has it."""
+    return list(dict.fromkeys(header.name for schema in ranks for header in schema.headers))
+
+
+def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names: Sequence[str]) -> None:
+    """`MissingShard` where a rank's file, which should be the whole model, lacks a tensor that another has."""
+    for schema, holders in ranks.items():
+        missing = [name for name in names if name not in schema.positions]
+        if missing and not slices.files[holders[0]].removes_redundancy:
+            raise MissingShard(
+                f"{slices.files[holders[0]].path} (rank {holders[0]}): expected the whole model, "
+                f"but {len(missing)} tensors are missing, such as {missing[0]}; take another step"
+            )
+
+
+def _plan_tensor(
+    name: str,
+    staged: StagedLayouts,
+    ranks: Mapping[Schema, Sequence[int]],
+    slices: SliceSet,
+    selection: Selection,
+) -> PlannedTensor:
+    found: dict[TensorHeader, list[int]] = {}
+    for schema, holders in ranks.items():
+        if name in schema.positions:
+            found.setdefault(schema.headers[schema.positions[name]], []).extend(holders)
+    is_known = any(name in layouts for layouts in staged.stages)
+    try:
+        copies, header = (_sharded_copies if is_known else _whole_copies)(name, staged, found, slices)
+    except LayoutError as error:
+        raise LayoutError(f"parameter {name}: {error}") from error
+    return PlannedTensor(header, selection.target(header.type), copies, is_known)
+
+
+def _whole_copies(
+    name: str, staged: StagedLayouts, found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
+) -> tuple[tuple[Copy, ...], TensorHeader]:
+    """A tensor that the strategy doesn't know: any rank that has it should have all of it."""
+    header = _same_header(found, slices, "every rank should hold it whole, for no strategy says how it is split")
+    _check_not_a_slice(header, staged)
+    layout = replicated(len(slices.files), len(header.shape))
+    return (Copy(0, layout, tuple(_some(found))),), header
+
+
+def _sharded_copies(
+    name: str, staged: StagedLayouts, found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
+) -> tuple[tuple[Copy, ...], TensorHeader]:
+    """A tensor that the strategy knows: one copy in each pipeline stage that has it."""
+    copies: list[Copy] = []
+    whole: dict[TensorHeader, list[int]] = {}
+    for stage, layouts in enumerate(staged.stages):
+        local = _within_stage(found, stage * staged.ranks_per_stage, staged.ranks_per_stage)
+        if name in layouts:
+            copies.append(_stage_copy(name, stage * staged.ranks_per_stage, layouts[name], local, slices))
+            sliced = _same_header(local, slices, "the strategy gives all ranks slices of one shape")
+            header = TensorHeader(name, sliced.type, _full_shape(layouts[name], sliced))
+            whole.setdefault(header, []).extend(_some(local))
+        elif local:
+            raise LayoutError(
+                f"ranks {_some(local)[:16]} hold it, but the strategy of their pipeline stage {stage} doesn't know it; "
+                "give the strategies of the run that saved them"
+            )
+    return tuple(copies), _same_header(whole, slices, "its copies in several pipeline stages should be of one shape")
+
+
+def _within_stage(found: Mapping[TensorHeader, Sequence[int]], first: int, count: int) -> dict[TensorHeader, list[int]]:
+    local = {header: [rank for rank in ranks if first <= rank < first + count] for header, ranks in found.items()}
+    return {header: ranks for header, ranks in local.items() if ranks}
+
+
+def _stage_copy(
+    name: str, first: int, layout: Layout, local: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
+) -> Copy:
+    if sum(len(ranks) for ranks in local.values()) == layout.world_size:
+        return Copy(first, layout, _consecutive(first, layout.world_size))
+    holders = frozenset(_some(local))
+    for group in layout.replica_groups():
+        if not any(first + rank in holders for rank in group):
+            replicas = [first + rank for rank in group]
+            raise MissingShard(
+                f"parameter {name}: expected a slice on rank {replicas[0]} ({slices.files[replicas[0]].path}), found "
+                f"none there nor on any other of ranks {replicas[:16]} that should hold it; restore the file, or take "
+                "another step"
+            )
+    for rank in range(first, first + layout.world_size):
+        if rank not in holders and not _may_lack_slices(slices.files[rank], slices):
+            raise MissingShard(
+                f"parameter {name}: missing from {slices.files[rank].path} (rank {rank}), which doesn't say that "
+                "redundant slices were left out (remove_redundancy); restore the file, or take another step"
+            )
+    return Copy(first, layout, tuple(sorted(holders)))
+
+
+def _may_lack_slices(file: FileIndex, slices: SliceSet) -> bool:
+    """Whether a file may leave out what another rank holds. A .ckpt doesn't say, nor a .safetensors without tensors."""
+    if file.format == "ckpt" or file.removes_redundancy:
+        return True
+    return not file.schema.headers and any(other.removes_redundancy for other in slices.files)
+
+
+def _full_shape(layout: Layout, sliced: TensorHeader) -> tuple[int, ...]:
+    full = layout.full_shape(sliced.shape)
+    if layout.tensor_shape is not None and layout.tensor_shape != full:
+        raise LayoutError(
+            f"slices of shape {list(sliced.shape)} and {layout} make {list(full)}, but the strategy file says "
+            f"{list(layout.tensor_shape)}; is this the strategy of the run that saved them, and were they saved with "
+            "integrated_save=False?"
+        )
+    return full
+
+
+def _same_header(found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet, why: str) -> TensorHeader:
+    """The one header that all ranks agree on."""
+    if len(found) != 1:
+        kinds = "; ".join(
+            f"{header.type.name} {list(header.shape)} on ranks {sorted(ranks)[:16]} ({slices.files[min(ranks)].path})"
+            for header, ranks in found.items()
+        )
+        raise LayoutError(f"{why}; found {kinds or 'none'}")
+    return next(iter(found))
+
+
+def _check_not_a_slice(header: TensorHeader, staged: StagedLayouts) -> None:
+    """Refuse an optimizer state that is sliced like its parameter while the strategy knows the parameter alone.
+
+    Equal slices (the zeros of a state that was never updated) would otherwise pass for the whole.
+    """
+    _, _, parameter = header.name.partition(".")
+    for layouts in staged.stages:
+        layout = layouts.get(parameter)
+        if layout is None or header.type is TEXT or len(layout.tensor_map) != len(header.shape):
+            continue
+        if max(layout.shards(), default=1) > 1:
+            raise LayoutError(
+                f"the strategy knows {parameter}, which is split, but not this state of it; merge the weights alone "
+                "(--weights-only), or give a strategy file that was saved with only_trainable_params=False"
+            )
+
+
+def _some(found: Mapping[TensorHeader, Sequence[int]]) -> list[int]:
+    return sorted(rank for ranks in found.values() for rank in ranks)
+
+
+@lru_cache(maxsize=256)
+def _consecutive(first: int, count: int) -> tuple[int, ...]:
+    """The same tuple for all tensors: a plan has thousands of tensors over thousands of ranks."""
+    return tuple(range(first, first + count))
+
+
+class HeldSlices:
+    """The distinct slices of one copy of a tensor, and the global ranks that hold each."""
+
+    def __init__(self, copy: Copy, full_shape: tuple[int, ...]) -> None:
+        sizes = copy.layout.slice_shape(full_shape)
+        groups = copy.layout.replica_groups()
+        indices = copy.layout.slice_indices()[[group[0] for group in groups]]
+        self._starts: NDArray[np.int64] = indices * np.array(sizes, dtype=np.int64)
+        self._stops: NDArray[np.int64] = self._starts + np.array(sizes, dtype=np.int64)
+        self.boxes = tuple(Box(tuple(start), sizes) for start in self._starts.tolist())
+        holders = frozenset(copy.holders)
+        self.ranks = tuple(
+            tuple(copy.first_rank + rank for rank in group if copy.first_rank + rank in holders) for group in groups
+        )
+
+    def overlapping(self, block: Box) -> list[int]:
+        """Which of the slices have elements in `block`."""
+        starts = np.array(block.starts, dtype=np.int64)
+        stops = starts + np.array(block.sizes, dtype=np.int64)
+        overlap = np.minimum(self._stops, stops) > np.maximum(self._starts, starts)
+        return [int(number) for number in np.flatnonzero(overlap.all(axis=1))]
+
+
+@lru_cache(maxsize=256)
+def held_slices(copy: Copy, full_shape: tuple[int, ...]) -> HeldSlices:
+    """The slices of `copy`, worked out once for all tensors of one shape and layout."""
+    return HeldSlices(copy, full_shape)

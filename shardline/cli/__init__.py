@@ -1,0 +1,1 @@
+"""The command `shardline`, and its commands: one module each."""

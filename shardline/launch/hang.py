@@ -1,0 +1,79 @@
+"""A job that stands still: noticing it, and showing where every rank stands."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardline.launch.rank_names import named
+from shardline.launch.records import RankFolder
+
+_ANSWER_S = 3.0
+_LOOK_S = 1.0
+_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
+_NOT_THE_TASKS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "<")
+
+
+@dataclass
+class Progress:
+    """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step."""
+
+    files: Sequence[Path]
+    _sizes: list[int] = field(default_factory=list)
+    _grown_at: float = field(default_factory=time.monotonic)
+    _looked_at: float = 0
+
+    def stalled_s(self) -> float:
+        """For how many seconds none of the files has grown, to the second."""
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            sizes = [_size(file) for file in self.files]
+            if sizes != self._sizes:
+                self._sizes, self._grown_at = sizes, now
+        return now - self._grown_at
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else -1
+
+
+def report(ranks: Sequence[RankFolder], ask: Callable[[], None]) -> str:
+    """`ask` the ranks for their stacks, and say where each stands, in a line.
+
+    Ranks that stand at the same place are named together, the fewest first: in a collective that is the one that the
+    others wait for.
+    """
+    ask()
+    _wait_for_answers(ranks)
+    places: dict[str, list[int]] = {}
+    for number, rank in enumerate(ranks):
+        places.setdefault(place(rank.read_stacks()), []).append(number)
+    groups = sorted(places.items(), key=lambda group: len(group[1]))
+    return "\n".join(f"  {named(numbers)}: {where}" for where, numbers in groups)
+
+
+def _wait_for_answers(ranks: Sequence[RankFolder]) -> None:
+    started = [rank for rank in ranks if rank.has_started()]
+    deadline = time.monotonic() + _ANSWER_S
+    while time.monotonic() < deadline and not all(rank.read_stacks() for rank in started):
+        time.sleep(0.1)
+
+
+def place(stacks: str) -> str:
+    """Where the main thread of faulthandler's dump `stacks` stands: the task's innermost line, and what that called."""
+    _, _, main_thread = stacks.rpartition("Current thread")
+    frames = list(_FRAME.finditer(main_thread.partition("\n\n")[0]))
+    if not frames:
+        return "no answer; it is stopped, in a system call that does not end, or gone"
+    own = next((frame for frame in frames if not frame["file"].startswith(_NOT_THE_TASKS)), frames[0])
+    called = f", in {_spelt(frames[0])}" if own is not frames[0] else ""
+    return _spelt(own) + called
+
+
+def _spelt(frame: re.Match[str]) -> str:
+    return f"{frame['function']} ({'/'.join(Path(frame['file']).parts[-2:])}:{frame['line']})"

@@ -1,0 +1,137 @@
+"""The hosts of a run: which, and how many ranks each one gets.
+
+A hostfile is Open MPI's: `HOST slots=N` a line, `#` begins a comment; a host that stands there without slots, as in
+PBS_NODEFILE, gets a slot for each time. Slots are filled host by host, and the launching host comes first if it is one
+of them, since Open MPI 4.1 begins there and 5 doesn't.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from shardline.base.errors import ConfigError
+
+SLURM = "slurm"
+"""The `hostfile` that stands for the nodes of the Slurm job that the launch runs in."""
+
+_LINE = re.compile(r"(?P<name>[\w.@:-]+)(?P<options>(\s+[\w-]+\s*=\s*\d+)*)\s*")
+_OPTION = re.compile(r"(?P<key>[\w-]+)\s*=\s*(?P<value>\d+)")
+_SLOTS, _MOST = ("slots", "cpu", "cpus", "count"), ("max_slots", "max-slots", "maxslots")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as the hostfile names it, and the number of ranks that run there."""
+
+    name: str
+    ranks: int
+
+
+def hosts_of(hostfile: str | None, world_size: int, environment: Mapping[str, str]) -> tuple[Host, ...]:
+    """Where the ranks run, rank 0 on the first; nothing where that is this host alone, without a hostfile.
+
+    `hostfile` is a path, in which variables such as $PBS_NODEFILE are replaced, or `slurm`. Raises `ConfigError` for
+    one that can't be read, or that has fewer slots than there are ranks.
+    """
+    if hostfile is None:
+        return ()
+    if hostfile == SLURM:
+        source, slots = "the Slurm job", slurm_slots(environment)
+    else:
+        path = Path(os.path.expandvars(hostfile)).expanduser()
+        source, slots = f"hostfile {path}", _read(path)
+    return place(slots, world_size, source)
+
+
+def place(slots: Mapping[str, int], world_size: int, source: str) -> tuple[Host, ...]:
+    """Fill the hosts' `slots` with `world_size` ranks, this host's first; `source` is what a `ConfigError` names."""
+    hosts, left = [], world_size
+    for name in sorted(slots, key=lambda name: not is_this_host(name)):
+        ranks = min(left, slots[name])
+        if ranks:
+            hosts.append(Host(name, ranks))
+        left -= ranks
+    if left:
+        raise ConfigError(
+            f"{source} has {sum(slots.values())} slots on {len(slots)} hosts, world_size is {world_size}; "
+            "add slots or hosts, or ask for fewer ranks"
+        )
+    return tuple(hosts)
+
+
+def is_this_host(name: str) -> bool:
+    """Whether `name`, or the address that it stands for, is this host's own."""
+    name = name.rpartition("@")[2]
+    if name in ("localhost", socket.gethostname()):
+        return True
+    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
+    try:
+        return any(str(found[4][0]) in own for found in socket.getaddrinfo(name, None))
+    except OSError:  # a name that is unknown here; mpirun says more when it can't reach it
+        return False
+
+
+def _read(path: Path) -> dict[str, int]:
+    """The slots of every host in the hostfile `path`."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"hostfile {path} cannot be read: {error}; expected a line `HOST slots=N` for each"
+        ) from error
+    slots: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if text := line.partition("#")[0].strip():
+            name, count = _entry(text, f"{path}:{number}")
+            slots[name] = slots.get(name, 0) + count
+    if not slots:
+        raise ConfigError(f"hostfile {path} names no host; expected a line `HOST slots=N` for each")
+    return slots
+
+
+def _entry(text: str, where: str) -> tuple[str, int]:
+    match = _LINE.fullmatch(text)
+    options = {option["key"]: int(option["value"]) for option in _OPTION.finditer(match["options"])} if match else {}
+    if match is None or not options.keys() <= {*_SLOTS, *_MOST}:
+        raise ConfigError(f"{where}: expected `HOST slots=N`, perhaps with max_slots=N, found {text!r}")
+    count = next((options[key] for key in _SLOTS if key in options), 1)
+    return match["name"], min([count, *(options[key] for key in _MOST if key in options)])
+
+
+def slurm_slots(environment: Mapping[str, str]) -> dict[str, int]:
+    """The slots of the nodes of a Slurm job, from SLURM_JOB_NODELIST and SLURM_TASKS_PER_NODE."""
+    try:
+        nodes = list(_slurm_nodes(environment["SLURM_JOB_NODELIST"]))
+        tasks = list(_slurm_counts(environment["SLURM_TASKS_PER_NODE"]))
+    except KeyError as error:
+        raise ConfigError(f"hostfile slurm: {error} is not set; launch from within a Slurm job") from error
+    if not nodes or len(nodes) != len(tasks):
+        raise ConfigError(
+            f"hostfile slurm: SLURM_JOB_NODELIST={environment['SLURM_JOB_NODELIST']} and SLURM_TASKS_PER_NODE="
+            f"{environment['SLURM_TASKS_PER_NODE']} do not go together; write a hostfile instead"
+        )
+    return dict(zip(nodes, tasks, strict=True))
+
+
+def _slurm_nodes(text: str) -> Iterator[str]:
+    """`a,b[01-03,7]` as Slurm means it: a, b01, b02, b03, b7."""
+    for match in re.finditer(r"([^,\[]+)(?:\[([^\]]+)\])?(?:,|$)", text):
+        for span in (match[2] or "").split(","):
+            first, _, last = span.partition("-")
+            numbers = range(int(first), int(last or first) + 1) if first else ()
+            yield from (f"{match[1]}{number:0{len(first)}d}" for number in numbers)
+        if not match[2]:
+            yield match[1]
+
+
+def _slurm_counts(text: str) -> Iterator[int]:
+    """`8(x2),4` as Slurm means it: 8, 8, 4."""
+    for match in re.finditer(r"(\d+)(?:\(x(\d+)\))?", text):
+        yield from [int(match[1])] * int(match[2] or 1)

@@ -1,0 +1,171 @@
+"""An mpirun and its ranks: started, watched, ended. One thread does it, by looking several times a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardline.launch import logs, parent_death
+from shardline.launch.diagnosis import Launch
+from shardline.launch.hang import Progress, report
+from shardline.launch.interruption import Interruption
+from shardline.launch.processes import ENDING_S, LaunchProcesses
+from shardline.launch.records import RankFolder, rank_folder
+from shardline.run.directory import Lock
+
+_POLL_S = 0.1
+_RANKS_POLL_S = 0.5
+# What processes get to leave after SIGTERM before they are killed.
+_LEAVE_AT_ONCE_S = 1.0
+# What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
+_FAILURE_GRACE_S = 2.0
+# What mpirun gets to leave after its last rank has.
+_LEAVE_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job ended, the result that rank 0 printed, and where the ranks stood if they had to be given up."""
+
+    launch: Launch
+    result: dict[str, Any] | None
+    hang: str
+
+
+@dataclass
+class Followers:
+    """The logs that are shown; where nobody reads them any more, the launch is interrupted and they are silent."""
+
+    followers: tuple[logs.Follower, ...]
+    interruption: Interruption
+    _unread: bool = False
+
+    def follow(self) -> None:
+        self._all(logs.Follower.follow)
+
+    def finish(self) -> None:
+        self._all(logs.Follower.finish)
+
+    def _all(self, act: Callable[[logs.Follower], None]) -> None:
+        if self._unread:
+            return
+        try:
+            for follower in self.followers:
+                act(follower)
+        except BrokenPipeError:
+            self._unread = True
+            self.interruption.reason = self.interruption.reason or "nobody reads the output of this launch any more"
+
+
+@dataclass
+class Job:
+    """What is started, where it logs, and how all of its processes are found."""
+
+    command: list[str]
+    environment: dict[str, str]
+    world_size: int
+    folder: Path
+    processes: LaunchProcesses
+    metrics_file: Path
+    hang_timeout: float | None
+    termination_grace: float
+    card_locks: tuple[int, ...] = ()
+    """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
+    _hang: str = ""
+    _next_look: float = 0
+
+    def run(self, interruption: Interruption, lock: Lock) -> Outcome:
+        """Start the job and follow it to its end, or until it is interrupted; then none of its processes is left."""
+        kills_before = _out_of_memory_kills()
+        mpirun_log = self.folder / "mpirun"
+        messages = logs.Follower(mpirun_log, sys.stderr.buffer)
+        rank_zero = logs.Follower(rank_folder(self.folder, 0).log, sys.stdout.buffer)
+        followers = Followers((messages, rank_zero), interruption)
+        process = self._start(mpirun_log)
+        try:
+            self._watch(process, followers, interruption)
+            if interruption.reason:
+                lock.leave_within(self.termination_grace + ENDING_S)
+                self._stop(process, followers)
+        finally:
+            self.processes.end(_LEAVE_AT_ONCE_S, process)
+        followers.finish()
+        launch = Launch(
+            self.folder,
+            self.world_size,
+            mpirun_log,
+            process.wait(),
+            out_of_memory=_out_of_memory_kills() > kills_before,
+        )
+        return Outcome(launch, rank_zero.result, self._hang)
+
+    @property
+    def _ranks(self) -> list[RankFolder]:
+        return [rank_folder(self.folder, rank) for rank in range(self.world_size)]
+
+    def _start(self, mpirun_log: Path) -> subprocess.Popen[bytes]:
+        """mpirun in a session of its own, with nothing to read, tied to this process."""
+        tie = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
+        with mpirun_log.open("wb") as log:
+            return subprocess.Popen(
+                [*tie, *self.command],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=self.card_locks,
+            )
+
+    def _watch(self, process: subprocess.Popen[bytes], followers: Followers, interruption: Interruption) -> None:
+        """Return when mpirun has ended, or should be ended."""
+        give_up_at = None
+        progress = Progress([self.metrics_file, *(rank.log for rank in self._ranks)])
+        while process.poll() is None and not interruption.reason:
+            followers.follow()
+            if give_up_at is None:
+                give_up_at = self._give_up_at()
+            elif time.monotonic() > give_up_at:
+                return
+            if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
+                self._hang = report(self._ranks, lambda: process.send_signal(signal.SIGUSR1))
+                return
+            time.sleep(_POLL_S)
+
+    def _stop(self, process: subprocess.Popen[bytes], followers: Followers) -> None:
+        """Tell the ranks on all hosts to stop, and give them time to save and leave.
+
+        SIGTERM for mpirun would be the end of its ranks a second later; SIGUSR2 it forwards (`shardline.launch.rank`).
+        """
+        if not all(rank.has_started() for rank in self._ranks):
+            return  # nothing has been learnt yet
+        process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + self.termination_grace
+        while process.poll() is None and time.monotonic() < deadline:
+            followers.follow()
+            time.sleep(_POLL_S)
+
+    def _give_up_at(self) -> float | None:
+        """When mpirun should be gone, once all ranks have finished or one has failed; None while all is well."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + _RANKS_POLL_S
+        if all(rank.has_left_well() for rank in self._ranks):
+            return now + _LEAVE_GRACE_S
+        return now + _FAILURE_GRACE_S if any(rank.read_failure() for rank in self._ranks) else None
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel of this host has killed for want of memory since it was started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0

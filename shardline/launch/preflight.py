@@ -1,0 +1,165 @@
+"""What would certainly fail later is refused before mpirun starts."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import random
+import shutil
+import socket
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import psutil
+
+from shardline.base.errors import LaunchError
+from shardline.launch import visible_cards
+from shardline.parallel.layouts import OPTIMIZER_STATES
+from shardline.recipes.lookup import check_network_of, network_of
+from shardline.run.directory import RunDirectory
+from shardline.settings.run_config import RunConfig
+
+TRAINING = "tasks.train"
+MASTER_ADDRESS = "127.0.0.1"
+
+# A rank of MindSpore 2.10 has 120 to 140 MB of its own once it has imported the framework; it shares the other 250.
+_LEAST_MEMORY_A_RANK = 100 * 2**20
+# Logs and records of a rank, before its first checkpoint.
+_LEAST_DISK_A_RANK = 64 * 2**10
+_CGROUP = Path("/sys/fs/cgroup")
+# Below the kernel's ephemeral ports (from 32768), where a connection of anybody's could take the number meanwhile.
+_PORTS = range(20000, 32000)
+
+
+def check(module: str, config: RunConfig, directory: RunDirectory) -> None:
+    """What is the same on all hosts: module, parameters, drive.
+
+    Raises `ConfigError` for parameters that can't work, `LaunchError` for what may be different next time.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
+    if module == TRAINING and config.strategy_load_file is None:  # ranks check the file that they load
+        check_network_of(config)
+    shard_set = model_bytes(config, copies=1) if module == TRAINING else 0
+    check_disk(directory.path, config.world_size * _LEAST_DISK_A_RANK, shard_set)
+
+
+def check_host(
+    device_target: visible_cards.DeviceTarget, ranks: int, memory: int, environment: Mapping[str, str]
+) -> None:
+    """What this host needs for its `ranks`: cards, and `memory` bytes for each."""
+    visible_cards.check(device_target, ranks, environment)
+    check_memory(ranks, memory, available_memory())
+
+
+def memory_a_rank(module: str, config: RunConfig) -> int:
+    """The bytes of this host's memory that a rank needs at least: more than that is certain to be needed.
+
+    On the CPU a training has its share of weights, gradients and optimizer states there, shared out among the ranks as
+    evenly as can be; on cards it has them on the card.
+    """
+    if module != TRAINING or config.device_target != "CPU":
+        return _LEAST_MEMORY_A_RANK
+    return _LEAST_MEMORY_A_RANK + model_bytes(config, copies=2) // config.world_size
+
+
+def model_bytes(config: RunConfig, *, copies: int) -> int:
+    """The bytes of `copies` of the whole model's parameters and one of its optimizer's states, in float32."""
+    parameters = sum(prod(shape) for shape in network_of(config).parameters().values())
+    return 4 * parameters * (copies + len(OPTIMIZER_STATES[config.optimizer]))
+
+
+def available_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes that new processes can take: what the host has left, or the container's limit."""
+    memory = psutil.virtual_memory().available + psutil.swap_memory().free
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+        used = int((cgroup / "memory.current").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+    except OSError:  # cgroup v1, or the root group: no limit to see
+        return memory
+    if limit == "max":
+        return memory
+    parts = {name: int(size) for name, size in (line.split() for line in lines)}
+    page_cache = parts["file"] - parts["shmem"]  # counted as used, given up when processes want it
+    return min(memory, int(limit) - used + page_cache)
+
+
+def check_memory(ranks: int, memory: int, available: int) -> None:
+    """Raise `LaunchError` where this host's `ranks` can't have `memory` bytes each."""
+    if available < ranks * memory:
+        raise LaunchError(
+            f"{ranks} ranks need at least {memory / 2**30:.1f} GiB of memory each, {ranks * memory / 2**30:.1f} GiB in "
+            f"all, this host has {available / 2**30:.1f} GiB left; ask for fewer ranks, a smaller network, or free "
+            "memory"
+        )
+
+
+def check_disk(folder: Path, logs: int, shard_set: int = 0) -> None:
+    """Raise `LaunchError` where `folder` can't be written, or has no room for `logs` and a shard set, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < shard_set:
+        raise LaunchError(
+            f"a shard set takes at least {shard_set / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f} GiB left; "
+            "free some, or move SHARDLINE_HOME to a larger drive"
+        )
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        with probe.open("wb") as stream:
+            stream.write(bytes(logs))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        remedy = (
+            "free some, or move SHARDLINE_HOME to a larger drive"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "make it writable"
+        )
+        raise LaunchError(f"cannot write in the run directory {folder}: {error.strerror}; {remedy}") from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def master_port(asked: int | None) -> int:
+    """The port on which rank 0 will listen: the one `asked` for, or one that is free now."""
+    if asked is not None:
+        if not _is_free(asked):
+            raise LaunchError(
+                f"master_port {asked} is in use{_user_of(asked)}; "
+                "end that process, choose another port, or leave master_port empty for any free one"
+            )
+        return asked
+    for port in random.sample(_PORTS, k=len(_PORTS)):
+        if _is_free(port):
+            return port
+    raise LaunchError(f"no free port between {_PORTS.start} and {_PORTS.stop}; set master_port to one that is")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        # As rank 0 will do: connections of an earlier try that are only timing out don't count.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+            listener.listen(1)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def _user_of(port: int) -> str:
+    """Who listens on `port`, as far as this user may know."""
+    try:
+        owners = {
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid
+        }
+        names = [f"{psutil.Process(pid).name()} (process {pid})" for pid in sorted(owners)]
+    except psutil.Error:
+        return ""
+    return f" by {', '.join(names)}" if names else ""

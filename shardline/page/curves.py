@@ -1,0 +1,162 @@
+"""`metrics.jsonl` as columns, read on from where the last look ended.
+
+A run of 100,000 steps is 10 MB of lines: they are parsed once, and every later look parses what was appended since.
+Beyond `MOST_ROWS` the columns are thinned to the extremes of the loss, so that memory stays bounded; zooming in then
+shows fewer steps than there were.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from shardline.base.errors import RunDirectoryError
+from shardline.page.containment import Contained
+from shardline.page.downsampling import Values, extremes
+
+MOST_ROWS = 400_000
+MOST_EPOCHS = 5_000
+_CHUNK = 4 * 1024 * 1024
+_NAMES = ("loss", "learning_rate", "gradient_norm", "samples_per_second")
+
+
+@dataclass
+class Metrics:
+    """The metrics of one run, as far as they were read. `series` and `last` first read what was appended."""
+
+    files: Contained
+    path: Path
+    _columns: dict[str, Values] = field(default_factory=dict)
+    _epochs: list[dict[str, Any]] = field(default_factory=list)
+    _offset: int = 0
+    _inode: int = -1
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def series(
+        self, name: str, *, points: int, smoothing: float = 0.0, first: float | None = None, last: float | None = None
+    ) -> dict[str, Any]:
+        """The column `name` over the steps `first` to `last`, in about `points` points, beside its moving average.
+
+        `smoothing` is the weight of the past in the average, 0 to below 1, as TensorBoard has it; the average is made
+        of all steps, before any is left out. Values that are no numbers come as `None`.
+        """
+        with self._lock:
+            self._read_on()
+            steps, values = self._columns["step"], self._columns[name]
+            known = np.isfinite(steps) & (np.isfinite(values) | (name == "loss"))
+            steps, values = steps[known], values[known]
+            smooth = _moving_average(values, smoothing)
+            begin = 0 if first is None else int(np.searchsorted(steps, first, side="left"))
+            end = len(steps) if last is None else int(np.searchsorted(steps, last, side="right"))
+            chosen = begin + extremes(values[begin:end], points)
+            return {
+                "name": name,
+                "names": [other for other in _NAMES if np.isfinite(self._columns[other]).any()],
+                "steps": [int(step) for step in steps[chosen]],
+                "values": _numbers(values[chosen]),
+                "smoothed": _numbers(smooth[chosen]) if smoothing else None,
+                "rows": end - begin,
+                "last_step": int(steps[-1]) if len(steps) else None,
+                "not_finite": _not_finite(steps, values),
+                "epochs": self._epochs,
+            }
+
+    def last(self) -> dict[str, float | None]:
+        """Step, epoch and loss of the newest step; empty before the first."""
+        with self._lock:
+            self._read_on()
+            if not len(self._columns["step"]):
+                return {}
+            newest = {name: float(column[-1]) for name, column in self._columns.items()}
+            return {name: value if np.isfinite(value) else None for name, value in newest.items()}
+
+    def steps_per_epoch(self) -> int | None:
+        """How many steps the first epoch had; `None` until the second has begun."""
+        with self._lock:
+            epochs = self._columns["epoch"]
+            later = np.flatnonzero(epochs > 1)
+            return int(self._columns["step"][later[0]]) - 1 if len(later) else None
+
+    def _read_on(self) -> None:
+        if not self._columns:
+            self._forget()
+        try:
+            with self.files.open(self.path) as file:
+                status = os.fstat(file.fileno())
+                # A try that resumes replaces the file by one that ends at its first step.
+                if status.st_ino != self._inode or status.st_size < self._offset:
+                    self._forget()
+                    self._inode = status.st_ino
+                while self._read_chunk(file):
+                    pass
+        except FileNotFoundError:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._columns = {name: np.empty(0) for name in ("step", "epoch", *_NAMES)}
+        self._epochs, self._offset, self._inode = [], 0, -1
+
+    def _read_chunk(self, file: BinaryIO) -> bool:
+        """Read the complete lines of one chunk; whether there were any."""
+        file.seek(self._offset)
+        chunk = file.read(_CHUNK)
+        complete = chunk[: chunk.rfind(b"\n") + 1]
+        if not complete:
+            return False
+        self._offset += len(complete)
+        records = _parse(complete, self.path)
+        self._add([record for record in records if "step" in record])
+        self._epochs += [record for record in records if "step" not in record and "epoch" in record]
+        del self._epochs[:-MOST_EPOCHS]
+        return True
+
+    def _add(self, rows: list[dict[str, Any]]) -> None:
+        for name, column in self._columns.items():
+            added = np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
+            self._columns[name] = np.concatenate([column, added])
+        if len(self._columns["step"]) > MOST_ROWS:
+            kept = extremes(self._columns["loss"], MOST_ROWS // 2)
+            self._columns = {name: column[kept] for name, column in self._columns.items()}
+
+
+def _parse(lines: bytes, path: Path) -> list[dict[str, Any]]:
+    """One document of all lines is parsed twice as fast as one a line."""
+    try:
+        records = json.loads(b"[" + b",".join(lines.splitlines()) + b"]")
+        return [record for record in records if isinstance(record, dict)]
+    except (ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: expected a JSON object on each line: {error}; clear train") from error
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53) else math.nan
+
+
+def _numbers(values: Values) -> list[float | None]:
+    return [value if finite else None for value, finite in zip(values.tolist(), np.isfinite(values), strict=True)]
+
+
+def _not_finite(steps: Values, values: Values) -> dict[str, int] | None:
+    places = np.flatnonzero(~np.isfinite(values))
+    return {"count": len(places), "first_step": int(steps[places[0]])} if len(places) else None
+
+
+def _moving_average(values: Values, weight: float) -> Values:
+    """Exponential, its start corrected for the missing past; places without a number have none."""
+    finite = np.isfinite(values)
+    average = np.full(len(values), np.nan)
+    numbers = values[finite]
+    if weight and len(numbers):
+        start = (1 - weight) * numbers[0]
+        sums = accumulate(numbers[1:].tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=start)
+        missing = 1 - weight ** np.arange(1, len(numbers) + 1)
+        average[finite] = np.fromiter(sums, dtype=np.float64, count=len(numbers)) / missing
+    return average

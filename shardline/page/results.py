@@ -1,0 +1,92 @@
+"""What merging, validating and promoting left: their documents, as a page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from shardline.base.errors import RunDirectoryError
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.page.containment import Contained
+from shardline.run.directory import Home, RunDirectory
+from shardline.store.model_store import ModelStore
+from shardline.store.version import Version
+
+
+def read_merge(files: Contained) -> dict[str, Any]:
+    """The complete shard sets that can be merged, newest first, and the record of the merge, `None` before it."""
+    run = RunDirectory(files.root)
+    checkpoints = files.path(run.checkpoints)
+    steps = ShardSet.steps(checkpoints) if checkpoints.is_dir() else []
+    sets = [ShardSet.read(files.path(ShardSet.path(checkpoints, step))) for step in reversed(steps)]
+    record = files.document(run.merge_file)
+    return {
+        "shard_sets": [
+            {
+                "step": one.step,
+                "epoch": one.epoch,
+                "world_size": one.world_size,
+                "integrated": one.integrated,
+                "bytes": sum(item.size for item in one.slices),
+            }
+            for one in sets
+        ],
+        "record": None if record is None else _brief(record, run.merge_file),
+    }
+
+
+def _brief(record: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The record, with the inputs' files counted instead of listed, and tensors without their places."""
+    shown = ("name", "type", "source_type", "shape", "digest", "slices_compared")
+    try:
+        inputs = dict(record["inputs"])
+        read = inputs.pop("files")
+        return record | {
+            "inputs": inputs | {"files": len(read), "bytes": sum(int(one["size"]) for one in read)},
+            "tensors": [{key: tensor.get(key) for key in shown} for tensor in record["tensors"]],
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{file}: expected the record of a merge ({error!r}); merge again") from error
+
+
+def read_validation(files: Contained) -> dict[str, Any]:
+    """The report, `None` before validation, and the names of the plots beside it."""
+    run = RunDirectory(files.root)
+    return {"report": files.document(run.report_file), "plots": [plot.name for plot in plots(files)]}
+
+
+def plots(files: Contained) -> list[Path]:
+    """The plots that validation left."""
+    folder = files.path(RunDirectory(files.root).validation)
+    return sorted(folder.glob("*.png")) if folder.is_dir() else []
+
+
+def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
+    """All versions of `model`, newest first, with the run they are of where `may_see` allows its DAG's folder.
+
+    Raises `RunDirectoryError` where the model's folder or a version leads out of the store.
+    """
+    store = ModelStore(home, model)
+    if store.path.parent != home.models or not store.path.is_dir():
+        return {"model": model, "current": None, "versions": []}
+    files = Contained.below(store.path, home.path)
+    for description in store.path.glob("versions/*/version.json"):
+        files.path(description)
+    current = store.current()
+    return {
+        "model": model,
+        "current": current.version if current is not None else None,
+        "versions": [_version(version, home, run, may_see) for version in reversed(store.versions())],
+    }
+
+
+def _version(version: Version, home: Home, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
+    folder = Path(version.run)
+    dag_folder = folder.parts[1] if len(folder.parts) == 3 else ""
+    described = {key: value for key, value in asdict(version).items() if key not in ("path", "files", "model")}
+    return described | {
+        "run": version.run if may_see(dag_folder) else None,
+        "of_this_run": home.path / folder == run.path,
+    }

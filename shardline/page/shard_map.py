@@ -1,0 +1,136 @@
+"""Which rank holds which slice of every parameter, and how large it is.
+
+From the strategy file, and, for shapes and element types, from the newest complete shard set: the headers of one file
+a pipeline stage. Parameters are cut in few different ways, so that each way is described once (`layouts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from shardline.base.digest import file_digest
+from shardline.base.errors import LayoutError
+from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
+from shardline.checkpoint.formats.reading import index_checkpoint
+from shardline.checkpoint.shards.selection import is_optimizer_state
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.checkpoint.strategy.layout import Layout, replicated
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts, layouts_by_stage, read_strategy
+from shardline.page.containment import Contained
+from shardline.run.directory import RunDirectory
+
+MOST_RANKS = 4096
+"""As many as a run can have (`RunConfig.world_size`): a damaged file may speak of millions."""
+
+
+@dataclass
+class _Ways:
+    """The different layouts, in the order of their first use."""
+
+    known: dict[Layout, int] = field(default_factory=dict)
+
+    def number(self, layout: Layout) -> int:
+        return self.known.setdefault(layout, len(self.known))
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [_describe(layout) for layout in self.known]
+
+
+def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | None:
+    """The map of the run whose strategy file has this name; `None` before training has written one.
+
+    Sizes are `None` until a shard set is complete. Raises `CheckpointError` where a file cannot be understood.
+    """
+    strategy_file = files.path(files.root / strategy_name)
+    if not strategy_file.is_file():
+        return None
+    staged = layouts_by_stage([(strategy_file, read_strategy(strategy_file))])
+    if staged.world_size > MOST_RANKS:
+        raise LayoutError(f"{strategy_file} speaks of {staged.world_size} ranks; at most {MOST_RANKS} are shown")
+    shard_set = _shard_set_of(files, strategy_file)
+    indices = _first_files(files, staged, shard_set) if shard_set is not None else {}
+    ways = _Ways()
+    parameters = [row for stage in range(len(staged.stages)) for row in _parameters(stage, staged, indices, ways)]
+    return {
+        "step": shard_set.step if shard_set is not None else None,
+        "integrated": shard_set.integrated if shard_set is not None else False,
+        "world_size": staged.world_size,
+        "ranks_per_stage": staged.ranks_per_stage,
+        "stages": len(staged.stages),
+        "layouts": ways.describe(),
+        "parameters": parameters,
+    }
+
+
+def _shard_set_of(files: Contained, strategy_file: Path) -> ShardSet | None:
+    """The newest complete shard set, unless it was saved under another strategy: by a try on other cards."""
+    checkpoints = files.path(RunDirectory(files.root).checkpoints)
+    newest = ShardSet.newest(checkpoints) if checkpoints.is_dir() else None
+    return newest if newest is not None and newest.strategy_digest == file_digest(strategy_file) else None
+
+
+def _first_files(files: Contained, staged: StagedLayouts, shard_set: ShardSet) -> dict[int, FileIndex]:
+    """The headers of the first rank's file of each stage."""
+    checkpoints = RunDirectory(files.root).checkpoints
+    firsts = {stage: stage * staged.ranks_per_stage for stage in range(len(staged.stages))}
+    return {
+        stage: index_checkpoint(files.path(checkpoints / shard_set.slices[rank].path))
+        for stage, rank in firsts.items()
+        if rank < shard_set.world_size
+    }
+
+
+def _parameters(
+    stage: int, staged: StagedLayouts, indices: Mapping[int, FileIndex], ways: _Ways
+) -> Iterator[dict[str, Any]]:
+    layouts = staged.stages[stage]
+    headers = {header.name: header for header in indices[stage].schema.headers} if stage in indices else {}
+    names = list(dict.fromkeys([*layouts, *headers]))
+    for name in names:
+        header = headers.get(name)
+        layout = layouts.get(name) or _whole(header, staged.ranks_per_stage)
+        yield {
+            "name": name,
+            "stage": stage,
+            "layout": ways.number(layout),
+            "in_strategy": name in layouts,
+            "kind": "state" if is_optimizer_state(name, set(names)) else "weight" if name in layouts else "other",
+            **_sizes(layout, header),
+        }
+
+
+def _whole(header: TensorHeader | None, ranks: int) -> Layout:
+    return replicated(ranks, len(header.shape) if header is not None else 0)
+
+
+def _sizes(layout: Layout, header: TensorHeader | None) -> dict[str, Any]:
+    """Shapes of slice and whole, and their bytes; a file that holds whole tensors says nothing of slices."""
+    if header is None or len(header.shape) != len(layout.tensor_map):
+        shape = layout.tensor_shape
+        return {"type": None, "shape": list(shape) if shape else None, "slice_shape": None, "bytes": None}
+    whole = layout.full_shape(header.shape)
+    return {
+        "type": header.type.name,
+        "shape": list(whole),
+        "slice_shape": list(header.shape),
+        "bytes": prod(whole) * header.type.itemsize,
+    }
+
+
+def _describe(layout: Layout) -> dict[str, Any]:
+    return {
+        "device_matrix": list(layout.device_matrix),
+        "tensor_map": [list(axes) for axes in layout.tensor_map],
+        "shards": list(layout.shards()),
+        "optimizer_parts": layout.optimizer_parts,
+        "replicas": _replicas(layout.replica_groups()),
+        "slices": layout.slice_indices().tolist(),
+    }
+
+
+def _replicas(groups: Sequence[Sequence[int]]) -> int:
+    return len(groups[0])

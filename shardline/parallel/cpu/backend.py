@@ -1,0 +1,73 @@
+"""The CPU backend: every rank creates, updates and saves only its slices, and computes only its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mindspore.communication import GlobalComm
+
+from shardline.checkpoint.strategy.layout import Layout, replicated
+from shardline.networks.operators import Operator
+from shardline.networks.train_spec import Network
+from shardline.parallel.cpu import cluster
+from shardline.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
+from shardline.parallel.cpu.timed import TimedAllReduce, in_collectives
+from shardline.parallel.placement import Placement, movement, stored
+from shardline.parallel.program import Program, Step
+from shardline.parallel.schedule import Compute, Move, plan_of
+from shardline.parallel.single_device import SingleDevice
+from shardline.settings.run_config import RunConfig
+
+
+class CpuBackend(SingleDevice):
+    """MindSpore on `world_size` CPU ranks, sharded by `shardline.parallel.cpu.operators`."""
+
+    def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
+        super().__init__(config, rank, network)
+        self._assembly: Assembly | None = None
+
+    def start(self) -> None:
+        super().start()
+        cluster.join(self.rank, self.world_size)
+
+    def program(self, operators: Sequence[Operator]) -> Program:
+        plan = plan_of(operators, self.world_size, self.layouts)
+        return Program(
+            steps=tuple(self._step(step) for step in plan.steps),
+            output=plan.output,
+            weights=redistribution(plan.weights, self.rank) if plan.weights else None,
+            moved=tuple((move.value, move.output) for move in plan.weights),
+        )
+
+    def _step(self, step: Move | Compute) -> Step:
+        if isinstance(step, Move):
+            return Step(moved(step, self.rank), (step.value,), step.output)
+        return Step(computed(step, self.rank, self.config.precision), step.inputs, step.output)
+
+    def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
+        return self.layouts[parameter].slice_of(self.rank, shape)
+
+    def integrated(self, cell: Any) -> Any:
+        tensors = {parameter.name: parameter for parameter in cell.get_parameters()}
+        moves = {name: self._to_whole(parameter) for name, parameter in tensors.items()}
+        moved = [name for name, move in moves.items() if not movement(*move, self.rank).is_nothing]
+        if moved:
+            self._assembly = self._assembly or Assembly(together([moves[name] for name in moved], self.rank))
+            tensors |= zip(moved, self._assembly(*(tensors[name] for name in moved)), strict=True)
+        return [{"name": name, "data": tensor} for name, tensor in tensors.items()]
+
+    def _to_whole(self, parameter: Any) -> tuple[Placement, Layout]:
+        layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
+        shape = layout.full_shape(parameter.shape)
+        return Placement(shape, stored(layout)), replicated(self.world_size, len(shape))
+
+    def sum_over_ranks(self) -> Any:
+        return TimedAllReduce(GlobalComm.WORLD_COMM_GROUP)
+
+    @property
+    def collectives_seconds(self) -> float | None:
+        return in_collectives.seconds
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        return cluster.total(values)

@@ -1,0 +1,180 @@
+"""A plan's steps as cells: movements that autodiff runs backwards, and primitives on this rank's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import mindspore
+from mindspore import Tensor, nn, ops
+from mindspore.ops.auto_generate import SplitWithSize
+
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.parallel import schedule
+from shardline.parallel.cpu.cluster import group_of
+from shardline.parallel.cpu.timed import TimedAllReduce
+from shardline.parallel.placement import Movement, Placement, movement
+from shardline.parallel.primitives import PrimitiveCell
+
+
+class Together(nn.Cell):
+    """One `Movement` for each of several tensors; those that the same ranks sum go in one AllReduce."""
+
+    def __init__(self, movements: Sequence[Movement], shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        windows = [_window(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
+        alike: dict[Any, list[int]] = {}
+        for index, steps in enumerate(movements):
+            alike.setdefault((steps.group, steps.padding is None, steps.region is None), []).append(index)
+        self.members = tuple(tuple(members) for members in alike.values())
+        self.buckets = nn.CellList(
+            [Bucket([movements[i] for i in members], [windows[i] for i in members]) for members in self.members]
+        )
+        self.number = len(self.members)
+        order = [index for members in self.members for index in members]
+        self.places = tuple(order.index(index) for index in range(len(movements)))
+        self.map = ops.Map()
+
+    def construct(self, tensors: Any) -> Any:
+        moved: tuple[Any, ...] = ()
+        for number in range(self.number):  # MindSpore compiles no enumerate() in a bprop
+            moved += self.buckets[number](self.map(ops.partial(_item, tensors), self.members[number]))
+        return self.map(ops.partial(_item, moved), self.places)
+
+
+class Bucket(nn.Cell):
+    """Movements that have the same steps: zeros put around tensors, a sum over the same ranks, a region cut out.
+
+    `Map` unrolls in the compiler, and one kernel splits the sum: loops and a Slice for each would compile for seconds.
+    """
+
+    def __init__(self, movements: Sequence[Movement], windows: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        first = movements[0]
+        self.pads: Any = tuple(ops.Pad(steps.padding) for steps in movements) if first.padding else None
+        self.all_reduce: Any = TimedAllReduce(group_of(first.group)) if first.group else None
+        self.is_one = len(movements) == 1
+        self.windows, self.sizes = tuple(windows), tuple(prod(window) for window in windows)
+        self.begins = tuple(tuple(part.start for part in steps.region or ()) for steps in movements)
+        self.cuts = tuple(tuple(part.stop - part.start for part in steps.region or ()) for steps in movements)
+        self.is_cut = first.region is not None
+        self.map, self.concat, self.split = ops.Map(), ops.Concat(), SplitWithSize()
+
+    def construct(self, tensors: Any) -> Any:
+        if self.pads is not None:
+            tensors = self.map(_applied, self.pads, tensors)
+        if self.all_reduce is not None:
+            tensors = self._summed(tensors)
+        if self.is_cut:
+            tensors = self.map(_slice, tensors, self.begins, self.cuts)
+        return tensors
+
+    def _summed(self, tensors: Any) -> Any:
+        if self.is_one:
+            return (self.all_reduce(tensors[0]),)
+        total = self.all_reduce(self.concat(self.map(_flat, tensors)))
+        return self.map(_reshape, self.split(total, self.sizes, 0), self.windows)
+
+
+_reshape, _slice = ops.Reshape(), ops.Slice()
+
+
+def _flat(x: Any) -> Any:
+    return _reshape(x, (-1,))
+
+
+def _item(values: Any, index: int) -> Any:
+    return values[index]
+
+
+def _applied(primitive: Any, x: Any) -> Any:
+    return primitive(x)
+
+
+class Redistribution(nn.Cell):
+    """Tensors from one placement to another; their cotangents go back the same way."""
+
+    def __init__(self, there: Together, back: Together) -> None:
+        super().__init__()
+        self.there, self.back = there, back
+
+    def construct(self, tensors: Any) -> Any:
+        return self.there(tensors)
+
+    def bprop(self, tensors: Any, out: Any, dout: Any) -> Any:
+        return (self.back(dout),)
+
+
+class Moved(nn.Cell):
+    """A `Redistribution` of one tensor."""
+
+    def __init__(self, moves: Redistribution | Together) -> None:
+        super().__init__()
+        self.moves = moves
+
+    def construct(self, x: Any) -> Any:
+        return self.moves((x,))[0]
+
+
+class Assembly(nn.Cell):
+    """Several tensors moved, given one by one."""
+
+    def __init__(self, moves: Together) -> None:
+        super().__init__()
+        self.moves = moves
+
+    def construct(self, *tensors: Any) -> Any:
+        return self.moves(tensors)
+
+
+class GatherOfPart(nn.Cell):
+    """Rows of a table of which this rank has those from `first` on: 0 where another rank has the row."""
+
+    def __init__(self, first: int, rows: int) -> None:
+        super().__init__()
+        self.first = Tensor(first, mindspore.int32)
+        self.last = Tensor(rows - 1, mindspore.int32)
+        self.zero = Tensor(0, mindspore.int32)
+        self.gather, self.cast, self.expand = ops.Gather(), ops.Cast(), ops.ExpandDims()
+        self.minimum, self.maximum, self.equal, self.sub = ops.Minimum(), ops.Maximum(), ops.Equal(), ops.Sub()
+
+    def construct(self, table: Any, ids: Any) -> Any:
+        wanted = self.sub(ids, self.first)
+        present = self.maximum(self.minimum(wanted, self.last), self.zero)
+        is_here = self.cast(self.equal(wanted, present), mindspore.float32)
+        return self.gather(table, present, 0) * self.expand(is_here, -1)
+
+
+def together(moves: Sequence[tuple[Placement, Layout]], rank: int) -> Together:
+    """The movements of several tensors, each from its placement to a layout."""
+    movements = [movement(source, target, rank) for source, target in moves]
+    return Together(movements, [source.layout.slice_shape(source.shape) for source, _ in moves])
+
+
+def redistribution(moves: Sequence[schedule.Move], rank: int) -> Redistribution:
+    """The movements of `moves`, and those of the cotangents that come back."""
+    there = together([(move.source, move.target.layout) for move in moves], rank)
+    return Redistribution(there, together([(move.target, move.source.layout) for move in moves], rank))
+
+
+def moved(move: schedule.Move, rank: int) -> Moved:
+    """One movement in the course of the steps."""
+    if move.is_differentiable:
+        return Moved(redistribution([move], rank))
+    return Moved(together([(move.source, move.target.layout)], rank))
+
+
+def computed(step: schedule.Compute, rank: int, precision: str) -> nn.Cell:
+    """The operator of `step` on this rank's parts."""
+    operator, (first, *_) = step.operator, step.input_layouts
+    if operator.primitive == "Gather" and first.shards()[0] > 1:
+        rows, _ = first.slice_of(rank, operator.shapes[0])
+        return GatherOfPart(rows.start, rows.stop - rows.start)
+    return PrimitiveCell(operator, step.placement.layout.slice_shape(operator.output.shape), precision)
+
+
+def _window(steps: Movement, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a part of `shape` with the padding of `steps`."""
+    padding = steps.padding or ((0, 0),) * len(shape)
+    return tuple(size + before + behind for size, (before, behind) in zip(shape, padding, strict=True))

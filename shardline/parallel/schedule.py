@@ -1,0 +1,139 @@
+"""The planner: which movements bring each operator's inputs to where its strategy wants them. Pure geometry.
+
+For an operator in `einsum` notation, say MatMul `ab,bc->ac`, the calculus is short. Each rank has the parts that its
+coordinates name. Its output is partial over the axes of letters that the output lacks (`b`: summed over). Reversed,
+each input's cotangent is partial over the axes of the letters that this input lacks (`c` for the activation, `a` for
+the weight). This is Megatron's pair of conjugate functions, f and g, for any strategy.
+
+What several operators take in the same place moves there once, and so does the sum of its cotangents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shardline.checkpoint.strategy.layout import Layout
+from shardline.networks.operators import Operator
+from shardline.networks.values import Value, Weight
+from shardline.parallel.layouts import arrangement
+from shardline.parallel.placement import Placement, movement, parts_along, stored, whole
+
+
+@dataclass(frozen=True)
+class Move:
+    """`value` goes from `source` to `target`, whose `partial` is that of the cotangent that comes back, if any does."""
+
+    value: str
+    source: Placement
+    target: Placement
+    output: str
+    is_differentiable: bool
+
+
+@dataclass(frozen=True)
+class Compute:
+    """`operator` on this rank's parts of `inputs`; its output lies at `placement`, and sums are still to be made."""
+
+    operator: Operator
+    inputs: tuple[str, ...]
+    input_layouts: tuple[Layout, ...]
+    placement: Placement
+
+    @property
+    def output(self) -> str:
+        return self.operator.output.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all ranks do, in this order: move the weights, all together, then one step after another."""
+
+    weights: tuple[Move, ...]
+    steps: tuple[Move | Compute, ...]
+    output: str
+
+
+def plan_of(operators: Sequence[Operator], world_size: int, layouts: Mapping[str, Layout]) -> Plan:
+    """The plan of `operators`, the samples and the last output whole on every rank, weights stored by `layouts`."""
+    planner = _Planner(world_size, layouts)
+    for operator in operators:
+        planner.compute(operator)
+    last = operators[-1].output
+    output = planner.at(last, whole(last.shape, world_size))
+    return Plan(tuple(planner.weights), tuple(planner.steps), output)
+
+
+class _Planner:
+    """Collects the steps, and remembers where every value lies."""
+
+    def __init__(self, world_size: int, layouts: Mapping[str, Layout]) -> None:
+        self.weights: list[Move] = []
+        self.steps: list[Move | Compute] = []
+        self._world_size, self._layouts = world_size, layouts
+        self._lies: dict[str, Placement] = {}
+        self._moved: dict[tuple[str, Placement], str] = {}
+
+    def compute(self, operator: Operator) -> None:
+        places, output = self._places(operator)
+        inputs = tuple(self.at(value, place) for value, place in zip(operator.inputs, places, strict=True))
+        self.steps.append(Compute(operator, inputs, tuple(place.layout for place in places), output))
+        self._lies[operator.output.name] = output
+
+    def at(self, value: Value, target: Placement) -> str:
+        """The name under which `value` lies at `target`, where it goes unless it is there."""
+        source = self._source(value)
+        is_differentiable = value.name in self._lies  # neither samples nor a constant
+        if not is_differentiable:
+            target = replace(target, partial=())
+        if _is_nothing(source, target):
+            return value.name
+        if (value.name, target) not in self._moved:
+            move = Move(value.name, source, target, f"{value.name}→{len(self._moved)}", is_differentiable)
+            (self.weights if isinstance(value, Weight) else self.steps).append(move)
+            self._moved[value.name, target] = move.output
+        return self._moved[value.name, target]
+
+    def _source(self, value: Value) -> Placement:
+        if isinstance(value, Weight):
+            self._lies[value.name] = Placement(value.shape, stored(self._layouts[value.name]))
+        return self._lies.get(value.name) or whole(value.shape, self._world_size)
+
+    def _places(self, operator: Operator) -> tuple[tuple[Placement, ...], Placement]:
+        """Where `operator` takes its inputs, each with what its cotangent is partial over, and gives its output."""
+        if operator.splits is None and len(operator.inputs) == 1:
+            return _following(operator, self._source(operator.inputs[0]).layout)
+        arranged, notation = arrangement(operator, self._world_size), operator.notation
+        letters = (*notation.inputs, notation.output)
+        shapes = (*operator.shapes, operator.output.shape)
+        *inputs, output = (
+            Placement(shape, arranged.layout(dimensions), arranged.axes_without(dimensions))
+            for dimensions, shape in zip(letters, shapes, strict=True)
+        )
+        return tuple(inputs), output
+
+
+def _following(operator: Operator, layout: Layout) -> tuple[tuple[Placement, ...], Placement]:
+    """An operator on one activation, without a strategy, leaves it where it lies, but for what it must have whole."""
+    (given,), notation = operator.notation.inputs, operator.notation
+    axes = {
+        letter: axes
+        for letter, axes in zip(given, layout.tensor_map, strict=True)
+        if letter not in notation.whole and _divides(operator, letter, parts_along(layout, axes))
+    }
+    before, after = (
+        Layout(layout.device_matrix, tuple(axes.get(letter, ()) for letter in letters))
+        for letters in (given, notation.output)
+    )
+    return (Placement(operator.shapes[0], before),), Placement(operator.output.shape, after)
+
+
+def _divides(operator: Operator, letter: str, parts: int) -> bool:
+    """Whether what the operator gives can be cut along `letter` as well."""
+    place = operator.notation.output.find(letter)
+    return place >= 0 and operator.output.shape[place] % parts == 0
+
+
+def _is_nothing(source: Placement, target: Placement) -> bool:
+    """Whether moving there, and cotangents back, does nothing; the same on all ranks."""
+    return movement(source, target.layout, 0).is_nothing and movement(target, source.layout, 0).is_nothing

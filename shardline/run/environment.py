@@ -1,0 +1,29 @@
+"""What the environment says: where the shared folder is, and which run a task belongs to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from shardline.base.errors import ConfigError
+from shardline.run.directory import Home, RunDirectory
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def home_from(environment: Mapping[str, str]) -> Home:
+    """The shared folder: SHARDLINE_HOME, or `var` in the checkout."""
+    return Home(Path(environment.get("SHARDLINE_HOME") or PROJECT / "var").absolute())
+
+
+def run_directory_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunDirectory:
+    """The run directory that `--run-directory` names, or else the environment."""
+    if arguments.run_directory is not None:
+        return RunDirectory(arguments.run_directory.absolute())
+    try:
+        return RunDirectory(
+            home_from(environment).run(environment["SHARDLINE_DAG_ID"], environment["SHARDLINE_RUN_ID"])
+        )
+    except KeyError as error:
+        raise ConfigError(f"which run? Give --run-directory DIR, or set {error.args[0]}") from error

@@ -1,0 +1,148 @@
+"""Merging, or resharding, any shard set: of a run, or of a folder below an allowed root.
+
+The output lies in the run directory of the task that asks: `merged/NAME.FORMAT` with its proof, or `resharded/` for a
+target strategy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardline.base import atomic
+from shardline.base.errors import ConfigError, MissingShard
+from shardline.base.progress import Meter
+from shardline.base.sizes import parse_size
+from shardline.checkpoint.merging.merge import merge
+from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.run.allowed_roots import AllowedRoots
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.readers import reading
+from shardline.run.slices_to_merge import strategy_file_of
+from shardline.settings.merge_config import MergeCheckpointConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Slices to read, the strategy files that they were saved with, and which step of them."""
+
+    shards: Path
+    strategies: tuple[Path, ...]
+    step: str | None
+
+
+def merge_checkpoint(
+    run: RunDirectory, home: Home, roots: AllowedRoots, config: MergeCheckpointConfig, meter: Meter
+) -> dict[str, Any]:
+    """Merge, or reshard, what `config` names into the run directory `run`, and return where it is and its digests."""
+    atomic.write_text(run.config_file, config.to_json())
+    with _source(config, home, roots) as source:
+        if config.target_strategy:
+            return _reshard(source, config, roots, run, meter)
+        return _merge(source, config, run, meter)
+
+
+@contextmanager
+def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> Iterator[Source]:
+    """What to read; a run is kept from being cleaned up meanwhile."""
+    if config.shards is not None:
+        shards = roots.check(_absolute(config.shards, "shards"), "shards")
+        strategies = tuple(roots.check(_absolute(file, "strategy"), "strategy") for file in config.strategy)
+        yield Source(shards, strategies, config.step)
+        return
+    assert config.run is not None  # noqa: S101  MergeCheckpointConfig
+    run = _run(config.run, home)
+    roots.check(run.checkpoints, "run")
+    with reading(run.path):
+        yield _source_of_run(run, config.step)
+
+
+def _run(name: str, home: Home) -> RunDirectory:
+    dag_id, _, run_id = name.partition("/")
+    run = RunDirectory(home.run(dag_id, run_id))
+    if not run_id or not run.checkpoints.is_dir():
+        raise ConfigError(f"run: expected DAG/RUN of a run that was trained, found {name!r}: no {run.checkpoints}")
+    return run
+
+
+def _source_of_run(run: RunDirectory, step: str | None) -> Source:
+    """The shard set of `step`, or the newest, with the strategy that it was saved with."""
+    shard_set = _shard_set(run, step)
+    return Source(run.checkpoints, (strategy_file_of(run, shard_set),), str(shard_set.step))
+
+
+def _shard_set(run: RunDirectory, step: str | None) -> ShardSet:
+    if step is None:
+        newest = ShardSet.newest(run.checkpoints)
+        if newest is None:
+            raise MissingShard(f"{run.checkpoints}: expected a complete shard set, found none; train first")
+        return newest
+    if not step.isdecimal():
+        raise ConfigError(f"step: expected the global step of one of the run's shard sets, found {step!r}")
+    return ShardSet.read(ShardSet.path(run.checkpoints, int(step)))
+
+
+def _absolute(path: str, parameter: str) -> Path:
+    if not Path(path).is_absolute():
+        raise ConfigError(f"{parameter}: expected an absolute path, found {path!r}")
+    return Path(path)
+
+
+def _selection(config: MergeCheckpointConfig) -> Selection:
+    return Selection(config.include, config.exclude, weights_only=config.weights_only, dtype=config.dtype)
+
+
+def _merge(source: Source, config: MergeCheckpointConfig, run: RunDirectory, meter: Meter) -> dict[str, Any]:
+    request = MergeRequest(
+        shards=source.shards,
+        strategies=source.strategies,
+        output=run.merged / f"{config.name}.{config.format}",
+        step=source.step,
+        integrated=config.integrated or None,
+        selection=_selection(config),
+        max_file_size=_bytes(config.max_file_size),
+        crc=config.crc,
+        allow_non_finite=config.allow_non_finite,
+        proof=config.proof,
+        owns_folder=True,
+    )
+    merged = merge(request, meter)
+    for notice in merged.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    return {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
+
+
+def _reshard(
+    source: Source, config: MergeCheckpointConfig, roots: AllowedRoots, run: RunDirectory, meter: Meter
+) -> dict[str, Any]:
+    targets = (roots.check(_absolute(file, "target_strategy"), "target_strategy") for file in config.target_strategy)
+    request = ReshardRequest(
+        to_strategies=tuple(targets),
+        output=run.path / "resharded",
+        shards=source.shards,
+        strategies=source.strategies,
+        step=source.step,
+        name=config.name,
+        file_format=config.format,
+        selection=_selection(config),
+        allow_non_finite=config.allow_non_finite,
+    )
+    if request.output.exists():  # this task ran before, and was cleared
+        shutil.rmtree(request.output)
+    resharded = reshard(request, meter)
+    return {"folder": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
+
+
+def _bytes(text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"max_file_size: {error}") from error

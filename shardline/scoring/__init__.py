@@ -1,0 +1,1 @@
+"""How good a model is: the metrics that a network may be judged by, and their pictures."""

@@ -1,0 +1,138 @@
+"""The parameters of a run, checked together: one document, declared once.
+
+`RunConfig` is the schema of the trigger form, of the JSON document that the DAG passes to its tasks, and of the run
+directory's `config.json`. The parameters themselves stand in `shardline.settings.run_parameters`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import field_validator, model_validator
+
+from shardline.settings import presets
+from shardline.settings.run_parameters import RunParameters
+
+
+class RunConfig(RunParameters):
+    """Everything that a user chooses for one run of the pipeline."""
+
+    @property
+    def ranks_per_stage(self) -> int:
+        """How many ranks hold one pipeline stage, each its slices; all ranks where there is one stage."""
+        return max(self.world_size // self.pipeline_stages, 1)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The samples that the network computes at once: the whole batch where there is one stage."""
+        return max(self.batch_size // (self.micro_batches or self.pipeline_stages), 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        """Parameters that stand at their defaults become the preset's; doing this twice changes nothing more."""
+        preset = presets.PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
+        if preset is None:
+            return given
+        defaults = {name: cls.model_fields[name].default for name in preset.parameters}
+        untouched = {name for name, default in defaults.items() if given.get(name, default) == default}
+        return given | {name: preset.parameters[name] for name in untouched}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_named_after_its_network(cls, given: Any) -> Any:
+        """Versions of one model are of one network: where no other is given, the network's name is the model's."""
+        default = cls.model_fields["model_name"].default
+        network = str(given.get("network", "mlp")) if isinstance(given, dict) else "mlp"
+        if network == "mlp" or given.get("model_name", default) != default:
+            return given
+        return given | {"model_name": network.rpartition(":")[2].lstrip("_")}
+
+    @field_validator("mirrors", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("mirrors")
+    @classmethod
+    def _are_web_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mirror in value:
+            if not re.fullmatch(r"https?://[^\s]+", mirror):
+                raise ValueError(f"{mirror!r} is not an http or https address")
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> RunConfig:
+        if self.data_source == "directory" and not self.data_directory:
+            raise ValueError("data_source 'directory' needs data_directory")
+        if self.data_source == "text" and not self.text_file:
+            raise ValueError("data_source 'text' needs text_file")
+        if self.data_source == "mnist" and not self.mirrors:
+            raise ValueError("data_source 'mnist' needs at least one of mirrors")
+        if self.integrated_save and self.remove_redundancy:
+            raise ValueError(
+                "integrated_save has every rank save the whole model: leave out remove_redundancy, or that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _upload(self) -> RunConfig:
+        # Of the whole model, since a message about one parameter repeats its value, here perhaps a password.
+        if self.upload_to and (problem := _problem_of_address(self.upload_to)):
+            raise ValueError(f"upload_to: expected an address like s3://CONNECTION@BUCKET/FOLDER, {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages(self) -> RunConfig:
+        stages, parts = self.pipeline_stages, self.micro_batches or self.pipeline_stages
+        if stages == 1:
+            if parts > 1:
+                raise ValueError(
+                    f"micro_batches {parts} is for several stages: raise pipeline_stages, or leave it empty"
+                )
+            return self
+        if self.device_target == "CPU":
+            raise ValueError(
+                f"pipeline_stages {stages} is for device_target GPU or Ascend, where MindSpore's compiler parts the "
+                "network; on the CPU expected 1: tensor_parallel and enable_parallel_optimizer spread a network there"
+            )
+        if self.world_size % stages:
+            raise ValueError(
+                f"expected world_size to be a multiple of pipeline_stages {stages}, found {self.world_size}"
+            )
+        if parts < stages:
+            raise ValueError(f"expected micro_batches to be at least pipeline_stages {stages}, found {parts}")
+        if self.batch_size % parts:
+            raise ValueError(f"expected batch_size to be a multiple of micro_batches {parts}, found {self.batch_size}")
+        for name in ("integrated_save", "strategy_load_file"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for a network in one stage: leave it out, or set pipeline_stages to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> RunConfig:
+        starts = {
+            "start_from": self.start_from != "scratch",
+            "start_file": self.start_file is not None,
+            "resume_from": self.resume_from is not None,
+        }
+        if sum(starts.values()) > 1:
+            raise ValueError(f"{' and '.join(name for name in starts if starts[name])} say different starts; keep one")
+        return self
+
+
+def _problem_of_address(address: str) -> str | None:
+    """What is wrong with the address of an object storage, without repeating it; `None` where nothing is."""
+    scheme, separator, rest = address.partition("://")
+    host, _, folder = rest.partition("/")
+    connection, has_connection, _ = host.rpartition("@")
+    if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        return "found none of a scheme: begin with s3://, gs:// or the like"
+    if ":" in connection or re.search(r"[?#]", rest):
+        return "found what may be credentials: put them into a connection of Airflow's, and name that"
+    if has_connection and not re.fullmatch(r"[\w.-]+", connection):
+        return "found @ without the name of a connection before it"
+    if ".." in folder.split("/") or "::" in rest or re.search(r"\s", rest) or not rest.strip("/"):
+        return "found '..', '::', a space or no bucket in it"
+    return None

@@ -1,0 +1,109 @@
+"""The model store: numbered versions of each model that never change, and which of them is current.
+
+    HOME/models/NAME/versions/N/{model.ckpt, report.json, merge.json, config.json, version.json}
+    HOME/models/NAME/current -> versions/N
+
+A version is staged in a hidden folder, its files are synced and made read-only, and one rename publishes it. `current`
+is a symbolic link that another rename replaces. Both happen under the model's lock, so that of two promotions at once
+each gets its own number, and `current` ends at the later one.
+
+    shardline models {list,current,rollback N} [--model NAME]
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardline.base import atomic
+from shardline.base.errors import PromotionError
+from shardline.run.directory import Home
+from shardline.store.version import Candidate, Version, read_version, write_version
+
+
+class ModelStore:
+    """The versions of one model."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self.path = home.models / name
+        self._versions = self.path / "versions"
+        self._current = self.path / "current"
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first."""
+        entries = self._versions.iterdir() if self._versions.exists() else ()
+        folders = [entry for entry in entries if entry.name.isdecimal()]
+        return [read_version(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
+
+    def current(self) -> Version | None:
+        """The version that `current` names; `None` before the first promotion."""
+        if not self._current.is_symlink() and not self._current.exists():
+            return None
+        return read_version(self._versions / self._current.resolve().name)
+
+    def add(self, candidate: Candidate) -> Version:
+        """The version that `candidate` becomes, or already is; it is current unless a later one is.
+
+        Raises `PromotionError` where the checkpoint has not the digest that it should have, or cannot be stored.
+        """
+        with self._changing():
+            version = self._find(candidate) or self._publish(candidate)
+            current = self.current()
+            if current is None or current.version < version.version:
+                self._point_to(version)
+            return version
+
+    def roll_back(self, number: int) -> Version:
+        """Make version `number` current, and return it."""
+        known = {version.version: version for version in self.versions()}
+        if number not in known:
+            raise PromotionError(
+                f"{self.path}: no version {number}; there are {', '.join(map(str, known)) or 'none at all'}"
+            )
+        known[number].verify()
+        with self._changing():
+            self._point_to(known[number])
+        return known[number]
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the model against every other change; a failure to write becomes a `PromotionError`."""
+        try:
+            self._versions.mkdir(parents=True, exist_ok=True)
+            with (self.path / ".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise PromotionError(f"{error.filename or self.path}: cannot change the store: {error.strerror}") from error
+
+    def _find(self, candidate: Candidate) -> Version | None:
+        return next((version for version in self.versions() if version.is_of(candidate)), None)
+
+    def _publish(self, candidate: Candidate) -> Version:
+        for abandoned in self._versions.glob(".*.staged"):
+            shutil.rmtree(abandoned)  # whoever holds the lock is the only writer: a killed process left this
+        number = max((version.version for version in self.versions()), default=0) + 1
+        folder, staged = self._versions / str(number), self._versions / f".{number}.staged"
+        try:
+            staged.mkdir()
+            write_version(staged, number, candidate)
+            staged.rename(folder)
+            atomic.sync_directory(self._versions)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return read_version(folder)
+
+    def _point_to(self, version: Version) -> None:
+        staged = self.path / ".current.staged"
+        staged.unlink(missing_ok=True)
+        staged.symlink_to(Path("versions", str(version.version)))
+        staged.replace(self._current)
+        atomic.sync_directory(self.path)
+
+
+def current(home: Home, name: str) -> Version | None:
+    """The current version of the model `name`; `None` before its first promotion."""
+    return ModelStore(home, name).current()

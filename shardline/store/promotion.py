@@ -1,0 +1,95 @@
+"""A run's validated model becomes a version of the model store, and the current one.
+
+Done again for the same run and the same model, it returns the version that it made before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shardline.base import atomic
+from shardline.base.errors import ChampionStays, PromotionError
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.merged_model import MergedModel, read_merged
+from shardline.store.model_store import ModelStore
+from shardline.store.version import Candidate, Version
+
+
+def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
+    """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed."""
+    config = run.read_config()
+    merged = read_merged(run)
+    report = _validated(run, merged)
+    metric, value = str(report["metric"]), float(report[report["metric"]])
+    store = ModelStore(home, config.model_name)
+    if config.champion_margin is not None:
+        check_champion(report, store.current(), merged.digest, config.champion_margin)
+    candidate = Candidate(
+        run=_name(run, home),
+        model=merged.file,
+        digest=merged.digest,
+        metric=metric,
+        value=value,
+        step=merged.step,
+        documents={file.name: file.read_bytes() for file in (run.report_file, run.merge_file, run.config_file)},
+    )
+    version = store.add(candidate)
+    result = {
+        "version": version.version,
+        "digest": version.digest,
+        "metric": version.metric,
+        version.metric: version.value,
+        "path": str(version.path),
+    }
+    atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
+    print(f"{version.path}: version {version.version} of {config.model_name}", flush=True)
+    return result
+
+
+def _validated(run: RunDirectory, merged: MergedModel) -> dict[str, Any]:
+    """The report of validation; `PromotionError` unless it is of this model, and the model is good enough."""
+    file = run.report_file
+    try:
+        report: dict[str, Any] = json.loads(run.read(file, "validate"))
+        passed, failures, validated = report["passed"], report["failures"], report["merged"]["digest"]
+        float(report[report["metric"]])
+    except (ValueError, TypeError, KeyError) as error:
+        raise PromotionError(f"{file}: expected the report of a validation ({error!r}); clear validate") from error
+    if validated != merged.digest:
+        raise PromotionError(
+            f"{file}: expected the report on the merged file of digest {merged.digest}, found that on {validated}: "
+            "merge ran again since; clear validate"
+        )
+    if passed is not True:
+        raise PromotionError(f"{file}: validation failed: {'; '.join(map(str, failures))}")
+    return report
+
+
+def check_champion(report: Mapping[str, Any], champion: Version | None, digest: str, margin: float) -> None:
+    """Raise `ChampionStays` where the model is worse than the current version by more than `margin`.
+
+    `PromotionError` where validation judged another version than the one that is current now.
+    """
+    if champion is None or champion.digest == digest:
+        return
+    judged = report.get("champion") or {}
+    if judged.get("digest") != champion.digest:
+        raise PromotionError(
+            f"expected a report that compares with version {champion.version}, the current one, found one that "
+            f"compares with {judged.get('version', 'none')}: another was promoted since; clear validate"
+        )
+    metric = report["metric"]
+    worse = (judged["value"] - report[metric]) * (1 if report["higher_is_better"] else -1)
+    if worse > margin:
+        raise ChampionStays(
+            f"expected a {metric} at most {margin:g} worse than the {judged['value']:.4f} of version "
+            f"{champion.version}, the current one, on the same data; found {report[metric]:.4f}: that one stays. Train "
+            "longer or on more data, or raise champion_margin"
+        )
+
+
+def _name(run: RunDirectory, home: Home) -> str:
+    """The run as versions name it: its folder below `home`, which may be mounted elsewhere tomorrow."""
+    return str(run.path.relative_to(home.path) if run.path.is_relative_to(home.path) else run.path)

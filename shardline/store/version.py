@@ -1,0 +1,135 @@
+"""One version of a model: a folder of read-only files that a `version.json`, written last, describes.
+
+The checkpoint is copied, not linked: a link would share its bytes with the run directory, where they can be changed.
+The kernel's `copy_file_range` lets the copy share blocks with the original where the file system can (XFS, Btrfs), so
+that it costs neither time nor space.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardline.base import atomic
+from shardline.base.digest import file_digest
+from shardline.base.errors import CorruptShard, PromotionError
+
+DESCRIPTION = "version.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to become a version: a checkpoint with its digest, and the files that go with it by name."""
+
+    run: str
+    """Which run it comes from: a run has one version of each digest."""
+    model: Path
+    digest: str
+    metric: str
+    """By what it was validated: `accuracy`, `perplexity`…"""
+    value: float
+    step: int | None
+    documents: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as its `version.json` describes it; `path` is its folder, `digest` the checkpoint's BLAKE3."""
+
+    version: int
+    digest: str
+    metric: str
+    value: float
+    step: int | None
+    run: str
+    model: str
+    files: Mapping[str, str]
+    path: Path
+
+    @property
+    def model_file(self) -> Path:
+        """The integrated checkpoint, .ckpt or .safetensors."""
+        return self.path / self.model
+
+    def is_of(self, candidate: Candidate) -> bool:
+        """Whether this is what promoting `candidate` made before."""
+        return (self.run, self.digest) == (candidate.run, candidate.digest)
+
+    def verify(self) -> None:
+        """Raise `PromotionError` unless every file still has the digest that it was promoted with."""
+        for name, digest in self.files.items():
+            try:
+                found = file_digest(self.path / name)
+            except CorruptShard as error:
+                raise PromotionError(f"version {self.version}: {error}, or roll back") from error
+            if found != digest:
+                raise PromotionError(
+                    f"{self.path / name}: expected the digest {digest} of version {self.version}, found {found}: it "
+                    "was changed after its promotion; restore it, or roll back"
+                )
+
+
+def read_version(folder: Path) -> Version:
+    """The version in `folder`; `PromotionError` where there is none, or its description is damaged."""
+    try:
+        fields = json.loads((folder / DESCRIPTION).read_bytes())
+        metric = fields.pop("metric", "accuracy")  # which the first versions took for granted
+        return Version(**fields | {"metric": metric, "value": fields.pop(metric)}, path=folder)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise PromotionError(f"{folder}: expected a version of the model store ({error!r}); restore it") from error
+
+
+def write_version(folder: Path, number: int, candidate: Candidate) -> None:
+    """Fill the new `folder` with all files of a version, durably; `PromotionError` if the checkpoint was changed."""
+    model = folder / candidate.model.name
+    _copy(candidate.model, model)
+    for name, content in candidate.documents.items():
+        (folder / name).write_bytes(content)
+    files = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
+    if files[model.name] != candidate.digest:
+        raise PromotionError(
+            f"{candidate.model}: expected the digest {candidate.digest} that was validated, found {files[model.name]}: "
+            "it was changed since; clear merge and what follows"
+        )
+    description = {
+        "version": number,
+        "digest": candidate.digest,
+        "metric": candidate.metric,
+        candidate.metric: candidate.value,
+        "step": candidate.step,
+        "run": candidate.run,
+        "model": model.name,
+        "files": files,
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    for file in folder.iterdir():
+        _make_durable(file)
+    atomic.sync_directory(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy within the kernel, sharing blocks where the file system can; in user space where the kernel cannot."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        try:
+            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+                raise
+            reader.seek(0)
+            writer.seek(0)
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _make_durable(file: Path) -> None:
+    file.chmod(0o444)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

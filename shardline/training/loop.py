@@ -1,0 +1,75 @@
+"""The loop of all backends: take a batch, step, judge, record, save; and stop where all ranks agree to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from mindspore import Tensor
+
+from shardline.base.errors import Stopped
+from shardline.training.batches import Batches
+from shardline.training.health import Health
+from shardline.training.metrics_file import Metrics
+from shardline.training.phases import Phases
+from shardline.training.saving import Saver
+from shardline.training.status import Status
+from shardline.training.step_record import StepRecord
+from shardline.training.stopping import Stopping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """Training of a compiled step cell, from any step to any other."""
+
+    cell: Any
+    batches: Batches
+    saver: Saver
+    metrics: Metrics
+    health: Health
+    status: Status
+    stopping: Stopping
+    phases: Phases
+
+    def run(self, first: int, last: int, save_every: int) -> None:
+        """Take the steps from `first` (counted from 0) up to `last`, which is always saved.
+
+        Raises `Stopped` where all ranks have agreed to leave earlier, when that step is saved.
+        """
+        for step in range(first, last):
+            with self.phases.measure("steps"):
+                record = self._step(step)
+            is_last_of_epoch = record.step_in_epoch == self.batches.steps_per_epoch
+            self.metrics.step(record, is_last=is_last_of_epoch)
+            self.status.update(record.step, finished=record.step == last)
+            with self.phases.measure("agreement"):
+                stop = self.stopping.agreed(record.step) and record.step < last
+            if stop or record.step % save_every == 0 or record.step == last:
+                with self.phases.measure("save"):
+                    self.saver.save(record.step, record.epoch, record.step_in_epoch)
+            if is_last_of_epoch:
+                self.metrics.epoch(record.epoch)
+            if stop:
+                raise Stopped(
+                    f"told to stop by SIGTERM: left after step {record.step} of {last}, whose shard set is saved; "
+                    "the next try of this run goes on from there"
+                )
+
+    def _step(self, step: int) -> StepRecord:
+        since = time.perf_counter()
+        samples, labels = self.batches.at(step)
+        outcome = self.cell(Tensor(samples), Tensor(labels))
+        loss, learning_rate, gradient_norm = (float(value.asnumpy()) for value in outcome)
+        epoch, index = self.batches.position(step)
+        self.health.check(f"epoch {epoch} step {index}", loss, gradient_norm)
+        return StepRecord(
+            step=step + 1,
+            epoch=epoch,
+            step_in_epoch=index,
+            loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=gradient_norm,
+            samples=len(labels),
+            seconds=time.perf_counter() - since,
+        )

@@ -1,0 +1,153 @@
+"""Saving shard sets: every rank its slices, then the manifest, then what is too old goes.
+
+The names are those of MindSpore's ModelCheckpoint, and its `save_checkpoint` writes the files. A set exists when its
+manifest does (`shardline.checkpoint.shards.shard_set`); manifests are removed before their slices. Where other numbers
+of ranks have saved before, each rank also looks after the folders of every N-th rank that is no more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import Parameter, save_checkpoint
+
+from shardline.base import atomic
+from shardline.base.digest import file_digest
+from shardline.base.errors import TrainingError
+from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from shardline.training.context import TrainingContext
+from shardline.training.redundancy import saved_by
+
+
+class Saver:
+    """Saves the parameters and optimizer states of a run as its configuration says."""
+
+    def __init__(self, context: TrainingContext) -> None:
+        self._context, self._config, self._backend = context, context.config, context.backend
+        self._checkpoints = context.run.checkpoints
+
+    def discard_incomplete(self) -> None:
+        """Remove the files that no complete set names: what an earlier try was saving when it ended."""
+        complete = {item.path for step in ShardSet.steps(self._checkpoints) for item in self._set(step).slices}
+        for folder in self._folders():
+            files = list(folder.iterdir())
+            incomplete = [file for file in files if file.relative_to(self._checkpoints).as_posix() not in complete]
+            for file in incomplete:
+                file.unlink()
+            if incomplete:
+                print(f"removed what no complete shard set names: {', '.join(map(str, incomplete))}", flush=True)
+            self._remove_if_superseded(folder)
+
+    def save(self, step: int, epoch: int, step_in_epoch: int) -> None:
+        """Save after global step `step`; rank 0 returns when all ranks have, and the set is visible.
+
+        `TrainingError` where a value isn't finite: such a set is never complete.
+        """
+        self._check_finite(step)
+        path = self._folder / f"checkpoint-{epoch}_{step_in_epoch}.{self._config.checkpoint_format}"
+        self._context.receipts.leave(step, self._write(path))
+        if self._backend.rank == 0:
+            self._commit(step, epoch)
+
+    @property
+    def _folder(self) -> Path:
+        return self._checkpoints / f"rank_{self._backend.rank}"
+
+    def _folders(self) -> Iterator[Path]:
+        """The ranks' folders that are this rank's to look after."""
+        for folder in sorted(self._checkpoints.glob("rank_[0-9]*")):
+            if _rank_of(folder) % self._backend.world_size == self._backend.rank:
+                yield folder
+
+    def _set(self, step: int) -> ShardSet:
+        return ShardSet.read(ShardSet.path(self._checkpoints, step))
+
+    def _check_finite(self, step: int) -> None:
+        if names := non_finite(self._held()):
+            raise TrainingError(
+                f"step {step}: {len(names)} parameters or optimizer states of rank {self._backend.rank} hold NaN or "
+                f"infinity, the first is {names[0]}; expected finite numbers: no shard set of this step is saved, and "
+                "the ones before are kept. Lower learning_rate, and start a new run"
+            )
+
+    def _write(self, path: Path) -> SliceFile:
+        """Write this rank's file, durably."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(
+            self._content(),
+            str(path),
+            integrated_save=self._config.integrated_save,
+            format=self._config.checkpoint_format,
+            **({"remove_redundancy": True} if self._config.remove_redundancy else {}),
+        )
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        atomic.sync_directory(path.parent)
+        name = path.relative_to(self._checkpoints).as_posix()
+        return SliceFile(self._backend.rank, name, path.stat().st_size, file_digest(path))
+
+    def _content(self) -> Any:
+        """What `save_checkpoint` takes: everything whole, the slices of this rank's stage, or those it alone saves."""
+        if self._config.integrated_save:
+            return self._backend.integrated(self._context.cell)
+        if not self._config.remove_redundancy and self._config.pipeline_stages == 1:
+            return self._context.cell
+        parameters = self._held()
+        if self._config.remove_redundancy:
+            sizes = {parameter.name: parameter.nbytes for parameter in parameters}
+            names = saved_by(self._backend.rank_in_stage, sizes, self._backend.layouts)
+            parameters = [parameter for parameter in parameters if parameter.name in names]
+        return [{"name": each.name, "data": each} for each in parameters]
+
+    def _held(self) -> list[Parameter]:
+        return self._backend.held(self._context.cell.get_parameters())
+
+    def _commit(self, step: int, epoch: int) -> None:
+        world_size = self._backend.world_size
+        shard_set = ShardSet(
+            world_size=world_size,
+            step=step,
+            epoch=epoch,
+            strategy_digest=self._context.provenance.strategy_digest,
+            configuration_digest=self._context.provenance.configuration_digest,
+            integrated=self._config.integrated_save,
+            slices=self._context.receipts.collect(step, world_size),
+        )
+        self._context.provenance.write(self._context.run, self._config)
+        shard_set.write(self._checkpoints)
+        self._context.receipts.discard(step)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keep the newest sets; of the others, the manifest goes first."""
+        for step in ShardSet.steps(self._checkpoints)[: -self._config.keep_checkpoint_max]:
+            superfluous = self._set(step)
+            ShardSet.path(self._checkpoints, step).unlink()
+            atomic.sync_directory(self._checkpoints)
+            for item in superfluous.slices:
+                file = self._checkpoints / item.path
+                file.unlink(missing_ok=True)
+                self._remove_if_superseded(file.parent)
+
+    def _remove_if_superseded(self, folder: Path) -> None:
+        """Remove an empty folder of a rank that this world hasn't got."""
+        if _rank_of(folder) >= self._backend.world_size and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _rank_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("rank_"))
+
+
+def non_finite(parameters: Iterable[Any]) -> list[str]:
+    """The names of those of `parameters`, in their order, that hold NaN or infinity."""
+    return [
+        parameter.name
+        for parameter in parameters
+        if not np.isfinite(array := parameter.asnumpy()).all() and array.dtype.kind == "f"
+    ]

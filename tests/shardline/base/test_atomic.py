@@ -1,0 +1,72 @@
+"""Nothing half-written is visible, and nothing staged is left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shardline.base import atomic
+
+HOST = socket.gethostname().replace(".", "-")
+
+
+def test_the_target_appears_whole(tmp_path: Path):
+    target = tmp_path / "folder" / "file.json"
+    atomic.write_text(target, "café")
+    assert target.read_bytes() == "café".encode()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failure_keeps_the_old_file_and_removes_the_staged_one(tmp_path: Path):
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with atomic.staged(target) as path:
+            path.write_text("half")
+            assert target.read_text() == "old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_writer_staged_is_removed_by_the_next_one(tmp_path: Path):
+    target = tmp_path / "file [1]"
+    script = (
+        "import os, signal, sys; from pathlib import Path; from shardline.base import atomic\n"
+        "with atomic.staged(Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    atomic.write_text(target, "whole")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_living_writer_stages_is_left_alone(tmp_path: Path):
+    target = tmp_path / "file"
+    theirs = target.with_name(f".file.{os.getppid()}@{HOST}.staged")
+    theirs.write_text("half")
+    other_target = target.with_name(f".file.log.1@{HOST}.staged")
+    other_target.write_text("of file.log, not of file")
+    atomic.write_text(target, "whole")
+    assert theirs.exists()
+    assert other_target.exists()
+
+
+def test_what_another_host_stages_is_left_alone_until_it_has_been_silent_for_an_hour(tmp_path: Path):
+    target = tmp_path / "file"
+    theirs = target.with_name(".file.1@elsewhere.staged")
+    theirs.write_text("half")
+    atomic.write_text(target, "whole")
+    assert theirs.exists()
+    os.utime(theirs, (0, 0))
+    atomic.write_text(target, "whole")
+    assert list(tmp_path.iterdir()) == [target]

@@ -1,0 +1,132 @@
+import threading
+import time
+
+import pytest
+
+from shardline.base.workers import in_order, in_parallel, meanwhile
+from shardline.checkpoint.formats.file_index import Extent
+from shardline.checkpoint.formats.tensor_io import ranges
+from shardline.checkpoint.strategy.boxes import Box, blocks, whole
+
+
+def test_all_items_are_done_once():
+    done = []
+    in_parallel(done.append, range(1000), 4)
+    assert sorted(done) == list(range(1000))
+
+
+def test_the_first_failure_ends_the_work_and_is_raised():
+    done = []
+
+    def work(item: int) -> None:
+        if item == 3:
+            raise ValueError("three")
+        done.append(item)
+        time.sleep(0.001)
+
+    with pytest.raises(ValueError, match="three"):
+        in_parallel(work, range(10_000), 2)
+    assert len(done) < 10_000
+
+
+def test_no_thread_outlives_the_work():
+    before = threading.active_count()
+    in_parallel(lambda _: None, range(10), 3)
+    assert threading.active_count() == before
+
+
+def test_results_are_taken_in_the_items_order():
+    taken, waiting, most = [], set(), []
+
+    def work(item: int) -> int:
+        time.sleep(0.003 if item % 4 == 0 else 0.0)
+        waiting.add(item)
+        most.append(len(waiting))
+        return item
+
+    def take(item: int) -> None:
+        waiting.discard(item)
+        taken.append(item)
+
+    in_order(work, take, range(100), 4)
+    assert taken == list(range(100))
+    assert max(most) <= 4
+
+
+@pytest.mark.parametrize("place", ["work", "take"])
+def test_a_failure_sets_free_those_who_wait_for_their_turn(place):
+    def fail(item: int) -> int:
+        if item == 5:
+            time.sleep(0.02)
+            raise ValueError(place)
+        return item
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match=place):
+        in_order(fail if place == "work" else int, fail if place == "take" else int, range(1000), 4)
+    assert threading.active_count() == before
+
+
+def fail() -> None:
+    time.sleep(0.02)
+    raise ValueError("work")
+
+
+def test_what_fails_meanwhile_is_raised_after_the_block():
+    before, done = threading.active_count(), []
+    with pytest.raises(ValueError, match="work"), meanwhile(fail):
+        done.append("block")
+    assert done == ["block"]
+    assert threading.active_count() == before
+
+
+def test_what_fails_meanwhile_is_raised_rather_than_the_blocks_failure():
+    with pytest.raises(ValueError, match="work"), meanwhile(fail):
+        raise ValueError("block")
+
+
+def test_a_block_fails_by_itself_when_what_is_done_meanwhile_has_ended_well():
+    done = []
+    with pytest.raises(ValueError, match="block"), meanwhile(lambda: done.append(time.sleep(0.02))):
+        raise ValueError("block")
+    assert done == [None]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 20, 1000])
+@pytest.mark.parametrize("shape", [(), (5,), (4, 6), (2, 3, 5), (1, 1, 9), (0, 3), (3, 0)])
+def test_blocks_are_contiguous_and_follow_one_another(shape, limit):
+    tensor, position = whole(shape), 0
+    for block in blocks(shape, limit):
+        assert block.flat_start(tensor) == position
+        assert block.is_contiguous_in(tensor)
+        count = 1
+        for size in block.sizes:
+            count *= size
+        assert 0 < count <= max(limit, 1)
+        position += count
+    total = 1
+    for size in shape:
+        total *= size
+    assert position == total
+
+
+def test_boxes_intersect_where_both_are():
+    one, other = Box((0, 2), (4, 4)), Box((2, 0), (4, 3))
+    assert one.intersection(other) == Box((2, 2), (2, 1))
+    assert one.intersection(Box((4, 2), (1, 1))) is None
+    assert Box((2, 2), (2, 1)).within(one) == (slice(2, 4), slice(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (0, 3, [(10, 3)]),
+        (2, 4, [(12, 3), (30, 1)]),
+        (5, 2, [(30, 2)]),
+        (4, 9, [(14, 1), (30, 2), (50, 6)]),
+        (0, 0, []),
+    ],
+)
+def test_ranges_cross_pieces(start, length, expected):
+    extents = [Extent(10, 5), Extent(30, 2), Extent(40, 0), Extent(50, 8)]
+    assert list(ranges(extents, start, length)) == expected

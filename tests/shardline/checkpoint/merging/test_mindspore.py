@@ -1,0 +1,280 @@
+"""What MindSpore writes, we read; what we write, MindSpore reads; and both merge to the same values."""
+
+import json
+from pathlib import Path
+
+import mindspore
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+from mindspore.train import serialization
+from safetensors.numpy import load_file, save_file
+
+from shardline.base.errors import LayoutError, UnsupportedFormat
+from shardline.checkpoint.formats import ckpt
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
+from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, cast
+from shardline.checkpoint.merging.merge import merge
+from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.strategy.layout import Layout
+from tests.shardline.checkpoint.sharding import LAYOUTS, SHAPES, save_shards, save_strategy, slices_of, tensors
+
+GENERATOR = np.random.default_rng(7)
+ARRAYS = {
+    "Bool": np.array([[True, False]]),
+    "Int8": np.arange(-3, 3, dtype=np.int8),
+    "Int16": np.arange(6, dtype=np.int16).reshape(1, 2, 3),
+    "Int32": np.array(-7, dtype=np.int32),
+    "Int64": np.arange(3, dtype=np.int64),
+    "UInt8": np.arange(5, dtype=np.uint8),
+    "UInt16": np.arange(5, dtype=np.uint16),
+    "UInt32": np.arange(5, dtype=np.uint32),
+    "UInt64": np.array([2**63], dtype=np.uint64),
+    "Float16": GENERATOR.standard_normal((3, 2)).astype(np.float16),
+    "Float32": GENERATOR.standard_normal((4, 300)).astype(np.float32),
+    "Float64": GENERATOR.standard_normal(1),
+}
+
+
+class Network(nn.Cell):
+    """A network whose parameters have the names and shapes of the shard sets that the tests make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number, name in enumerate(name for name in SHAPES if not name.startswith("moment1")):
+            parameter = Parameter(Tensor(np.zeros(SHAPES[name], np.float32)), name=name)
+            self.insert_param_to_cell(f"parameter{number}", parameter)
+
+
+def saved_by_mindspore(path: Path, arrays: dict, **options: object) -> bytes:
+    save_list = [{"name": name, "data": Tensor(np.array(array))} for name, array in arrays.items()]
+    mindspore.save_checkpoint(save_list, str(path), **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("crc", [False, True])
+def test_our_ckpt_is_byte_for_byte_mindspores(tmp_path, crc):
+    theirs = saved_by_mindspore(
+        tmp_path / "a.ckpt", ARRAYS, append_dict={"text": "löss", "step": 3, "rate": 0.5}, crc_check=crc
+    )
+    ours = tmp_path / "b.ckpt"
+    more = {"text": "löss", "step": np.array(3, dtype=np.int64), "rate": np.array(0.5, dtype=np.float32)}
+    write_checkpoint({**ARRAYS, **more}, ours, crc=crc)
+    assert ours.read_bytes() == theirs
+
+
+def test_bfloat16_is_byte_for_byte_mindspores(tmp_path):
+    tensor = Tensor(ARRAYS["Float32"]).astype(mindspore.bfloat16)
+    mindspore.save_checkpoint([{"name": "x", "data": tensor}], str(tmp_path / "a.ckpt"))
+    bits = read_checkpoint(tmp_path / "a.ckpt")["x"]
+    assert np.array_equal(bits, cast(ARRAYS["Float32"].reshape(-1), FLOAT32, BFLOAT16).reshape(4, 300))
+    write_checkpoint({"x": bits}, tmp_path / "b.ckpt", types={"x": BFLOAT16})
+    assert (tmp_path / "b.ckpt").read_bytes() == (tmp_path / "a.ckpt").read_bytes()
+
+
+def test_every_type_is_read_from_both_formats(tmp_path):
+    saved_by_mindspore(tmp_path / "a.ckpt", ARRAYS)
+    saved_by_mindspore(tmp_path / "a.safetensors", ARRAYS, format="safetensors")
+    for suffix in (".ckpt", ".safetensors"):
+        found = read_checkpoint(tmp_path / f"a{suffix}")
+        for name, array in ARRAYS.items():
+            assert found.header(name).type is BY_NAME[name]
+            assert np.array_equal(found[name], array)
+
+
+def test_int4_keeps_its_name_in_safetensors(tmp_path):
+    packed = Tensor(np.array([[1, -2]], dtype=np.int8), dtype=mindspore.qint4x2)
+    parameter = {"name": "x", "data": Parameter(packed, name="x")}
+    mindspore.save_checkpoint([parameter], str(tmp_path / "a.ckpt"))
+    header = read_checkpoint(tmp_path / "a.ckpt").header("x")
+    assert (header.type.name, header.shape) == ("Int4", (1, 2))
+
+
+def test_a_large_tensor_in_even_pieces_is_read_and_written_as_mindspore_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(serialization, "SLICE_SIZE", 1)
+    monkeypatch.setattr(ckpt, "PIECE", 1024)
+    theirs = saved_by_mindspore(tmp_path / "a.ckpt", ARRAYS)
+    assert np.array_equal(read_checkpoint(tmp_path / "a.ckpt")["Float32"], ARRAYS["Float32"])
+    assert len(read_checkpoint(tmp_path / "a.ckpt").index.pieces[10]) == 5
+    write_checkpoint(ARRAYS, tmp_path / "b.ckpt")
+    assert (tmp_path / "b.ckpt").read_bytes() == theirs
+
+
+def test_a_large_tensor_in_uneven_pieces_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(serialization, "SLICE_SIZE", 1)
+    arrays = {"x": ARRAYS["Float32"], "e": np.zeros((0, 3), np.float32), "long": GENERATOR.standard_normal((3, 200))}
+    save_list = [{"name": name, "data": Tensor(array)} for name, array in arrays.items()]
+    mindspore.save_checkpoint(save_list, str(tmp_path / "a.ckpt"), async_save="thread")
+    serialization._wait_async_thread_save_ckpt()
+    found = read_checkpoint(tmp_path / "a.ckpt")
+    assert {len(extents) for extents in found.index.pieces.values()} == {5}
+    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+
+
+def test_an_encrypted_file_is_refused_by_name(tmp_path):
+    saved_by_mindspore(tmp_path / "a.ckpt", ARRAYS, enc_key=b"0123456789abcdef", enc_mode="AES-GCM")
+    with pytest.raises(UnsupportedFormat, match="is encrypted"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("source", [BFLOAT16, FLOAT16, FLOAT32])
+@pytest.mark.parametrize("target", [BFLOAT16, FLOAT16, FLOAT32])
+def test_casts_round_as_mindspores_do(source, target):
+    values = np.concatenate([GENERATOR.standard_normal(5000), [0.0, -0.0, 1e-8, 65504, 1 + 2**-9, 1 + 2**-8 + 2**-9]])
+    elements = cast(values.astype(np.float32), FLOAT32, source)
+    dtypes = {"BFloat16": mindspore.bfloat16, "Float16": mindspore.float16, "Float32": mindspore.float32}
+    single = cast(elements, source, FLOAT32) if source == BFLOAT16 else elements
+    expected = Tensor(single).astype(dtypes[target.name])
+    assert np.array_equal(
+        cast(cast(elements, source, target), target, FLOAT32), expected.astype(mindspore.float32).asnumpy()
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Slices saved by MindSpore itself, their strategy, and what MindSpore's own merge makes of them."""
+    directory = tmp_path_factory.mktemp("shards")
+    for rank in range(8):
+        (directory / "src" / f"rank_{rank}").mkdir(parents=True)
+        arrays = slices_of(tensors(), LAYOUTS, rank)
+        saved_by_mindspore(directory / "src" / f"rank_{rank}" / "checkpoint-1_20.ckpt", arrays)
+        (directory / "src" / f"rank_{rank}" / "checkpoint-graph.meta").write_bytes(b"a graph")
+    save_strategy(directory / "strategy.ckpt")
+    mindspore.transform_checkpoints(
+        str(directory / "src"), str(directory / "dst"), "merged", str(directory / "strategy.ckpt")
+    )
+    return directory
+
+
+def merged(shards: Path, output: Path, **options: object) -> Path:
+    return merge(MergeRequest(shards / "src", (shards / "strategy.ckpt",), output, **options)).output
+
+
+def test_mindspores_slices_merge_to_what_its_own_merge_gives(shards, tmp_path):
+    ours = read_checkpoint(merged(shards, tmp_path / "model.ckpt"))
+    theirs = read_checkpoint(next((shards / "dst" / "rank_0").glob("*.ckpt")))
+    assert set(ours) == set(theirs) == set(tensors())
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
+def test_mindspore_loads_the_merged_checkpoint_strictly(shards, tmp_path, name):
+    output = merged(shards, tmp_path / name, selection=Selection(weights_only=True))
+    network = Network()
+    loaded = mindspore.load_checkpoint(str(output), format=output.suffix[1:])
+    not_loaded, missing = mindspore.load_param_into_net(network, loaded, strict_load=True)
+    assert (not_loaded, missing) == ([], [])
+    for parameter in network.get_parameters():
+        assert np.array_equal(parameter.asnumpy(), tensors()[parameter.name])
+
+
+def test_the_merged_ckpt_is_what_mindspore_would_save(shards, tmp_path):
+    output = merged(shards, tmp_path / "model.ckpt")
+    assert output.read_bytes() == saved_by_mindspore(tmp_path / "theirs.ckpt", tensors())
+
+
+def test_mindspore_accepts_our_checksum(shards, tmp_path):
+    output = merged(shards, tmp_path / "model.ckpt", crc=True)
+    assert output.read_bytes() == saved_by_mindspore(tmp_path / "theirs.ckpt", tensors(), crc_check=True)
+    assert set(mindspore.load_checkpoint(str(output), crc_check=True)) == set(tensors())
+
+
+def test_the_merged_safetensors_is_what_its_library_would_save(shards, tmp_path):
+    output = merged(shards, tmp_path / "model.safetensors")
+    save_file(tensors(), tmp_path / "theirs.safetensors", metadata={"format": "ms"})
+    assert output.read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def test_several_files_load_by_their_index(shards, tmp_path):
+    output = merged(shards, tmp_path / "model.safetensors", max_file_size=500)
+    index = weight_map(output)
+    assert len(set(index.values())) == 3
+    loaded = {name: load_file(tmp_path / file)[name] for name, file in index.items()}
+    assert all(np.array_equal(loaded[name], array) for name, array in tensors().items())
+
+
+def weight_map(output: Path) -> dict[str, str]:
+    return json.loads(output.with_name(f"{output.name}.index.json").read_bytes())["weight_map"]
+
+
+def test_slices_without_redundancy_are_found_where_they_are(tmp_path):
+    whole = tensors()
+    for rank in range(8):
+        kept = {
+            name: array
+            for name, array in slices_of(whole, LAYOUTS, rank).items()
+            if rank == 5 or (name in LAYOUTS and any(rank == group[-1] for group in LAYOUTS[name].replica_groups()))
+        }
+        (tmp_path / "src" / f"rank_{rank}").mkdir(parents=True)
+        file = tmp_path / "src" / f"rank_{rank}" / "net-1_1.safetensors"
+        saved_by_mindspore(file, kept, format="safetensors", remove_redundancy=True)
+    save_strategy(tmp_path / "strategy.ckpt")
+    found = read_checkpoint(merged(tmp_path, tmp_path / "model.ckpt"))
+    assert all(np.array_equal(found[name], array) for name, array in whole.items())
+
+
+def test_optimizer_sharding_merges_to_what_mindspores_merge_gives(tmp_path):
+    layouts = {
+        "whole": Layout((8,), ((), ()), optimizer_shard_step=1, optimizer_shard_size=-1),
+        "split": Layout((2, 4), ((0,), ()), optimizer_shard_step=4, optimizer_shard_size=2),
+        "lists": Layout((2, 2, 2), ((1, 0), ())),
+    }
+    whole = {name: np.arange(16 * 3, dtype=np.float32).reshape(16, 3) + n for n, name in enumerate(layouts)}
+    save_shards(tmp_path / "src", whole, layouts)
+    save_strategy(tmp_path / "strategy.ckpt", layouts)
+    mindspore.transform_checkpoints(
+        str(tmp_path / "src"), str(tmp_path / "dst"), "merged", str(tmp_path / "strategy.ckpt")
+    )
+    ours = read_checkpoint(merged(tmp_path, tmp_path / "model.ckpt"))
+    theirs = read_checkpoint(next((tmp_path / "dst" / "rank_0").glob("*.ckpt")))
+    for name, array in whole.items():
+        assert np.array_equal(ours[name], array)
+        assert np.array_equal(theirs[name], array)
+
+
+def test_pipeline_stages_come_from_files_of_their_own_or_from_one_that_mindspore_merged(tmp_path):
+    layouts = [
+        {"up.weight": Layout((2, 2), ((), (0,))), "up-1.bias": Layout((4,), ((),))},
+        {"down.weight": Layout((2, 2), ((0,), ())), "down.bias": Layout((2, 2), ((1,),))},
+    ]
+    whole = {"up.weight": (4, 6), "up-1.bias": (6,), "down.weight": (6, 4), "down.bias": (4,)}
+    arrays = {name: GENERATOR.standard_normal(shape).astype(np.float32) for name, shape in whole.items()}
+    (tmp_path / "strategies").mkdir()
+    files = []
+    for stage, declared in enumerate(layouts):
+        files.append(save_strategy(tmp_path / "strategies" / f"stage{stage}.ckpt", declared, stage=stage))
+        for rank in range(4):
+            (tmp_path / "src" / f"rank_{stage * 4 + rank}").mkdir(parents=True)
+            kept = slices_of({name: arrays[name] for name in declared}, declared, rank)
+            saved_by_mindspore(tmp_path / "src" / f"rank_{stage * 4 + rank}" / "net-1_1.ckpt", kept)
+    merged_names = tmp_path / "merged_names.ckpt"
+    mindspore.merge_pipeline_strategys(str(tmp_path / "strategies"), str(merged_names))
+    for number, strategies in enumerate([tuple(files), tuple(reversed(files)), (merged_names,)]):
+        request = MergeRequest(tmp_path / "src", strategies, tmp_path / f"out{number}" / "model.ckpt")
+        found = read_checkpoint(merge(request).output)
+        assert list(found) == list(whole)
+        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    with pytest.raises(LayoutError, match="give the strategy of the run that saved them, all of its stages"):
+        merge(MergeRequest(tmp_path / "src", (files[0],), tmp_path / "out" / "model.ckpt"))
+
+
+def test_resharding_gives_the_slices_that_mindspore_gives(shards, tmp_path):
+    layouts = {
+        "layer1.weight": Layout((2, 2), ((0,), (1,))),
+        "layer1.bias": Layout((4,), ((),), optimizer_shard_step=1, optimizer_shard_size=2),
+        "layer3.weight": Layout((4,), ((0,), ())),
+        "moment1.layer1.weight": Layout((2, 2), ((1, 0), ())),
+    }
+    target = save_strategy(tmp_path / "target.ckpt", layouts)
+    request = ReshardRequest((target,), tmp_path / "ours", shards / "src", (shards / "strategy.ckpt",))
+    reshard(request)
+    mindspore.transform_checkpoints(
+        str(shards / "src"), str(tmp_path / "theirs"), "slice", str(shards / "strategy.ckpt"), str(target)
+    )
+    for rank in range(4):
+        ours = read_checkpoint(tmp_path / "ours" / f"rank_{rank}" / "checkpoint-1_20.ckpt")
+        theirs = read_checkpoint(tmp_path / "theirs" / f"rank_{rank}" / f"slice{rank}.ckpt")
+        assert set(ours) == set(theirs)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

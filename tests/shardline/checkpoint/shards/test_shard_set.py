@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from shardline.base.digest import file_digest
+from shardline.base.errors import CorruptShard, MissingShard
+from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+
+
+@pytest.fixture
+def shard_set(tmp_path):
+    slices = []
+    for rank in range(2):
+        file = tmp_path / f"rank_{rank}" / "checkpoint-1_20.ckpt"
+        file.parent.mkdir()
+        file.write_bytes(bytes([rank]) * 10)
+        slices.append(SliceFile(rank, f"rank_{rank}/{file.name}", 10, file_digest(file)))
+    return ShardSet(2, 20, 1, "s" * 64, "c" * 64, False, tuple(slices))
+
+
+def test_a_written_set_is_read_again(shard_set, tmp_path):
+    path = shard_set.write(tmp_path)
+    assert path.name == "shard_set-20.json"
+    assert ShardSet.read(path) == shard_set
+    shard_set.verify(tmp_path)
+
+
+def test_the_digest_is_blake3(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    assert file_digest(tmp_path / "x") == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+
+
+def test_the_newest_is_numerically_newest(shard_set, tmp_path):
+    for step in (9, 10, 100, 90):
+        ShardSet(**{**vars(shard_set), "step": step}).write(tmp_path)
+    assert ShardSet.newest(tmp_path).step == 100
+    assert ShardSet.steps(tmp_path) == [9, 10, 90, 100]
+
+
+def test_a_folder_without_manifests_has_no_newest_set(tmp_path):
+    assert ShardSet.newest(tmp_path) is None
+
+
+def test_a_missing_step_says_which_there_are(shard_set, tmp_path):
+    shard_set.write(tmp_path)
+    with pytest.raises(MissingShard, match=r"there are those of steps \[20\]"):
+        ShardSet.read(ShardSet.path(tmp_path, 30))
+
+
+def test_a_flipped_bit_names_the_rank(shard_set, tmp_path):
+    (tmp_path / "rank_1" / "checkpoint-1_20.ckpt").write_bytes(b"\1" * 9 + b"\3")
+    with pytest.raises(CorruptShard, match=r"\(rank 1\): expected the digest"):
+        shard_set.verify(tmp_path)
+
+
+def test_a_truncated_file_names_both_sizes(shard_set, tmp_path):
+    (tmp_path / "rank_0" / "checkpoint-1_20.ckpt").write_bytes(b"\0" * 9)
+    with pytest.raises(CorruptShard, match=r"\(rank 0\).*says 10 bytes, found 9"):
+        shard_set.verify(tmp_path)
+
+
+def test_swapped_folders_are_recognised(shard_set, tmp_path):
+    (tmp_path / "rank_0").rename(tmp_path / "x")
+    (tmp_path / "rank_1").rename(tmp_path / "rank_0")
+    (tmp_path / "x").rename(tmp_path / "rank_1")
+    with pytest.raises(CorruptShard, match="it is the file of rank 1: were folders swapped"):
+        shard_set.verify(tmp_path)
+
+
+def test_a_missing_file_names_the_rank(shard_set, tmp_path):
+    (tmp_path / "rank_1" / "checkpoint-1_20.ckpt").unlink()
+    with pytest.raises(MissingShard, match="rank 1 at step 20"):
+        shard_set.verify(tmp_path)
+
+
+def test_a_symbolic_link_out_of_the_folder_is_refused(shard_set, tmp_path, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "x"
+    file = tmp_path / "rank_1" / "checkpoint-1_20.ckpt"
+    file.rename(outside)
+    file.symlink_to(outside)
+    with pytest.raises(CorruptShard, match="leads out of"):
+        shard_set.verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"world_size": 3},
+        {"world_size": "2"},
+        {"step": True},
+        {"extra": 1},
+        {"slices": []},
+        {"slices": [{"rank": 0, "path": "../x", "size": 1, "digest": "0" * 64}], "world_size": 1},
+        {"slices": [{"rank": 0, "path": "/x", "size": 1, "digest": "0" * 64}], "world_size": 1},
+        {"slices": [{"rank": 0, "path": "x", "size": 1, "digest": "zz"}], "world_size": 1},
+        {"slices": None},
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(shard_set, tmp_path, change):
+    path = shard_set.write(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CorruptShard, match="manifest"):
+        ShardSet.read(path)

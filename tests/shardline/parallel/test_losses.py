@@ -1,0 +1,110 @@
+"""Sharded training against a plain MindSpore script: the same losses, from one seed, on any number of ranks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shardline.parallel.layouts import parameter_layouts, with_optimizer_states
+from shardline.recipes.lookup import network_of
+from shardline.settings.run_config import RunConfig
+from tests.rehearsal.networks import rehearsed
+
+PROJECT = Path(__file__).parents[3]
+RATES = {"SGD": 0.05, "Momentum": 0.01, "Adam": 0.001}
+TUTORIAL = {
+    optimizer: {
+        "name": optimizer,
+        "network": "mlp",
+        "steps": 200,
+        "parameters": {"optimizer": optimizer, "learning_rate": rate},
+    }
+    for optimizer, rate in RATES.items()
+}
+OTHERS = {
+    name: {
+        "name": name,
+        "network": name,
+        "steps": 20,
+        "parameters": {"optimizer": "Momentum", "learning_rate": 0.01},
+    }
+    for name in ("tensor_parallel", "mixed")
+}
+
+
+def plain_settings(run):
+    config = RunConfig(world_size=1, **run["parameters"])
+    layers = [
+        [layer.name, layer.inputs, layer.outputs, layer.activation == "relu"]
+        for layer in rehearsed(config, run["network"]).layers
+    ]
+    chosen = config.model_dump(include={"optimizer", "learning_rate", "momentum", "batch_size", "seed"})
+    return chosen | {"name": run["name"], "steps": run["steps"], "layers": layers}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Losses by run of the plain script."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "settings.json").write_text(json.dumps([plain_settings(run) for run in (TUTORIAL | OTHERS).values()]))
+    command = [sys.executable, "-m", "tests.plain_training", folder / "settings.json", folder / "losses.npz"]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    return dict(np.load(folder / "losses.npz"))
+
+
+@pytest.fixture(scope="module")
+def on_one(sharded):
+    return sharded(1, list(TUTORIAL.values()))
+
+
+@pytest.fixture(scope="module")
+def on_four(sharded):
+    return sharded(4, list(TUTORIAL.values()))
+
+
+@pytest.fixture(scope="module")
+def on_eight(sharded):
+    return sharded(8, list((TUTORIAL | OTHERS).values()))
+
+
+@pytest.mark.parametrize("optimizer", TUTORIAL)
+@pytest.mark.parametrize("ranks", ["on_one", "on_four", "on_eight"])
+def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
+    losses = request.getfixturevalue(ranks).losses
+    for found in losses:
+        np.testing.assert_allclose(found[optimizer][:20], plain[optimizer][:20], rtol=1e-5)
+        np.testing.assert_allclose(found[optimizer], plain[optimizer], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(on_eight, plain, name):
+    losses = on_eight.losses
+    for found in losses:
+        np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*TUTORIAL, *OTHERS])
+def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_eight, name):
+    ranks = on_eight.parameters
+    run = (TUTORIAL | OTHERS)[name]
+    config = RunConfig(**run["parameters"])
+    network = rehearsed(config, run["network"])
+    shapes = network.parameters()
+    layouts = with_optimizer_states(parameter_layouts(network, 8), config.optimizer)
+    for parameter, layout in layouts.items():
+        whole_shape = next(shape for weight, shape in shapes.items() if parameter.endswith(weight))
+        assert {rank[f"{name}/{parameter}"].shape for rank in ranks} == {layout.slice_shape(whole_shape)}
+        for group in layout.replica_groups():
+            assert len({ranks[rank][f"{name}/{parameter}"].tobytes() for rank in group}) == 1, parameter
+
+
+def test_the_tutorials_network_is_the_one_compared():
+    assert [layer[:3] for layer in plain_settings(TUTORIAL["SGD"])["layers"]] == [
+        ["layer1", 784, 512],
+        ["layer2", 512, 512],
+        ["layer3", 512, 10],
+    ]
+    assert any(operator.splits for operator in network_of(RunConfig()).operators(32))

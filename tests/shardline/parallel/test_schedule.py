@@ -1,0 +1,83 @@
+"""What the planner makes of a transformer: Megatron's exchanges, and no others."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from shardline.parallel.layouts import layouts_of
+from shardline.parallel.placement import movement
+from shardline.parallel.schedule import Compute, Move, Plan, plan_of
+from shardline.recipes.lookup import network_of
+from shardline.settings.run_config import RunConfig
+
+
+def planned(**parameters: Any) -> Plan:
+    config = RunConfig(network="gpt", layers=2, tensor_parallel=4, **parameters)
+    network = network_of(config)
+    return plan_of(network.operators(config.batch_size), 8, layouts_of(network, config))
+
+
+def groups(moves, rank: int, *, back: bool) -> list[tuple[int, ...]]:
+    """Who sums with `rank`, move by move, on the way there or back; moves that need nobody are left out."""
+    ways = [(move.target, move.source) if back else (move.source, move.target) for move in moves]
+    found = [movement(source, target.layout, rank).group for source, target in ways]
+    return [group for group in found if group]
+
+
+TENSOR_PARALLEL, DATA_PARALLEL = (0, 1, 2, 3), (1, 5)
+
+
+def test_each_block_has_two_sums_there_and_two_back():
+    moves = [step for step in planned().steps if isinstance(step, Move)]
+    *inner, logits = groups(moves, rank=1, back=False)
+    assert inner == [TENSOR_PARALLEL] * (1 + 2 * 2), "the embedding, then each block's attention and feed-forward"
+    assert logits == tuple(range(8))
+    differentiable = [move for move in moves if move.is_differentiable]
+    assert groups(differentiable, rank=1, back=True) == [TENSOR_PARALLEL] * (2 * 2 + 1)
+
+
+def test_query_key_and_value_take_the_same_moved_activation():
+    taken = [
+        step.inputs[0]
+        for step in planned().steps
+        if isinstance(step, Compute) and step.operator.name.startswith("MatMul_block1.attention.")
+    ]
+    assert taken[0] == taken[1] == taken[2] != taken[3]
+
+
+def test_gradients_are_summed_over_the_data_parallel_ranks_alone():
+    assert set(groups(planned().weights, rank=1, back=True)) == {DATA_PARALLEL}
+    assert groups(planned().weights, rank=1, back=False) == []
+
+
+def test_with_optimizer_sharding_weights_are_gathered_and_gradients_shared_out():
+    weights = {move.value: move for move in planned(enable_parallel_optimizer=True).weights}
+    up = weights["block1.up.weight"]
+    there, back = movement(up.source, up.target.layout, 1), movement(up.target, up.source.layout, 1)
+    assert (there.group, there.padding, there.region) == (DATA_PARALLEL, ((0, 32), (0, 0)), None)
+    assert (back.group, back.padding, back.region) == (DATA_PARALLEL, None, (slice(0, 32), slice(0, 64)))
+
+
+def test_samples_are_cut_where_they_are_and_nothing_comes_back():
+    first = planned().steps[0]
+    assert isinstance(first, Move)
+    assert (first.value, first.is_differentiable) == ("samples", False)
+    assert movement(first.source, first.target.layout, 5).group == ()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_every_rank_plans_the_same_exchanges(sharded):
+    plan = planned(enable_parallel_optimizer=sharded)
+    for move in (*plan.weights, *(step for step in plan.steps if isinstance(step, Move))):
+        for source, target in ((move.source, move.target), (move.target, move.source)):
+            found = [movement(source, target.layout, rank).group for rank in range(8)]
+            assert all(found[other] == found[rank] for rank in range(8) for other in found[rank])
+
+
+def test_a_reshape_follows_what_it_is_given():
+    steps = [step for step in planned().steps if isinstance(step, Compute)]
+    joined = next(step for step in steps if step.output == "block1.attention.joined")
+    assert joined.inputs == ("block1.attention.positions_first",)
+    assert [len(axes) for axes in joined.placement.layout.tensor_map] == [1, 1]
+    assert dataclasses.replace(joined.placement, partial=()) == joined.placement

@@ -1,0 +1,98 @@
+"""The language model through all tasks, and what is refused before."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.run.directory import RunDirectory
+from shardline.run.environment import PROJECT
+from tests.shardline.recipes.whole_run import finished_run
+
+SMALL = {"network": "gpt", "layers": 1, "hidden_size": 32, "heads": 4, "sequence_length": 32}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run on 4 ranks: 2 tensor-parallel times 2 data-parallel."""
+    return finished_run(
+        tmp_path_factory.mktemp("home"),
+        **SMALL,
+        world_size=4,
+        tensor_parallel=2,
+        corpus_size=50_000,
+        batch_size=16,
+        epochs=1,
+        learning_rate=0.01,
+        max_perplexity=20,
+        sample_length=50,
+        sample_prompt="import ",
+    )
+
+
+def test_it_learns_more_than_how_often_each_byte_occurs(run: RunDirectory):
+    report = json.loads(run.report_file.read_bytes())
+    assert report["perplexity"] < 0.9 * report["unigram_perplexity"]
+    assert report["loss"] == pytest.approx(math.log(report["perplexity"]))
+    assert report["tokens"] == (5_000 - 1) // 32 * 32
+
+
+def test_the_merged_model_computes_what_the_ranks_computed(run: RunDirectory):
+    compared = json.loads(run.report_file.read_bytes())["sharded_logits"]
+    assert compared["samples"] == 64
+    assert compared["relative_difference"] <= 1e-5
+
+
+def test_it_writes_a_text(run: RunDirectory):
+    generated = json.loads(run.report_file.read_bytes())["generated"]
+    assert generated["prompt"] == "import "
+    assert len(generated["text"]) > 10
+    assert "    import " in (run.validation / "report.md").read_text()
+
+
+def test_its_version_records_the_perplexity(run: RunDirectory):
+    promotion = json.loads(run.promotion_file.read_bytes())
+    assert promotion["metric"] == "perplexity"
+    assert promotion["perplexity"] == json.loads(run.report_file.read_bytes())["perplexity"]
+    assert promotion["path"].endswith("/models/gpt/versions/1")
+
+
+def test_the_vocabulary_and_the_heads_are_cut_over_the_ranks(run: RunDirectory):
+    for rank in range(4):
+        saved = read_checkpoint(next((run.checkpoints / f"rank_{rank}").glob("*.ckpt")))
+        assert saved["embedding.tokens"].shape == (128, 32)
+        assert saved["head.weight"].shape == (32, 128)
+        assert saved["moment1.block1.up.weight"].shape == (32, 64)
+        assert saved["norm.gamma"].shape == (32,)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"data_source": "mnist"}, "network 'gpt' learns texts: expected data_source 'embedded'"),
+        ({"data_source": "text"}, "data_source 'text' needs text_file"),
+        ({"world_size": 6}, "expected world_size to be a multiple of tensor_parallel 4, found 6"),
+        ({"batch_size": 2000}, "batch_size: expected at most the 1562 training samples, found 2000"),
+        ({"network": "mlp", "data_source": "text", "text_file": __file__}, "network 'mlp' learns images of digits"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused_before_training(tmp_path: Path, parameters: dict, message: str):
+    document = json.dumps(SMALL | {"corpus_size": 50_000} | parameters)
+    finished = subprocess.run(
+        [sys.executable, "-m", "tasks.prepare_dataset", "--run-directory", str(tmp_path), "--parameters", document],
+        cwd=PROJECT,
+        env=os.environ | {"SHARDLINE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert message in finished.stderr

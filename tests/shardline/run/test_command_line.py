@@ -1,0 +1,59 @@
+"""What all tasks' command lines share: which run, the last line, the exit code."""
+
+import errno
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from shardline.base.errors import ConfigError, DatasetError
+from shardline.run import command_line
+from shardline.run.environment import run_directory_from
+
+
+def test_the_result_is_the_last_line(capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        print("working")
+        return {"digest": "ü"}
+
+    assert command_line.main(task) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"digest": "ü"}
+
+
+@pytest.mark.parametrize(("error", "code"), [(DatasetError("too short"), 1), (ConfigError("too short"), 2)])
+def test_a_users_mistake_ends_with_one_message(error: Exception, code: int, capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        raise error
+
+    assert command_line.main(task) == code
+    captured = capsys.readouterr()
+    assert captured.err == f"{type(error).__name__}: too short\n"
+    assert captured.out == ""
+
+
+def test_a_defect_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(lambda: {"result": 1 / 0})
+
+
+def test_a_full_disk_ends_with_one_message(capsys: pytest.CaptureFixture[str]):
+    def task() -> dict[str, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/config.json")
+
+    assert command_line.main(task) == 1
+    assert capsys.readouterr().err == "OSError: /run/config.json: No space left on device\n"
+
+
+def test_the_run_follows_from_the_environment():
+    environment = {"SHARDLINE_HOME": "/shared", "SHARDLINE_DAG_ID": "dag", "SHARDLINE_RUN_ID": "run"}
+    directory = run_directory_from(Namespace(run_directory=None), environment)
+    assert directory.path == Path("/shared/runs/dag/run")
+    with pytest.raises(ConfigError, match="Give --run-directory DIR, or set SHARDLINE_RUN_ID"):
+        run_directory_from(Namespace(run_directory=None), {"SHARDLINE_HOME": "/shared", "SHARDLINE_DAG_ID": "dag"})
+
+
+def test_the_argument_goes_before_the_environment(tmp_path: Path):
+    directory = run_directory_from(Namespace(run_directory=tmp_path), {"SHARDLINE_HOME": "/shared"})
+    assert directory.path == tmp_path

@@ -1,0 +1,49 @@
+"""What stopped a task stands in its run directory until the task succeeds."""
+
+import json
+
+import pytest
+
+from shardline.base.errors import MissingShard
+from shardline.run import command_line
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.failures import failure_file, record_outcome
+
+TASK = {"SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "r1", "SHARDLINE_TASK_ID": "merge"}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
+    for name, value in TASK.items():
+        monkeypatch.setenv(name, value)
+    return Home(tmp_path)
+
+
+def refuse() -> None:
+    raise MissingShard("rank_3: expected a folder, found none; copy it here")
+
+
+def test_a_refusal_is_recorded_and_a_success_removes_it(home):
+    record = failure_file(RunDirectory(home.run("sharded_training", "r1")), "merge")
+    assert command_line.main(refuse) == command_line.FAILED
+    document = json.loads(record.read_text())
+    assert (document["task"], document["error"]) == ("merge", "MissingShard")
+    assert document["message"].startswith("rank_3: expected a folder")
+    assert command_line.main(lambda: None) == 0
+    assert not record.exists()
+
+
+def test_a_task_by_hand_and_a_rank_record_nothing(tmp_path):
+    by_hand = {name: value for name, value in TASK.items() if name != "SHARDLINE_TASK_ID"}
+    for environment in (by_hand, TASK | {"OMPI_COMM_WORLD_RANK": "3"}):
+        record_outcome(Home(tmp_path), environment, MissingShard("gone"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_cannot_be_written_hides_nothing(home, capsys):
+    home.path.joinpath("runs").write_text("in the way")
+    assert command_line.main(refuse) == command_line.FAILED
+    complaints = capsys.readouterr().err.splitlines()
+    assert complaints[0].startswith("MissingShard: rank_3")
+    assert "will not show this" in complaints[1]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from shardline.scoring.accuracy import Accuracy, AccuracyScores
+from shardline.scoring.cross_entropy import cross_entropy
+
+
+def score(logits: np.ndarray, labels: np.ndarray, minimum: float = 0.0) -> AccuracyScores:
+    return Accuracy(minimum).score(lambda samples: logits, np.zeros((len(labels), 1)), labels)
+
+
+def logits_for(predictions: list[int], height: float = 5.0) -> np.ndarray:
+    return (np.eye(10, dtype=np.float32)[predictions] * height).astype(np.float32)
+
+
+def test_scores_of_a_case_that_can_be_counted_by_hand():
+    labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
+    scores = score(logits_for([0, 0, 1, 1, 1, 0]), labels)
+    assert scores.samples == 6
+    assert scores.accuracy == pytest.approx(4 / 6)
+    zero, one, two, three = scores.classes[:4]
+    assert (zero.precision, zero.recall, zero.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert (one.precision, one.recall, one.f1) == pytest.approx((2 / 3, 1, 0.8))
+    assert (two.precision, two.recall, two.f1, two.support) == (0, 0, 0, 1)
+    assert (three.precision, three.recall, three.f1, three.support) == (0, 0, 0, 0)
+    assert [row[:3] for row in scores.confusion_matrix[:3]] == [(2, 1, 0), (0, 2, 0), (1, 0, 0)]
+    assert sum(sum(row) for row in scores.confusion_matrix) == 6
+
+
+def test_every_class_is_listed_even_if_the_data_has_it_not():
+    scores = score(logits_for([3]), np.array([3], np.int32))
+    assert [entry.label for entry in scores.classes] == list(range(10))
+    assert len(scores.confusion_matrix) == 10
+    assert scores.accuracy == 1.0
+
+
+def test_cross_entropy_of_no_knowledge_is_the_logarithm_of_the_classes():
+    assert cross_entropy(np.zeros((4, 10), np.float32), np.arange(4, dtype=np.int32)) == pytest.approx(math.log(10))
+
+
+def test_cross_entropy_stays_finite_for_great_logits():
+    logits = np.array([[1e4] + [0] * 9], np.float32)
+    assert cross_entropy(logits, np.array([0], np.int32)) == 0
+    assert cross_entropy(logits, np.array([1], np.int32)) == pytest.approx(1e4)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shardline.base.digest import file_digest
+from shardline.base.errors import ChampionStays, PromotionError, RunDirectoryError
+from shardline.checkpoint.merging.record import RECORD_FORMAT
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.environment import PROJECT
+from shardline.settings.run_config import RunConfig
+from shardline.store.model_store import ModelStore, current
+from shardline.store.promotion import promote
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def validated_run(home: Home, run_id: str, weights: bytes = b"weights") -> RunDirectory:
+    """A run directory as validate leaves it, as far as promote looks."""
+    run = RunDirectory(home.run("sharded_training", run_id))
+    run.merged.mkdir(parents=True)
+    run.validation.mkdir()
+    run.write_config(RunConfig(model_name="digits"))
+    rewrite_model(run, weights)
+    write_report(run)
+    return run
+
+
+def rewrite_model(run: RunDirectory, weights: bytes) -> None:
+    model = run.merged / "model.ckpt"
+    model.write_bytes(weights)
+    record = {
+        "format": RECORD_FORMAT,
+        "output": [{"name": model.name, "size": len(weights), "digest": file_digest(model)}],
+        "inputs": {"step": "700", "manifest": True},
+        "options": {},
+        "tensors": [],
+    }
+    run.merge_file.write_text(json.dumps(record))
+
+
+def write_report(run: RunDirectory, **changes: object) -> None:
+    report = {
+        "passed": True,
+        "failures": [],
+        "metric": "accuracy",
+        "accuracy": 0.938,
+        "merged": {"digest": json.loads(run.merge_file.read_bytes())["output"][0]["digest"]},
+    }
+    run.report_file.write_text(json.dumps(report | changes))
+
+
+def test_a_validated_model_becomes_the_current_version(home: Home):
+    run = validated_run(home, "1")
+    digest = file_digest(run.merged / "model.ckpt")
+    result = promote(run, home)
+    folder = home.models / "digits" / "versions" / "1"
+    assert result == {"version": 1, "digest": digest, "metric": "accuracy", "accuracy": 0.938, "path": str(folder)}
+    assert json.loads(run.promotion_file.read_bytes()) == result
+    assert (folder / "model.ckpt").read_bytes() == b"weights"
+    for name, file in (
+        ("report.json", run.report_file),
+        ("merge.json", run.merge_file),
+        ("config.json", run.config_file),
+    ):
+        assert (folder / name).read_bytes() == file.read_bytes()
+    version = current(home, "digits")
+    assert version is not None
+    assert (version.version, version.run, version.step) == (1, "runs/sharded_training/1", 700)
+    version.verify()
+
+
+def test_a_language_model_s_version_has_its_perplexity(home: Home):
+    run = validated_run(home, "1")
+    write_report(run, metric="perplexity", perplexity=7.5)
+    result = promote(run, home)
+    assert (result["metric"], result["perplexity"]) == ("perplexity", 7.5)
+    assert "accuracy" not in result
+    version = current(home, "digits")
+    assert version is not None
+    assert (version.metric, version.value) == ("perplexity", 7.5)
+
+
+def challenge(home: Home, value: float, margin: float | None, **changes: object) -> RunDirectory:
+    """A validated run with `value` as its accuracy, compared with the current version of accuracy 0.938."""
+    champion = current(home, "digits")
+    run = validated_run(home, f"challenger {value}", weights=b"challenger")
+    run.write_config(RunConfig(model_name="digits", champion_margin=margin))
+    judged = {"version": champion.version, "digest": champion.digest, "value": 0.938} if champion else None
+    write_report(run, **{"accuracy": value, "higher_is_better": True, "champion": judged} | changes)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "changes"),
+    [
+        (0.938, 0.0, {}),
+        (0.95, 0.0, {}),
+        (0.93, 0.01, {}),
+        (0.5, None, {}),
+        (0.93, 0.0, {"higher_is_better": False}),
+    ],
+)
+def test_a_challenger_that_is_not_worse_by_the_margin_becomes_current(home: Home, value, margin, changes):
+    promote(validated_run(home, "champion"), home)
+    assert promote(challenge(home, value, margin, **changes), home)["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "margin", "changes", "message"),
+    [
+        (0.93, 0.0, {}, r"accuracy at most 0 worse than the 0\.9380 of version 1.* found 0\.9300: that one stays"),
+        (0.92, 0.01, {}, r"at most 0\.01 worse"),
+        (0.95, 0.0, {"higher_is_better": False}, "that one stays"),
+    ],
+)
+def test_a_worse_challenger_leaves_the_champion_current(home: Home, value, margin, changes, message):
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, value, margin, **changes)
+    with pytest.raises(ChampionStays, match=message):
+        promote(run, home)
+    assert len(ModelStore(home, "digits").versions()) == 1
+    assert not run.promotion_file.exists()
+
+
+def test_the_first_model_needs_no_comparison_and_the_current_one_none_with_itself(home: Home):
+    run = challenge(home, 0.9, 0.0)
+    assert promote(run, home)["version"] == 1
+    assert promote(run, home)["version"] == 1
+
+
+def test_a_comparison_with_another_version_than_the_current_one_is_refused(home: Home):
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, 0.95, 0.0)
+    promote(validated_run(home, "quicker", weights=b"quicker"), home)
+    with pytest.raises(PromotionError, match=r"compares with version 2.* compares with 1: .* clear validate"):
+        promote(run, home)
+    write_report(run, champion=None)
+    with pytest.raises(PromotionError, match="compares with none"):
+        promote(run, home)
+
+
+def test_a_challenger_that_loses_ends_as_skipped(home: Home):
+    """99 is what Airflow takes for a task that has nothing to do."""
+    promote(validated_run(home, "champion"), home)
+    run = challenge(home, 0.5, 0.0)
+    command = [sys.executable, "-m", "tasks.promote", "--run-directory", str(run.path)]
+    environment = os.environ | {"SHARDLINE_HOME": str(home.path)}
+    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 99
+    assert finished.stderr.startswith("ChampionStays: ")
+
+
+def test_promoting_again_returns_the_same_version(home: Home):
+    run = validated_run(home, "1")
+    first = promote(run, home)
+    run.promotion_file.unlink()
+    assert promote(run, home) == first
+    assert promote(validated_run(home, "2"), home)["version"] == 2
+    assert promote(run, home) == first
+
+
+def test_a_new_merge_of_the_same_run_is_a_new_version(home: Home):
+    run = validated_run(home, "1")
+    promote(run, home)
+    rewrite_model(run, b"other weights")
+    write_report(run)
+    assert promote(run, home)["version"] == 2
+
+
+def test_a_run_outside_home_is_promoted(home: Home, tmp_path: Path):
+    run = validated_run(Home(tmp_path / "elsewhere"), "1")
+    promote(run, Home(tmp_path / "home"))
+    version = current(Home(tmp_path / "home"), "digits")
+    assert version is not None
+    assert version.run == str(run.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda run: run.report_file.unlink(), RunDirectoryError, "the task validate writes it"),
+        (lambda run: run.merge_file.unlink(), RunDirectoryError, "the task merge writes it"),
+        (lambda run: run.config_file.unlink(), RunDirectoryError, "the task prepare_dataset writes it"),
+        (lambda run: run.report_file.write_text("{"), PromotionError, "expected the report of a validation"),
+        (lambda run: run.report_file.write_text("[]"), PromotionError, "expected the report of a validation"),
+        (lambda run: run.report_file.write_text("{}"), PromotionError, "expected the report of a validation"),
+        (
+            lambda run: write_report(run, passed=False, failures=["too low"]),
+            PromotionError,
+            "validation failed: too low",
+        ),
+        (lambda run: write_report(run, passed="yes"), PromotionError, "validation failed"),
+        (lambda run: rewrite_model(run, b"other"), PromotionError, "merge ran again since; clear validate"),
+        (lambda run: (run.merged / "model.ckpt").write_bytes(b"x"), PromotionError, "changed since; clear merge"),
+        (lambda run: (run.merged / "model.ckpt").unlink(), PromotionError, r"model.ckpt: .*No such file"),
+    ],
+)
+def test_what_was_not_validated_is_not_promoted(home: Home, change, error, message: str):
+    run = validated_run(home, "1")
+    change(run)
+    with pytest.raises(error, match=message):
+        promote(run, home)
+    assert current(home, "digits") is None
+    assert not list(home.models.glob("digits/versions/*"))
+    assert not run.promotion_file.exists()
+
+
+def test_the_task_prints_its_result_last(home: Home):
+    validated_run(home, "manual__1")
+    finished = subprocess.run(
+        [sys.executable, "-m", "tasks.promote"],
+        cwd=PROJECT,
+        env=os.environ
+        | {
+            "SHARDLINE_HOME": str(home.path),
+            "SHARDLINE_DAG_ID": "sharded_training",
+            "SHARDLINE_RUN_ID": "manual__1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout.splitlines()[-1])["version"] == 1
+
+
+def test_promotion_needs_neither_mindspore_nor_scikit_learn():
+    program = (
+        "import sys, tasks.promote, shardline.store.model_store; "
+        "print([name for name in ('mindspore', 'sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

@@ -1,0 +1,103 @@
+"""Whole runs of the task train: started as the DAG starts them, interrupted for real, and read back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.checkpoint.strategy.layout import replicated
+from shardline.checkpoint.strategy.strategy_file import read_strategy
+
+PROJECT = Path(__file__).parents[3]
+SMALL = {"batch_size": 256, "epochs": 2, "save_checkpoint_steps": 5, "keep_checkpoint_max": 2}
+STEPS_PER_EPOCH = 17
+LAST = 34
+
+
+def environment(home):
+    return os.environ | {"SHARDLINE_HOME": str(home)}
+
+
+def start(run, home):
+    command = [sys.executable, "-m", "tasks.launch", "tasks.train", "--run-directory", str(run.path)]
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def train(run, home):
+    """Train to the end; the result, and all that was printed."""
+    process = start(run, home)
+    output, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, output + errors
+    return json.loads(output.splitlines()[-1]), output
+
+
+def kill_a_rank_after_the_first_shard_set(run, home):
+    """Start training, end its last rank by SIGKILL once it has saved a shard set, and wait for the rest."""
+    process = start_and_wait_for_a_shard_set(run, home)
+    rank = run.read_config().world_size - 1
+    started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
+    os.kill(started["pid"], signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+
+
+def stop_after_the_first_shard_set(run, home):
+    """Start training, tell it to stop as Airflow does once it has saved a shard set; what was printed."""
+    process = start_and_wait_for_a_shard_set(run, home)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return output + errors
+
+
+def start_and_wait_for_a_shard_set(run, home):
+    """Start training; returns when it has saved a shard set that was not there before."""
+    before = ShardSet.steps(run.checkpoints)
+    process = start(run, home)
+    while process.poll() is None and ShardSet.steps(run.checkpoints) == before:
+        time.sleep(0.005)
+    return process
+
+
+def slices(run, step):
+    """Every rank's tensors in the shard set of `step`, whose files are as its manifest says."""
+    shard_set = ShardSet.read(ShardSet.path(run.checkpoints, step))
+    shard_set.verify(run.checkpoints)
+    return [dict(read_checkpoint(run.checkpoints / item.path)) for item in shard_set.slices]
+
+
+def whole(run, step):
+    """Every parameter and optimizer state of a shard set, assembled by the strategy file."""
+    layouts = read_strategy(run.strategy_file(run.read_config())).layouts
+    tensors, ranks = {}, slices(run, step)
+    for rank, held in enumerate(ranks):
+        for name, part in held.items():
+            layout = layouts.get(name, replicated(len(ranks), part.ndim))
+            shape = layout.full_shape(part.shape)
+            tensors.setdefault(name, np.full(shape, np.nan, part.dtype))[layout.slice_of(rank, shape)] = part
+    return tensors
+
+
+def losses(run):
+    records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    return [(record["step"], record["loss"]) for record in records if "step" in record]
+
+
+def check_continuous(run, uninterrupted, last):
+    """The losses and the end at step `last`, optimizer states included, are those of a run never interrupted."""
+    found, expected = losses(run), losses(uninterrupted)
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=1e-4)
+    ends = whole(run, last), whole(uninterrupted, last)
+    assert set(ends[0]) == set(ends[1])
+    for name, array in ends[1].items():
+        np.testing.assert_allclose(ends[0][name], array, rtol=1e-3, atol=1e-4, err_msg=name)

@@ -1,0 +1,79 @@
+"""Shard sets as they are saved: what they name, what goes when they are too old, and what is never saved."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from shardline.base.errors import TrainingError
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.training.saving import Saver
+from tests.shardline.training.in_process import new_context, save, values
+
+
+@pytest.fixture
+def context(tmp_path):
+    return new_context(tmp_path)
+
+
+def test_too_old_sets_go_and_incomplete_ones_are_discarded(context, capsys):
+    for step in (5, 10, 15):
+        save(context, step)
+    assert ShardSet.steps(context.run.checkpoints) == [10, 15]
+    folder = context.run.checkpoints / "rank_0"
+    (folder / "checkpoint-1_20.ckpt").write_bytes(b"half")
+    Saver(context).discard_incomplete()
+    assert sorted(file.name for file in folder.iterdir()) == ["checkpoint-1_10.ckpt", "checkpoint-1_15.ckpt"]
+    ShardSet.read(ShardSet.path(context.run.checkpoints, 15)).verify(context.run.checkpoints)
+    assert "checkpoint-1_20.ckpt" in capsys.readouterr().out, "what is removed is told"
+
+
+def test_folders_of_ranks_that_are_no_more_go_with_the_last_set_that_names_them(context):
+    checkpoints = context.run.checkpoints
+    save(context, 5)
+    larger = ShardSet.read(ShardSet.path(checkpoints, 5))
+    file = larger.slices[0]
+    (checkpoints / "rank_1").mkdir()
+    (checkpoints / "rank_1" / "checkpoint-1_5.ckpt").write_bytes((checkpoints / file.path).read_bytes())
+    second = dataclasses.replace(file, rank=1, path="rank_1/checkpoint-1_5.ckpt")
+    dataclasses.replace(larger, world_size=2, slices=(file, second)).write(checkpoints)
+    (checkpoints / "rank_2").mkdir()
+    Saver(context).discard_incomplete()
+    assert [folder.name for folder in sorted(checkpoints.glob("rank_*"))] == ["rank_0", "rank_1"]
+    save(context, 10)
+    assert (checkpoints / "rank_1").is_dir(), "its set is one of the two that are kept"
+    save(context, 15)
+    assert [folder.name for folder in checkpoints.glob("rank_*")] == ["rank_0"]
+
+
+def test_a_set_names_what_made_it(context):
+    Saver(context).save(7, epoch=2, step_in_epoch=3)
+    found = ShardSet.newest(context.run.checkpoints)
+    assert found is not None
+    assert dataclasses.asdict(found) | {"slices": None} == {
+        "world_size": 1,
+        "step": 7,
+        "epoch": 2,
+        "strategy_digest": context.provenance.strategy_digest,
+        "configuration_digest": context.provenance.configuration_digest,
+        "integrated": False,
+        "slices": None,
+    }
+    assert [item.path for item in found.slices] == ["rank_0/checkpoint-2_3.ckpt"]
+    strategy = context.run.strategy_saved_with(found.strategy_digest)
+    assert strategy.read_bytes() == context.run.strategy_file(context.config).read_bytes()
+    assert context.run.configuration_saved_with(found.configuration_digest).is_file()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nothing_is_saved_over_a_good_set_once_a_value_is_not_finite(context, value):
+    save(context, 5)
+    parameter = next(each for each in context.cell.get_parameters() if each.name == "layer2.bias")
+    poisoned = values(context)["layer2.bias"]
+    poisoned[3] = value
+    parameter.set_data(Tensor(poisoned))
+    with pytest.raises(TrainingError, match=r"step 10: 1 parameters .* rank 0 .* the first is layer2\.bias"):
+        save(context, 10)
+    assert ShardSet.steps(context.run.checkpoints) == [5]
+    assert [file.name for file in (context.run.checkpoints / "rank_0").iterdir()] == ["checkpoint-1_5.ckpt"]

@@ -1,0 +1,179 @@
+"""What housekeeping frees, and what it never touches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shardline.base.digest import file_digest
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.environment import PROJECT
+from shardline.run.identity import write_identity
+from shardline.run.readers import reading
+from shardline.settings.housekeeping_config import HousekeepingConfig
+from shardline.store.model_store import ModelStore
+from shardline.store.retention import cleanup_of as plan
+from shardline.store.retention import free
+from shardline.store.version import Candidate
+
+SLICES = 3000  # bytes of a run's two slices and its manifest
+MERGED = 500
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def finished_run(home: Home, run_id: str, age: int, dag_id: str = "sharded_training") -> RunDirectory:
+    """A run directory as a run leaves it, last used `age` seconds ago."""
+    run = RunDirectory(home.run(dag_id, run_id))
+    for rank in range(2):
+        folder = run.checkpoints / f"rank_{rank}"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint-1_20.ckpt").write_bytes(bytes(1000))
+    (run.checkpoints / "shard_set-20.json").write_bytes(bytes(1000))
+    run.merged.mkdir()
+    (run.merged / "model.ckpt").write_bytes(bytes(MERGED))
+    run.merge_file.write_text("{}")
+    run.metrics_file.write_text("{}\n")
+    write_identity(run.path, {"SHARDLINE_DAG_ID": dag_id, "SHARDLINE_RUN_ID": run_id})
+    last = run.metrics_file.stat().st_mtime - age
+    for file in run.path.iterdir():
+        os.utime(file, (last, last))
+    return run
+
+
+def files(run: RunDirectory) -> set[str]:
+    return {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file() and file.name[0] != "."}
+
+
+def planned(home: Home, **parameters: object) -> list[str]:
+    return [run.path.name for run in plan(home, HousekeepingConfig(**parameters)).runs]
+
+
+def test_the_newest_runs_of_each_dag_are_kept(home: Home):
+    for age in range(5):
+        finished_run(home, f"run{age}", age * 60)
+    finished_run(home, "alone", 10_000, "retraining")
+    assert planned(home, keep_runs=2) == ["run2", "run3", "run4"]
+    assert planned(home, keep_runs=9) == []
+    assert planned(home, keep_runs=0) == ["alone", "run0", "run1", "run2", "run3", "run4"]
+
+
+def test_slices_are_freed_and_everything_else_stays(home: Home):
+    kept, old = finished_run(home, "new", 0), finished_run(home, "old", 60)
+    before = files(kept)
+    found = plan(home, HousekeepingConfig(keep_runs=1))
+    assert (found.size, files(old)) == (SLICES, before)  # a plan frees nothing
+    freed, stays = free(found)
+    assert ([run.path for run in freed], stays) == ([old.path], {})
+    assert files(kept) == before
+    assert files(old) == {"merged/model.ckpt", "merged/merge.json", "metrics.jsonl", "run.json"}
+    assert planned(home, keep_runs=0) == ["new"]
+
+
+def test_merged_files_are_freed_only_if_asked(home: Home):
+    old = finished_run(home, "old", 0)
+    found = plan(home, HousekeepingConfig(keep_runs=0, merged=True))
+    assert found.size == SLICES + MERGED
+    free(found)
+    assert files(old) == {"merged/merge.json", "metrics.jsonl", "run.json"}
+
+
+def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):
+    run = finished_run(home, "promoted", 60)
+    for number, name in enumerate(("first", "second")):
+        model = run.merged / "model.ckpt"
+        model.write_bytes(name.encode())
+        ModelStore(home, "digits").add(
+            Candidate(
+                run=f"runs/sharded_training/{name}",
+                model=model,
+                digest=file_digest(model),
+                metric="accuracy",
+                value=0.9,
+                step=number,
+                documents={},
+            )
+        )
+    finished_run(home, "first", 30)
+    second = finished_run(home, "second", 40)
+    found = plan(home, HousekeepingConfig(keep_runs=0, merged=True))
+    assert [old.path.name for old in found.runs] == ["first", "promoted"]
+    assert found.stays == {second.path: "the current version of digits came from it"}
+    free(found)
+    store = ModelStore(home, "digits")
+    for version in store.versions():
+        version.verify()
+    assert store.current().version == 2
+
+
+def test_a_run_in_use_stays_also_if_it_came_into_use_since_the_plan(home: Home):
+    held, read, old = (finished_run(home, name, 60) for name in ("held", "read", "old"))
+    with held.lock(), reading(read.path):
+        found = plan(home, HousekeepingConfig(keep_runs=0))
+        assert [run.path for run in found.runs] == [old.path]
+        assert f"in use by process {os.getpid()}" in found.stays[held.path]
+        assert "is being read" in found.stays[read.path]
+    found = plan(home, HousekeepingConfig(keep_runs=0))
+    with held.lock():
+        freed, stays = free(found)
+    assert {run.path for run in freed} == {read.path, old.path}
+    assert list(stays) == [held.path]
+    assert (held.checkpoints / "shard_set-20.json").exists()
+
+
+def test_what_an_interruption_left_is_freed_the_next_time(home: Home):
+    old = finished_run(home, "old", 60)
+    old.checkpoints.rename(old.path / ".freed.src_checkpoints")
+    assert plan(home, HousekeepingConfig(keep_runs=0)).size == SLICES
+    free(plan(home, HousekeepingConfig(keep_runs=0)))
+    assert not (old.path / ".freed.src_checkpoints").exists()
+
+
+def test_a_link_out_of_the_run_is_not_followed(home: Home, tmp_path: Path):
+    old = finished_run(home, "old", 60)
+    old.checkpoints.rename(tmp_path / "elsewhere")
+    old.checkpoints.symlink_to(tmp_path / "elsewhere")
+    assert planned(home, keep_runs=0) == []
+
+
+def command(home: Home, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.housekeeping", *arguments],
+        cwd=PROJECT,
+        env=os.environ | {"SHARDLINE_HOME": str(home.path)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_says_what_it_would_free_and_frees_what_is_allowed(home: Home):
+    runs = [finished_run(home, f"manual__2026-01-0{day}T00:00:00+00:00", day) for day in (1, 2)]
+    parameters = json.dumps({"keep_runs": 0})
+    shown = command(home, "plan", "--parameters", parameters)
+    assert "Would free 6 kB of 2 runs" in shown.stdout
+    result = json.loads(shown.stdout.splitlines()[-1])
+    assert result["bytes"] == 2 * SLICES
+    assert result["runs"][0]["run_id"] == "manual__2026-01-01T00:00:00+00:00"
+    assert result["runs"][0]["folder"] == str(runs[0].path.relative_to(home.path / "runs"))
+
+    dry = command(home, "free", SHARDLINE_PARAMETERS=json.dumps({"keep_runs": 0, "dry_run": True}))
+    assert "Would free" in dry.stdout
+    assert all(run.checkpoints.exists() for run in runs)
+
+    finished = json.dumps([result["runs"][1]["folder"]])
+    freed = command(home, "free", "--parameters", parameters, SHARDLINE_FINISHED_RUNS=finished)
+    assert "Freed 3 kB of 1 runs" in freed.stdout
+    assert [run.checkpoints.exists() for run in runs] == [True, False]
+
+
+def test_a_wrong_parameter_is_named(home: Home):
+    refused = command(home, "plan", "--parameters", '{"keep_runs": -1}')
+    assert refused.returncode == 2
+    assert "keep_runs: " in refused.stderr
