@@ -13,7 +13,7 @@ from shardline.settings.run_config import RunConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "devices.md").read_text()
-SOURCES = "".join(file.read_text() for file in PROJECT.glob("tasks/**/*.py"))
+SOURCES = "".join(file.read_text() for file in PROJECT.glob("shardline/**/*.py"))
 
 
 def named(pattern: str) -> set[str]:
@@ -44,7 +44,7 @@ def test_what_it_says_is_passed_on_is_passed_on_and_the_choice_of_cards_is_not()
 
 
 def test_its_modules_exist_and_its_make_targets_too():
-    for module in named(r"\b(tasks(?:\.[a-z_]+)+)\b"):
+    for module in named(r"\b((?:tasks|shardline)(?:\.[a-z_]+)+)\b"):
         assert importlib.util.find_spec(module), module
     for target in named(r"`?make ([a-z]+)"):
         subprocess.run(["make", "-n", target], cwd=PROJECT, capture_output=True, check=True)

@@ -24,8 +24,8 @@ def text_of(node: ast.expr) -> str:
 
 @pytest.fixture(scope="module")
 def messages():
-    """All texts in the tasks' code."""
-    trees = [ast.parse(path.read_text()) for path in sorted((PROJECT / "tasks").rglob("*.py"))]
+    """All texts in the code of library and tasks."""
+    trees = [ast.parse(path.read_text()) for folder in ("shardline", "tasks") for path in sorted((PROJECT / folder).rglob("*.py"))]
     nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant))
     return "\n".join(text_of(node) for node in nodes)
 
@@ -36,7 +36,7 @@ def test_every_message_on_the_page_is_one_that_the_code_has(kind, message, messa
 
 
 def test_every_kind_of_error_is_on_the_page():
-    tree = ast.parse((PROJECT / "tasks" / "errors.py").read_text())
+    tree = ast.parse((PROJECT / "shardline" / "base" / "errors.py").read_text())
     kinds = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert kinds - set(re.findall(r"\w+", PAGE)) == set()
     assert {kind for kind, _ in ROWS} <= kinds
