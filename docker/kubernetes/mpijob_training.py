@@ -14,8 +14,8 @@ from airflow.sdk import DAG
 
 from dags.form import form
 from dags.pipeline import DAG_DEFAULTS, pipeline
-from plugins.mpijob import MPIJobOperator
-from plugins.mpijob_manifest import parameters_of, read_manifest
+from plugins.mpijob.manifest import parameters_of, read_manifest
+from plugins.mpijob.operator import MPIJobOperator
 from shardline.settings.run_config import RunConfig
 
 MANIFEST = Path(__file__).with_name("mpijob.yaml")

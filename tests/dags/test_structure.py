@@ -24,8 +24,10 @@ HEAVY = [
     "mlxtend",
     "sklearn",
     "scipy",
-    "tasks.networks",
-    "tasks.parallel",
+    "shardline.networks",
+    "shardline.parallel",
+    "shardline.recipes",
+    "shardline.training",
 ]
 
 
@@ -177,5 +179,11 @@ def test_airflow_loads_only_plugins_as_plugins():
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
     imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload"}
-    imported |= {"mpijob", "mpijob_api", "mpijob_manifest", "mpijob_progress"}
+    imported |= {"mpijob", "api", "manifest", "progress"}
     assert not imported & set(sys.modules)
+
+
+def test_no_plugin_hides_the_library():
+    """Airflow loads a file of plugins/ under its bare name: one called shardline.py would take the library's place."""
+    taken = {file.stem for file in (PROJECT / "plugins").glob("*.py")} & {"shardline", "tasks", "dags", "plugins"}
+    assert not taken

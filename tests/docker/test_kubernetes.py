@@ -21,7 +21,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
+from plugins.mpijob.manifest import job_of_run, parameters_of, read_manifest
 from shardline.launch.hosts import Host, hosts_of
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from

@@ -25,7 +25,11 @@ def text_of(node: ast.expr) -> str:
 @pytest.fixture(scope="module")
 def messages():
     """All texts in the code of library and tasks."""
-    trees = [ast.parse(path.read_text()) for folder in ("shardline", "tasks") for path in sorted((PROJECT / folder).rglob("*.py"))]
+    trees = [
+        ast.parse(path.read_text())
+        for folder in ("shardline", "tasks")
+        for path in sorted((PROJECT / folder).rglob("*.py"))
+    ]
     nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant))
     return "\n".join(text_of(node) for node in nodes)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from plugins.mpijob import MPIJobOperator
-from plugins.mpijob_manifest import job_name
+from plugins.mpijob.manifest import job_name
+from plugins.mpijob.operator import MPIJobOperator
 from scripts.local_airflow import PROJECT
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.run_config import RunConfig
-from tests.plugins.kubernetes_api import NAMESPACE, Cluster
+from tests.plugins.mpijob.kubernetes_api import NAMESPACE, Cluster
 
 DAG_ID, RUN_ID = "mpijob_training", "manual__2026-01-31T09:00:00+00:00"
 NAME = job_name(DAG_ID, RUN_ID)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from plugins.mpijob_manifest import LONGEST_NAME, job_name, job_of_run, read_manifest
+from plugins.mpijob.manifest import LONGEST_NAME, job_name, job_of_run, read_manifest
 from shardline.base.errors import ConfigError
 from shardline.settings.run_config import RunConfig
-from tests.plugins.mpijob_run import DAG_ID, NAME, RUN, RUN_ID, config_of, environment_of, manifest
+from tests.plugins.mpijob.mpijob_run import DAG_ID, NAME, RUN, RUN_ID, config_of, environment_of, manifest
 
 __all__ = ["manifest"]
 

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from plugins.mpijob_api import ROLE_LABEL, MPIJobs
+from plugins.mpijob.api import ROLE_LABEL, MPIJobs
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger

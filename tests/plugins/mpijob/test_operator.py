@@ -1,4 +1,4 @@
-"""The task that trains as an MPIJob, against an imitation of Kubernetes' API (`tests.plugins.kubernetes_api`)."""
+"""The task that trains as an MPIJob, against an imitation of Kubernetes' API (`kubernetes_api`)."""
 
 import json
 import re
@@ -12,14 +12,14 @@ import yaml
 from airflow.sdk.exceptions import AirflowFailException
 from structlog.testing import capture_logs
 
-from plugins.mpijob_manifest import job_of_run, parameters_of, read_manifest
+from plugins.mpijob.manifest import job_of_run, parameters_of, read_manifest
 from scripts.local_airflow import PROJECT
 from shardline.base.errors import LaunchError
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.failures import failure_file
 from shardline.settings.run_config import RunConfig
 from tests.dags.conftest import dagbag, registered_dags
-from tests.plugins.mpijob_run import (
+from tests.plugins.mpijob.mpijob_run import (
     CONTEXT,
     DAG_ID,
     FOLDER,
@@ -235,7 +235,7 @@ def test_a_job_that_somebody_deletes_is_missed(cluster, run, manifest):
 def test_loading_the_operator_takes_no_provider():
     """Airflow imports every file of plugins/, with the provider or without. (It looks itself which there are.)"""
     heavy = {"kubernetes", "airflow.providers.cncf.kubernetes.hooks.kubernetes"}
-    script = f"import sys, plugins.mpijob; print(sorted({heavy} & set(sys.modules)))"
+    script = f"import sys, plugins.mpijob.operator; print(sorted({heavy} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "[]"
 

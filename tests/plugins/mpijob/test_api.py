@@ -4,10 +4,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from structlog.testing import capture_logs
 
-from plugins.mpijob_manifest import job_of_run, read_manifest
+from plugins.mpijob.manifest import job_of_run, read_manifest
 from shardline.base.errors import LaunchError
-from tests.plugins.kubernetes_api import Answer
-from tests.plugins.mpijob_run import RUN, cluster, execute, logged, manifest, run, succeed
+from tests.plugins.mpijob.kubernetes_api import Answer
+from tests.plugins.mpijob.mpijob_run import RUN, cluster, execute, logged, manifest, run, succeed
 
 __all__ = ["cluster", "manifest", "run"]
 

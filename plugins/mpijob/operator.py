@@ -15,9 +15,9 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from plugins.mpijob_api import TRY, MPIJobs, Refused, connect
-from plugins.mpijob_manifest import job_of_run, read_manifest
-from plugins.mpijob_progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
+from plugins.mpijob.api import TRY, MPIJobs, Refused, connect
+from plugins.mpijob.manifest import job_of_run, read_manifest
+from plugins.mpijob.progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
 from shardline.base.errors import ConfigError, LaunchError, ShardlineError
 from shardline.run.command_line import BAD_PARAMETERS
 from shardline.run.directory import RunDirectory
