@@ -29,26 +29,26 @@ Elements = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Task:
+class BlockOfTensor:
     """One block of one tensor."""
 
     tensor: PlannedTensor
-    block: Box
+    box: Box
 
     @property
     def is_last(self) -> bool:
         """Whether the block ends where the tensor does."""
-        ends = (start + size for start, size in zip(self.block.starts, self.block.sizes, strict=True))
+        ends = (start + size for start, size in zip(self.box.starts, self.box.sizes, strict=True))
         return tuple(ends) == self.tensor.header.shape
 
 
-def tasks_of(tensors: Sequence[PlannedTensor], workers: int) -> Iterator[Task]:
+def blocks_of(tensors: Sequence[PlannedTensor], workers: int) -> Iterator[BlockOfTensor]:
     """The blocks of `tensors`, in order, small enough for so many workers."""
     block_bytes = min(BLOCK_BYTES, ALL_BLOCKS_BYTES // workers)
     for tensor in tensors:
         limit = block_bytes // max(tensor.header.type.itemsize, tensor.target.itemsize)
-        for block in blocks(tensor.header.shape, limit):
-            yield Task(tensor, block)
+        for box in blocks(tensor.header.shape, limit):
+            yield BlockOfTensor(tensor, box)
 
 
 @dataclass(frozen=True)
@@ -63,64 +63,64 @@ class Assembler:
     compare_replicas: bool
     allow_non_finite: bool
 
-    def assemble(self, task: Task) -> Elements:
+    def assemble(self, block: BlockOfTensor) -> Elements:
         """The elements of the block in the type that is written, one-dimensional."""
-        header = task.tensor.header
-        content = np.empty(task.block.sizes, dtype=header.type.storage)
-        for number, copy in enumerate(task.tensor.copies):
+        header = block.tensor.header
+        content = np.empty(block.box.sizes, dtype=header.type.storage)
+        for number, copy in enumerate(block.tensor.copies):
             if number == 0 or self.compare_replicas:
-                self._fill(content, task, copy, is_first=number == 0)
+                self._fill(content, block, copy, is_first=number == 0)
         elements = content.reshape(-1)
-        self._check_finite(elements, task, task.tensor.header)
-        converted = cast(elements, header.type, task.tensor.target)
+        self._check_finite(elements, block, block.tensor.header)
+        converted = cast(elements, header.type, block.tensor.target)
         if converted is not elements:
-            self._check_finite(converted, task, task.tensor.merged)
+            self._check_finite(converted, block, block.tensor.merged)
         return converted
 
-    def _fill(self, content: Elements, task: Task, copy: Copy, is_first: bool) -> None:
-        held = held_slices(copy, task.tensor.header.shape)
-        for number in held.overlapping(task.block):
-            part = task.block.intersection(held.boxes[number])
+    def _fill(self, content: Elements, block: BlockOfTensor, copy: Copy, is_first: bool) -> None:
+        held = held_slices(copy, block.tensor.header.shape)
+        for number in held.overlapping(block.box):
+            part = block.box.intersection(held.boxes[number])
             if part is None:
                 continue
             ranks = held.ranks[number]
-            index: tuple[Any, ...] = (*part.within(task.block), ...)
+            index: tuple[Any, ...] = (*part.within(block.box), ...)
             target = content[index]
             if is_first:
-                self._read(ranks[0], task, part, held.boxes[number], target)
+                self._read(ranks[0], block, part, held.boxes[number], target)
             if self.compare_replicas:
                 for rank in ranks[1:] if is_first else ranks:
-                    self._compare(rank, task, part, held.boxes[number], target)
+                    self._compare(rank, block, part, held.boxes[number], target)
 
-    def _read(self, rank: int, task: Task, part: Box, held: Box, target: Elements) -> None:
+    def _read(self, rank: int, block: BlockOfTensor, part: Box, held: Box, target: Elements) -> None:
         """Fill `target` with `part` of the slice `held` by `rank`, straight into it where it is contiguous."""
         place = target if target.flags.c_contiguous else np.empty(part.sizes, dtype=target.dtype)
         file = self.files[rank]
-        position = file.index.schema.positions[task.tensor.header.name]
+        position = file.index.schema.positions[block.tensor.header.name]
         file.read(position, part.flat_start(held) * target.itemsize, place.reshape(-1).view(np.uint8))
         if place is not target:
             target[...] = place
 
-    def _compare(self, rank: int, task: Task, part: Box, held: Box, expected: Elements) -> None:
+    def _compare(self, rank: int, block: BlockOfTensor, part: Box, held: Box, expected: Elements) -> None:
         found = np.empty(part.sizes, dtype=expected.dtype)
-        self._read(rank, task, part, held, found)
+        self._read(rank, block, part, held, found)
         index = differing(found, expected)
         if index is None:
             return
         where = [start + offset for start, offset in zip(part.starts, index, strict=True)]
         raise ReplicaMismatch(
-            f"parameter {task.tensor.header.name}, element {where}: {self.files[rank].index.path} (rank {rank}) has "
+            f"parameter {block.tensor.header.name}, element {where}: {self.files[rank].index.path} (rank {rank}) has "
             f"{found[index]!r}, but another rank that holds the same slice has {expected[index]!r}"
-            f"{_unknown_hint(task.tensor)}; the ranks are of different steps, swapped or damaged: take another step"
+            f"{_unknown_hint(block.tensor)}; the ranks are of different steps, swapped or damaged: take another step"
         )
 
-    def _check_finite(self, elements: Elements, task: Task, header: TensorHeader) -> None:
+    def _check_finite(self, elements: Elements, block: BlockOfTensor, header: TensorHeader) -> None:
         if self.allow_non_finite or not has_non_finite(elements, header.type):
             return
-        overflow = "" if header == task.tensor.header else f", too large for {header.type.name},"
+        overflow = "" if header == block.tensor.header else f", too large for {header.type.name},"
         raise NonFiniteValue(
-            f"parameter {header.name}: a NaN or an infinity{overflow} in the block at {list(task.block.starts)} of "
-            f"shape {list(task.block.sizes)}; training has diverged there: merge an earlier step, or pass "
+            f"parameter {header.name}: a NaN or an infinity{overflow} in the block at {list(block.box.starts)} of "
+            f"shape {list(block.box.sizes)}; training has diverged there: merge an earlier step, or pass "
             "--allow-non-finite"
         )
 

@@ -27,7 +27,7 @@ from shardline.checkpoint.formats.output_file import OutputFile, layout_output
 from shardline.checkpoint.formats.reading import index_checkpoint
 from shardline.checkpoint.formats.staging import StagedFile, reserved_file
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint, allow_open_files, open_all
-from shardline.checkpoint.merging.execute import Assembler, Elements, Task, tasks_of
+from shardline.checkpoint.merging.execute import Assembler, BlockOfTensor, Elements, blocks_of
 from shardline.checkpoint.merging.merge import make_folder
 from shardline.checkpoint.merging.output_lock import exclusive
 from shardline.checkpoint.merging.proof import Proven, prove_resharded
@@ -237,25 +237,25 @@ class _Resharding:
                 self._path(rank).parent.mkdir()
                 staged.append(stack.enter_context(reserved_file(layout, self._path(rank))))
 
-            def write(task: Task) -> None:
-                content = assembler.assemble(task).reshape(task.block.sizes)
-                self._distribute(content, task, staged)
-                self.meter.advance(content.nbytes, tensors=int(task.is_last))
+            def write(block: BlockOfTensor) -> None:
+                content = assembler.assemble(block).reshape(block.box.sizes)
+                self._distribute(content, block, staged)
+                self.meter.advance(content.nbytes, tensors=int(block.is_last))
 
             self.meter.begin("resharding", self.plan.bytes_out, len(self.plan.tensors))
-            in_parallel(write, tasks_of(self.plan.tensors, self.request.workers), self.request.workers)
+            in_parallel(write, blocks_of(self.plan.tensors, self.request.workers), self.request.workers)
             in_parallel(StagedFile.flush, staged, self.request.workers)
 
-    def _distribute(self, content: Elements, task: Task, staged: Sequence[StagedFile]) -> None:
+    def _distribute(self, content: Elements, block: BlockOfTensor, staged: Sequence[StagedFile]) -> None:
         """Write every new slice's part of a block to all ranks that hold that slice."""
-        name, shape = task.tensor.header.name, task.tensor.header.shape
+        name, shape = block.tensor.header.name, block.tensor.header.shape
         for copy in self.target.tensors[name].copies:
             held = held_slices(copy, shape)
-            for number in held.overlapping(task.block):
-                part = task.block.intersection(held.boxes[number])
+            for number in held.overlapping(block.box):
+                part = block.box.intersection(held.boxes[number])
                 if part is None:
                     continue
-                index: tuple[Any, ...] = (*part.within(task.block), ...)
+                index: tuple[Any, ...] = (*part.within(block.box), ...)
                 elements = np.ascontiguousarray(content[index]).reshape(-1)
                 start = part.flat_start(held.boxes[number]) * elements.itemsize
                 for rank in held.ranks[number]:

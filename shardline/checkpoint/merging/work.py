@@ -13,7 +13,7 @@ from shardline.base.progress import Meter
 from shardline.base.workers import in_order, in_parallel
 from shardline.checkpoint.formats.staging import StagedFile
 from shardline.checkpoint.formats.tensor_io import Bytes, OpenCheckpoint
-from shardline.checkpoint.merging.execute import Assembler, Task, tasks_of
+from shardline.checkpoint.merging.execute import Assembler, BlockOfTensor, blocks_of
 from shardline.checkpoint.merging.layout_digest import LayoutDigest
 from shardline.checkpoint.merging.proof import Proven, prove
 from shardline.checkpoint.merging.rank_identity import check_no_rank_is_anothers_copy
@@ -24,7 +24,7 @@ from shardline.checkpoint.shards.slice_digest import verified_digest
 from shardline.checkpoint.strategy.boxes import whole
 
 
-class Block(NamedTuple):
+class Written(NamedTuple):
     """What was written of a tensor: `content` is its bytes from `start`."""
 
     tensor: str
@@ -48,7 +48,7 @@ class MergeWork:
     def write(self, tensors: Sequence[PlannedTensor]) -> None:
         """Put `tensors` together and write them to their places."""
         self._begin("merging", tensors)
-        in_parallel(self._block_writer(), tasks_of(tensors, self._workers), self._workers)
+        in_parallel(self._block_writer(), blocks_of(tensors, self._workers), self._workers)
 
     def write_all(self) -> None:
         """Put all tensors together and write them, in the files' order, each file digested on the way."""
@@ -56,28 +56,28 @@ class MergeWork:
         digests = {number: LayoutDigest(file.layout) for number, file in files.items() if not file.layout.has_crc}
         digest_of = {name: digest for number, digest in digests.items() for name in files[number].layout.extents}
 
-        def digest(block: Block) -> None:
-            if block.tensor in digest_of:
-                digest_of[block.tensor].update(*block)
+        def digest(written: Written) -> None:
+            if written.tensor in digest_of:
+                digest_of[written.tensor].update(*written)
 
         places = {name: place for place, name in enumerate(self._home)}
         tensors = sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.header.name])
         self._begin("merging", tensors)
-        in_order(self._block_writer(), digest, tasks_of(tensors, self._workers), self._workers)
+        in_order(self._block_writer(), digest, blocks_of(tensors, self._workers), self._workers)
         self._output_digests |= {number: digest.hexdigest() for number, digest in digests.items()}
 
-    def _block_writer(self) -> Callable[[Task], Block]:
+    def _block_writer(self) -> Callable[[BlockOfTensor], Written]:
         request = self.prepared.request
         # The proof compares every replica; without it they are compared here.
         assembler = Assembler(self.files, not request.proof, request.allow_non_finite)
 
-        def write(task: Task) -> Block:
-            header = task.tensor.merged
-            content = assembler.assemble(task).view(np.uint8)
-            block = Block(header.name, task.block.flat_start(whole(header.shape)) * header.type.itemsize, content)
-            self._home[header.name].write(*block)
-            self.meter.advance(content.nbytes, tensors=int(task.is_last))
-            return block
+        def write(block: BlockOfTensor) -> Written:
+            header = block.tensor.merged
+            content = assembler.assemble(block).view(np.uint8)
+            written = Written(header.name, block.box.flat_start(whole(header.shape)) * header.type.itemsize, content)
+            self._home[header.name].write(*written)
+            self.meter.advance(content.nbytes, tensors=int(block.is_last))
+            return written
 
         return write
 
