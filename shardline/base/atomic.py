@@ -36,6 +36,15 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(directory: Path) -> None:
+    """Make `directory`, and what is missing above it, durably: a file is lost with the name of its folder."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
+
+
 def publish(staged: Path, target: Path) -> None:
     """Put the finished file `staged` in the place of `target`, durably."""
     descriptor = os.open(staged, os.O_RDONLY)
@@ -50,7 +59,7 @@ def publish(staged: Path, target: Path) -> None:
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Yield a path to write; publish it as `target` when the block ends, remove it when the block raises."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     remove_abandoned(target)
     path = staged_path(target)
     try:

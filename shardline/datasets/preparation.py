@@ -87,7 +87,7 @@ def prepare(source_name: str, source: Source[Content], form: Form[Content, Descr
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold `path` against every other preparation of the same data, waiting for one that runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_directory(path.parent)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -195,7 +195,7 @@ class RunDirectory:
         `RunDirectoryError` where another process holds it otherwise.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            atomic.make_directory(self.path)
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be made: {error.strerror}; choose another place") from error
         with (self.path / ".lock").open("a+") as file:

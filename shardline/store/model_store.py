@@ -72,7 +72,7 @@ class ModelStore:
     def _changing(self) -> Iterator[None]:
         """Hold the model against every other change; a failure to write becomes a `PromotionError`."""
         try:
-            self._versions.mkdir(parents=True, exist_ok=True)
+            atomic.make_directory(self._versions)
             with (self.path / ".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield

@@ -76,7 +76,7 @@ class Saver:
 
     def _write(self, path: Path) -> SliceFile:
         """Write this rank's file, durably."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(path.parent)
         save_checkpoint(
             self._content(),
             str(path),

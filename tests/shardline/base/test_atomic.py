@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardline.base import atomic
+from tests.durability import recorded
 
 HOST = socket.gethostname().replace(".", "-")
 
@@ -18,6 +19,13 @@ def test_the_target_appears_whole(tmp_path: Path):
     atomic.write_text(target, "café")
     assert target.read_bytes() == "café".encode()
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_file_and_folders_are_on_disk_before_and_after_the_name_is_given(tmp_path: Path):
+    target = tmp_path / "new" / "folder" / "file.json"
+    with recorded(tmp_path) as durability:
+        atomic.write_text(target, "whole")
+    durability.check(target)
 
 
 def test_a_failure_keeps_the_old_file_and_removes_the_staged_one(tmp_path: Path):

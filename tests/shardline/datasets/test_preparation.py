@@ -15,6 +15,7 @@ from shardline.datasets import idx
 from shardline.datasets.description import LABELLED_IMAGES, SPLITS, LabelledImages, Split, read_split
 from shardline.datasets.directory import Directory
 from shardline.datasets.preparation import prepare
+from tests.durability import recorded
 
 IMAGES = "train/train-images-idx3-ubyte"
 
@@ -93,6 +94,12 @@ def test_prepared_data_that_changed_is_prepared_again(tmp_path: Path, source: Co
     assert prepare("counted", source, LABELLED_IMAGES, tmp_path) == first
     assert source.reads == 2
     np.testing.assert_array_equal(read_split(Path(first.directory), "train").images, source.splits["train"].images)
+
+
+def test_prepared_data_is_on_disk_before_its_folder_has_its_name(tmp_path: Path, source: Counted):
+    with recorded(tmp_path) as durability:
+        prepared = prepare("counted", source, LABELLED_IMAGES, tmp_path / "prepared")
+    durability.check(Path(prepared.directory))
 
 
 def test_other_data_gets_another_folder_and_digest(tmp_path: Path, idx_folder: Path):

@@ -20,6 +20,7 @@ from shardline.run.environment import PROJECT
 from shardline.store import version
 from shardline.store.model_store import ModelStore, current
 from shardline.store.version import Candidate
+from tests.durability import recorded
 
 
 @pytest.fixture
@@ -68,6 +69,21 @@ def test_a_version_holds_all_files_read_only_with_their_digests(home: Home, stor
         "files": {name: file_digest(version.path / name) for name in ("config.json", "report.json", "runs-a-1.ckpt")},
     }
     version.verify()
+
+
+def test_a_version_is_on_disk_before_current_names_it(store: ModelStore, tmp_path: Path):
+    with recorded(tmp_path) as durability:
+        version = store.add(candidate(tmp_path))
+    durability.check(version.path, store.path / "current")
+    durability.check_order(version.path, store.path / "current")
+
+
+def test_going_back_is_on_disk_when_it_returns(store: ModelStore, tmp_path: Path):
+    for run in ("runs/a/1", "runs/a/2"):
+        store.add(candidate(tmp_path, run))
+    with recorded(tmp_path) as durability:
+        store.roll_back(1)
+    durability.check(store.path / "current")
 
 
 def test_a_version_from_before_there_were_other_metrics_is_read(store: ModelStore, tmp_path: Path):

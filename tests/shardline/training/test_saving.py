@@ -9,6 +9,7 @@ from mindspore import Tensor
 from shardline.base.errors import TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.training.saving import Saver
+from tests.durability import recorded
 from tests.shardline.training.in_process import new_context, save, values
 
 
@@ -27,6 +28,19 @@ def test_too_old_sets_go_and_incomplete_ones_are_discarded(context, capsys):
     assert sorted(file.name for file in folder.iterdir()) == ["checkpoint-1_10.ckpt", "checkpoint-1_15.ckpt"]
     ShardSet.read(ShardSet.path(context.run.checkpoints, 15)).verify(context.run.checkpoints)
     assert "checkpoint-1_20.ckpt" in capsys.readouterr().out, "what is removed is told"
+
+
+def test_slices_are_on_disk_before_their_manifest_and_manifests_go_before_their_slices(context):
+    checkpoints = context.run.checkpoints
+    for step in (5, 10):
+        save(context, step)
+    with recorded(context.run.path) as durability:
+        save(context, 15)
+    slice_file, manifest = checkpoints / "rank_0" / "checkpoint-1_15.ckpt", ShardSet.path(checkpoints, 15)
+    durability.check(manifest)
+    durability.check_flushed_before(slice_file, manifest)
+    durability.check_flushed_before(slice_file.parent, manifest)
+    durability.check_removed_before(ShardSet.path(checkpoints, 5), checkpoints / "rank_0" / "checkpoint-1_5.ckpt")
 
 
 def test_folders_of_ranks_that_are_no_more_go_with_the_last_set_that_names_them(context):

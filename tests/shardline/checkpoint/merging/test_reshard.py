@@ -12,6 +12,7 @@ from shardline.checkpoint.merging.reshard import Resharded, ReshardRequest, resh
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import Layout
+from tests.durability import recorded
 from tests.shardline.checkpoint.sharding import (
     LAYOUTS,
     SHAPES,
@@ -73,6 +74,12 @@ def test_eight_ranks_become_any_number(source, count, layouts):
     assert resharded.world_size == count
     assert_slices(resharded.output, layouts, count)
     assert sorted(path.name for path in source.iterdir() if path.name.startswith(".")) == []
+
+
+def test_slices_folders_and_record_are_on_disk_before_the_output_has_its_name(source):
+    with recorded(source) as durability:
+        output = to(source, 4).output
+    durability.check(output)
 
 
 def test_a_chain_of_reshardings_ends_where_it_began(source):

@@ -5,6 +5,7 @@ import pytest
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from tests.durability import recorded
 
 
 @pytest.fixture
@@ -23,6 +24,12 @@ def test_a_written_set_is_read_again(shard_set, tmp_path):
     assert path.name == "shard_set-20.json"
     assert ShardSet.read(path) == shard_set
     shard_set.verify(tmp_path)
+
+
+def test_a_manifest_is_on_disk_when_it_has_been_written(shard_set, tmp_path):
+    with recorded(tmp_path) as durability:
+        path = shard_set.write(tmp_path)
+    durability.check(path)
 
 
 def test_the_digest_is_blake3(tmp_path):
