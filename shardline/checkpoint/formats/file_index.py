@@ -71,7 +71,7 @@ class FileIndex:
     """One checkpoint file: its schema, and for each tensor where its bytes begin.
 
     A tensor in several pieces has them in `pieces`, by position. `metadata` is a .safetensors file's; `crc` is the
-    checksum that the file carries of itself.
+    checksum that the file carries of itself. `rank` is whose file it is, where that isn't its place in its slice set.
     """
 
     path: Path
@@ -82,6 +82,11 @@ class FileIndex:
     pieces: dict[int, tuple[Extent, ...]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     crc: int | None = None
+    rank: int | None = None
+
+    def with_rank(self, number: int) -> str:
+        """How messages name the file with this number in its slice set: its path, and the rank that saved it."""
+        return f"{self.path} (rank {number if self.rank is None else self.rank})"
 
     def extents(self, position: int) -> tuple[Extent, ...]:
         """Where the bytes of the tensor at `position` lie, in order."""

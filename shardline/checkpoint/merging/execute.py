@@ -109,7 +109,7 @@ class Assembler:
             return
         where = [start + offset for start, offset in zip(part.starts, index, strict=True)]
         raise ReplicaMismatch(
-            f"parameter {block.tensor.header.name}, element {where}: {self.files[rank].index.path} (rank {rank}) has "
+            f"parameter {block.tensor.header.name}, element {where}: {self.files[rank].index.with_rank(rank)} has "
             f"{found[index]!r}, but another rank that holds the same slice has {expected[index]!r}"
             f"{_unknown_hint(block.tensor)}; the ranks are of different steps, swapped or damaged: take another step"
         )

@@ -133,9 +133,10 @@ def _parts(
     shape, depth = tensor.header.shape or (1,), len(window.leading)
     layout = copy.layout
     bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[0, 1]]], (layout.world_size, 1, 1))
-    holders = np.array(copy.holders)
-    for rank in holders[_touched(bounds[holders - copy.first_rank], window)].tolist():
-        held = [(int(low), int(high)) for low, high in bounds[rank - copy.first_rank]]
+    bounds = bounds[np.array(copy.local_ranks(), dtype=np.int64)]
+    for number in np.flatnonzero(_touched(bounds, window)).tolist():
+        rank = copy.holders[number]
+        held = [(int(low), int(high)) for low, high in bounds[number]]
         rows = (max(held[depth][0], window.rows[0]), min(held[depth][1], window.rows[1]))
         here = slice(rows[0] - window.rows[0], rows[1] - window.rows[0])
         part_shape = (rows[1] - rows[0], *(high - low for low, high in held[depth + 1 :]))
@@ -218,20 +219,21 @@ def _cut(size: int, cuts: Sequence[tuple[int, int]]) -> Interval:
 def _difference(
     tensor: PlannedTensor, copy: Copy, rank: int, file: OpenCheckpoint, window: Window
 ) -> ProofError | ReplicaMismatch:
-    place = [*window.leading, window.rows[0]] if tensor.header.shape else []
-    where = f"parameter {tensor.header.name}, from {place} on"
-    groups = copy.layout.replica_groups()
-    held_by = next(group for group in groups if rank - copy.first_rank in group)
-    first = next(copy.first_rank + other for other in held_by if copy.first_rank + other in copy.holders)
+    corner = [*window.leading, window.rows[0]] if tensor.header.shape else []
+    where = f"parameter {tensor.header.name}, from {corner} on"
+    local = copy.local_ranks()
+    place = local[copy.holders.index(rank)]
+    held_by = next(group for group in copy.layout.replica_groups() if place in group)
+    first = next(holder for holder, place in zip(copy.holders, local, strict=True) if place in held_by)
     if copy is not tensor.copies[0] or rank != first:
         unknown = (
             "" if tensor.is_known else " (no strategy says how it is split, so that all ranks should hold it equal)"
         )
         return ReplicaMismatch(
-            f"{where}: {file.index.path} (rank {rank}) differs from what other ranks hold of the same slice{unknown}; "
+            f"{where}: {file.index.with_rank(rank)} differs from what other ranks hold of the same slice{unknown}; "
             "the ranks are of different steps, swapped or damaged: take another step"
         )
     return ProofError(
-        f"{where}: the written output differs from {file.index.path} (rank {rank}); the file changed, or memory or "
+        f"{where}: the written output differs from {file.index.with_rank(rank)}; the file changed, or memory or "
         "disk is faulty: merge again, elsewhere if it persists"
     )

@@ -6,7 +6,7 @@ a third rank should hold too. One folder copied over another: equal files where 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
@@ -31,10 +31,11 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
     compared: dict[int, list[bytes]] = defaultdict(list)
     held: dict[int, list[bytes]] = defaultdict(list)
     for copy in dict.fromkeys(copy for tensor in plan.tensors for copy in tensor.copies):
-        is_replicated = len(copy.layout.replica_groups()[0]) > 1
-        for rank, place in enumerate(copy.layout.slice_indices()):
-            key = copy.first_rank.to_bytes(4, "big") + place.tobytes()
-            (compared if is_replicated else held)[copy.first_rank + rank].append(key)
+        slices = copy.layout.slice_indices()[np.array(copy.local_ranks(), dtype=np.int64)]
+        keys = [copy.first_rank.to_bytes(4, "big") + part.tobytes() for part in slices]
+        copies_of = Counter(keys)
+        for holder, key in zip(copy.holders, keys, strict=True):
+            (compared if copies_of[key] > 1 else held)[holder].append(key)
     groups: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
     for rank in range(len(plan.slices.files)):
         groups[tuple(compared[rank])].append(rank)
@@ -50,7 +51,7 @@ def check_no_rank_is_anothers_copy(plan: Plan, digests: Mapping[int, str], files
         for tensor, rank, other in _different_slices(plan, ranks) if len(ranks) > 1 else ():
             if _tells_ranks_apart(tensor, files[rank]):
                 raise LayoutError(
-                    f"{files[rank].index.path} (rank {rank}) and {files[other].index.path} (rank {other}) are equal, "
+                    f"{files[rank].index.with_rank(rank)} and {files[other].index.with_rank(other)} are equal, "
                     f"but the strategy gives these ranks different slices of {tensor.header.name}; was one copied over "
                     "the other, is the strategy of another run, or (then say --integrated) did every rank save the "
                     "whole model?"
@@ -67,11 +68,11 @@ def _different_slices(plan: Plan, ranks: Sequence[int]) -> Iterator[tuple[Planne
 
 
 def _first_differing(copy: Copy, ranks: Sequence[int]) -> tuple[int, int] | None:
-    places = copy.layout.slice_indices()
-    holders = set(copy.holders)
-    among = [rank for rank in ranks if rank in holders]
+    slices = copy.layout.slice_indices()
+    place_of = dict(zip(copy.holders, copy.local_ranks(), strict=True))
+    among = [rank for rank in ranks if rank in place_of]
     for other in among[1:]:
-        if not np.array_equal(places[other - copy.first_rank], places[among[0] - copy.first_rank]):
+        if not np.array_equal(slices[place_of[other]], slices[place_of[among[0]]]):
             return among[0], other
     return None
 

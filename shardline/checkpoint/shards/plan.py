@@ -5,6 +5,7 @@ Everything that can be wrong with a set of slices without looking at their value
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,12 +25,21 @@ from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
 @dataclass(frozen=True)
 class Copy:
-    """One complete copy of a tensor: the slices that the ranks of one pipeline stage hold between them."""
+    """One complete copy of a tensor: the slices that the ranks of one pipeline stage hold between them.
+
+    `holders` are the numbers of the files that have slices of it, in their slice set: where every rank has one file,
+    the global ranks of the stage, all of them unless redundancy was removed. `places` are the local ranks of `layout`
+    whose slices these are, one for each holder; `None` stands for the holders' numbers counted from `first_rank`.
+    """
 
     first_rank: int
     layout: Layout
     holders: tuple[int, ...]
-    """The global ranks of the stage that have the tensor in their files: all of them, unless redundancy was removed."""
+    places: tuple[int, ...] | None = None
+
+    def local_ranks(self) -> tuple[int, ...]:
+        """The local rank of `layout` whose slice each holder has, in the holders' order."""
+        return tuple(holder - self.first_rank for holder in self.holders) if self.places is None else self.places
 
 
 @dataclass(frozen=True)
@@ -254,7 +264,7 @@ def _consecutive(first: int, count: int) -> tuple[int, ...]:
 
 
 class HeldSlices:
-    """The distinct slices of one copy of a tensor, and the global ranks that hold each."""
+    """The distinct slices of one copy of a tensor, and the numbers of the files that hold each."""
 
     def __init__(self, copy: Copy, full_shape: tuple[int, ...]) -> None:
         sizes = copy.layout.slice_shape(full_shape)
@@ -263,10 +273,10 @@ class HeldSlices:
         self._starts: NDArray[np.int64] = indices * np.array(sizes, dtype=np.int64)
         self._stops: NDArray[np.int64] = self._starts + np.array(sizes, dtype=np.int64)
         self.boxes = tuple(Box(tuple(start), sizes) for start in self._starts.tolist())
-        holders = frozenset(copy.holders)
-        self.ranks = tuple(
-            tuple(copy.first_rank + rank for rank in group if copy.first_rank + rank in holders) for group in groups
-        )
+        holders: dict[int, list[int]] = defaultdict(list)
+        for holder, rank in zip(copy.holders, copy.local_ranks(), strict=True):
+            holders[rank].append(holder)
+        self.ranks = tuple(tuple(holder for rank in group for holder in holders.get(rank, ())) for group in groups)
 
     def overlapping(self, block: Box) -> list[int]:
         """Which of the slices have elements in `block`."""
