@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,20 +19,36 @@ def default_workers() -> int:
 
 
 def in_parallel(work: Callable[[Item], object], items: Iterable[Item], workers: int) -> None:
-    """Do `work` on all `items` by `workers` threads, begun in order; the first failure ends it and is raised."""
-    pool = _Pool(work, items)
-    threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(max(1, workers))]
-    for thread in threads:
-        thread.start()
+    """Do `work` on all `items` by `workers` threads, begun in order; the first failure ends it and is raised.
+
+    It returns, or raises, when what was begun has ended. No more items are drawn than are worked on.
+    """
+    iterator, lock, stopped = iter(items), threading.Lock(), threading.Event()
+
+    def draw() -> Iterator[Item]:
+        while not stopped.is_set():
+            with lock:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def run() -> None:
+        try:
+            for item in draw():
+                work(item)
+        finally:
+            stopped.set()  # by a failure, or at the end of the items
+
+    running = [_in_a_thread(run) for _ in range(max(1, workers))]
     try:
-        for thread in threads:
-            thread.join()
+        ended, _ = wait(running, return_when=FIRST_EXCEPTION)
     finally:
-        pool.stop()
-        for thread in threads:
-            thread.join()
-    if pool.failure is not None:
-        raise pool.failure
+        stopped.set()
+        wait(running)
+    for future in ended:
+        future.result()
 
 
 def in_order(
@@ -39,93 +56,58 @@ def in_order(
 ) -> None:
     """Do `work` on all items as `in_parallel` does, and `take` the results one at a time, in the items' order.
 
-    A thread whose result isn't next waits, so that no more results than threads are held.
+    Each thread takes what it made itself, while that is in its processor's cache, and waits until it is next: no more
+    results than threads are held.
     """
-    turns = _Turns()
 
-    def step(numbered: tuple[int, Item]) -> None:
-        number, item = numbered
-        with turns.ended_by_failure():
+    def linked() -> Iterator[tuple[Item, Future[None], Future[None]]]:
+        before = Future[None]()
+        before.set_result(None)
+        for item in items:
+            after = Future[None]()
+            yield item, before, after
+            before = after
+
+    def step(link: tuple[Item, Future[None], Future[None]]) -> None:
+        item, before, after = link
+
+        def take_in_turn() -> None:
             result = work(item)
-            if turns.wait_for(number):
-                take(result)
-                turns.next()
+            before.result()  # raises what its own item's work or taking raised
+            take(result)
 
-    in_parallel(step, enumerate(items), workers)
+        _settle(after, take_in_turn)
+        after.result()
+
+    in_parallel(step, linked(), workers)
 
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread while the block runs. Where both fail, the failure of `work` is raised."""
-    failures: list[BaseException] = []
+    """Do `work` in a thread while the block runs. Where both fail, the failure of `work` is raised.
 
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
-            failures.append(error)
-
-    def finish() -> None:
-        thread.join()
-        if failures:
-            raise failures[0]
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    A block that is interrupted, by SIGTERM say, doesn't wait for `work`.
+    """
+    future = _in_a_thread(work)
     try:
         yield
     except Exception:
-        finish()
+        future.result()
         raise
-    finish()
+    future.result()
 
 
-class _Turns:
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._number, self._failed = 0, False
-
-    def wait_for(self, number: int) -> bool:
-        """Return when it is the turn of `number`; whether it ever will be."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failed or self._number == number)
-            return not self._failed
-
-    def next(self) -> None:
-        with self._changed:
-            self._number += 1
-            self._changed.notify_all()
-
-    @contextmanager
-    def ended_by_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            with self._changed:
-                self._failed = True
-                self._changed.notify_all()
-            raise
+def _in_a_thread(work: Callable[[], None]) -> Future[None]:
+    """What becomes of `work` in a thread; one of an executor would keep an interrupted process from leaving."""
+    future = Future[None]()
+    threading.Thread(target=_settle, args=(future, work), daemon=True).start()
+    return future
 
 
-class _Pool:
-    def __init__(self, work: Callable[[Item], object], items: Iterable[Item]) -> None:
-        self._work: Callable[[Item], object] = work
-        self._items = iter(items)
-        self._lock = threading.Lock()
-        self._stopped = False
-        self.failure: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            while not self._stopped:
-                with self._lock:
-                    item = next(self._items)
-                self._work(item)
-        except StopIteration:
-            return
-        except BaseException as error:  # noqa: BLE001 - handed over to the thread that waits
-            self.failure = self.failure or error
-            self._stopped = True
-
-    def stop(self) -> None:
-        self._stopped = True
+def _settle(future: Future[None], work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001 - handed over to who asks for the result
+        future.set_exception(error)
+    else:
+        future.set_result(None)

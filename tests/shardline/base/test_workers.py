@@ -1,5 +1,9 @@
+import signal
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -65,6 +69,113 @@ def test_a_failure_sets_free_those_who_wait_for_their_turn(place):
     with pytest.raises(ValueError, match=place):
         in_order(fail if place == "work" else int, fail if place == "take" else int, range(1000), 4)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("place", ["work", "take", "parallel"])
+def test_a_stop_iteration_of_the_work_is_a_failure_not_the_end_of_the_items(place, workers):
+    done = []
+
+    def exhausted(item: int) -> int:
+        done.append(item)
+        return next(iter(())) if item == 5 else item
+
+    run = {
+        "parallel": partial(in_parallel, exhausted),
+        "work": partial(in_order, exhausted, int),
+        "take": partial(in_order, int, exhausted),
+    }[place]
+    with pytest.raises(StopIteration):
+        run(range(1000), workers)
+    assert 5 in done
+    assert len(done) < 1000
+
+
+@pytest.mark.parametrize("run", [in_parallel, lambda work, items, workers: in_order(work, list, items, workers)])
+def test_a_failure_of_the_items_is_raised(run):
+    def items():
+        yield []
+        yield []
+        raise ValueError("third")
+
+    with pytest.raises(ValueError, match="third"):
+        run(lambda item: item, items(), 2)
+
+
+def test_results_before_a_failure_are_taken_and_none_after_it():
+    taken = []
+
+    def work(item: int) -> int:
+        if item == 20:
+            raise ValueError("twenty")
+        time.sleep(0.001)
+        return item
+
+    with pytest.raises(ValueError, match="twenty"):
+        in_order(work, taken.append, range(1000), 4)
+    assert taken == list(range(20))
+
+
+def test_items_are_drawn_as_they_are_worked_on():
+    drawn, ahead, lock = [], [], threading.Lock()
+    done = 0
+
+    def items():
+        for item in range(200):
+            drawn.append(item)
+            yield item
+
+    def work(item: int) -> None:
+        nonlocal done
+        with lock:
+            ahead.append(len(drawn) - done)
+            done += 1
+
+    in_parallel(work, items(), 3)
+    assert max(ahead) <= 4  # three in work, and one that is being drawn
+
+
+INTERRUPTED = """
+import sys, threading, time
+from shardline.base.termination import clean_up_when_terminated
+from shardline.base.workers import in_order, in_parallel, meanwhile
+
+def work(item):
+    if item == 3:
+        print("begun", flush=True)
+    time.sleep(0.01)
+    return item
+
+def endless():
+    item = 0
+    while True:
+        yield item
+        item += 1
+
+with clean_up_when_terminated():
+    try:
+        if sys.argv[1] == "parallel":
+            in_parallel(work, endless(), 2)
+        elif sys.argv[1] == "order":
+            in_order(work, lambda item: None, endless(), 2)
+        else:
+            with meanwhile(lambda: time.sleep(600)):
+                in_parallel(work, endless(), 2)
+    finally:
+        print("threads", threading.active_count(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("what", "threads"), [("parallel", 1), ("order", 1), ("meanwhile", 2)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_the_work_and_then_the_process(what, threads, number, code):
+    """The workers end with their items; what is done meanwhile, such as digesting a huge file, isn't waited for."""
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, what], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.stdout.read() == f"threads {threads}\n"
+        assert process.wait(timeout=60) == code
 
 
 def fail() -> None:
