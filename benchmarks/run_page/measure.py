@@ -23,7 +23,6 @@ from typing import Any
 
 import httpx
 from playwright.sync_api import Page, sync_playwright
-from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from benchmarks.run_page.synthetic_run import Size, write_run
 from scripts import local_airflow, ui
@@ -69,9 +68,10 @@ def api_server(home: Path, shared: Path) -> Iterator[str]:
         server.wait()
 
 
-@retry(retry=retry_if_exception_type(httpx.TransportError), wait=wait_fixed(0.5))
 def _token(login: dict[str, str]) -> str:
-    answer = httpx.post(f"{ADDRESS}/auth/token", json=login, timeout=60)
+    """Wait for the server, a minute at most, and log in."""
+    with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=60) as client:
+        answer = client.post(f"{ADDRESS}/auth/token", json=login)
     return str(answer.raise_for_status().json()["access_token"])
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,13 +68,14 @@ class Mirror:
 
 
 def serve(request: Request, body: bytes) -> None:
-    """What a good mirror does: ranges, on condition of its entity tag."""
-    wanted = request.headers.get("Range")
-    if wanted and request.headers.get("If-Range", '"1"') == '"1"':
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        return request.reply(206, body[start:], ETag='"1"', Content_Range=content_range)
-    return request.reply(200, body, ETag='"1"')
+    """What a good mirror does."""
+    request.reply(200, body)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads don't wait before they try again."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture

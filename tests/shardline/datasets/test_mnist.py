@@ -13,7 +13,9 @@ from shardline.datasets.download import Patience, RemoteFile
 from shardline.datasets.mnist import FILES, Mnist
 from shardline.datasets.preparation import prepare
 
-QUICK = Patience(connect=2, read=1, attempts=2, first_pause=0.001, longest_pause=0.002)
+QUICK = Patience(connect=2, read=1, attempts=2)
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture
