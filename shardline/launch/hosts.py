@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from hostlist import BadHostlist, expand_hostlist
 
 from shardline.base.errors import ConfigError
 
@@ -23,6 +24,8 @@ SLURM = "slurm"
 
 _LINE = re.compile(r"(?P<name>[\w.@:-]+)(?P<options>(\s+[\w-]+\s*=\s*\d+)*)\s*")
 _OPTION = re.compile(r"(?P<key>[\w-]+)\s*=\s*(?P<value>\d+)")
+_NODE = re.compile(r"[\w.-]+")
+_COUNT = re.compile(r"(?P<count>[0-9]+)(\(x(?P<times>[0-9]+)\))?")
 _SLOTS, _MOST = ("slots", "cpu", "cpus", "count"), ("max_slots", "max-slots", "maxslots")
 
 
@@ -108,30 +111,45 @@ def _entry(text: str, where: str) -> tuple[str, int]:
 def slurm_slots(environment: Mapping[str, str]) -> dict[str, int]:
     """The slots of the nodes of a Slurm job, from SLURM_JOB_NODELIST and SLURM_TASKS_PER_NODE."""
     try:
-        nodes = list(_slurm_nodes(environment["SLURM_JOB_NODELIST"]))
-        tasks = list(_slurm_counts(environment["SLURM_TASKS_PER_NODE"]))
+        nodes, tasks = environment["SLURM_JOB_NODELIST"], environment["SLURM_TASKS_PER_NODE"]
     except KeyError as error:
         raise ConfigError(f"hostfile slurm: {error} is not set; launch from within a Slurm job") from error
-    if not nodes or len(nodes) != len(tasks):
+    names, counts = _slurm_nodes(nodes), _slurm_counts(tasks)
+    described = sum(times for _, times in counts)
+    if len(names) != described:
         raise ConfigError(
-            f"hostfile slurm: SLURM_JOB_NODELIST={environment['SLURM_JOB_NODELIST']} and SLURM_TASKS_PER_NODE="
-            f"{environment['SLURM_TASKS_PER_NODE']} do not go together; write a hostfile instead"
+            f"hostfile slurm: SLURM_JOB_NODELIST={nodes} names {len(names)} nodes, SLURM_TASKS_PER_NODE={tasks} is of "
+            f"{described}; write a hostfile instead"
         )
-    return dict(zip(nodes, tasks, strict=True))
+    return dict(zip(names, (count for count, times in counts for _ in range(times)), strict=True))
 
 
-def _slurm_nodes(text: str) -> Iterator[str]:
+def _slurm_nodes(text: str) -> list[str]:
     """`a,b[01-03,7]` as Slurm means it: a, b01, b02, b03, b7."""
-    for match in re.finditer(r"([^,\[]+)(?:\[([^\]]+)\])?(?:,|$)", text):
-        for span in (match[2] or "").split(","):
-            first, _, last = span.partition("-")
-            numbers = range(int(first), int(last or first) + 1) if first else ()
-            yield from (f"{match[1]}{number:0{len(first)}d}" for number in numbers)
-        if not match[2]:
-            yield match[1]
+    try:
+        names: list[str] = expand_hostlist(text)
+    except BadHostlist as error:
+        raise ConfigError(
+            f"hostfile slurm: SLURM_JOB_NODELIST={text}: {error}; expected a list such as a,b[01-03,7]; write a "
+            "hostfile instead"
+        ) from error
+    for name in names:
+        if not _NODE.fullmatch(name):
+            raise ConfigError(
+                f"hostfile slurm: SLURM_JOB_NODELIST={text}: {name!r} is no host's name; write a hostfile instead"
+            )
+    return names
 
 
-def _slurm_counts(text: str) -> Iterator[int]:
-    """`8(x2),4` as Slurm means it: 8, 8, 4."""
-    for match in re.finditer(r"(\d+)(?:\(x(\d+)\))?", text):
-        yield from [int(match[1])] * int(match[2] or 1)
+def _slurm_counts(text: str) -> list[tuple[int, int]]:
+    """`8(x2),4` as Slurm means it: 8 for 2 nodes, 4 for 1."""
+    counts = []
+    for part in text.split(","):
+        match = _COUNT.fullmatch(part)
+        if match is None:
+            raise ConfigError(
+                f"hostfile slurm: SLURM_TASKS_PER_NODE={text}: expected counts such as 8(x2),4, found {part!r}; write "
+                "a hostfile instead"
+            )
+        counts.append((int(match["count"]), int(match["times"] or 1)))
+    return counts

@@ -1,6 +1,11 @@
 """Which hosts a run gets, and how many ranks each: hostfiles as Open MPI and schedulers write them."""
 
+import itertools
+
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shardline.base.errors import ConfigError
 from shardline.launch import hosts
@@ -86,9 +91,90 @@ def test_the_nodes_of_a_slurm_job():
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
-    [({}, "'SLURM_JOB_NODELIST' is not set"), ({"SLURM_JOB_NODELIST": "a,b", "SLURM_TASKS_PER_NODE": "4"}, "a,b")],
+    ("nodes", "names"),
+    [
+        ("node7", ["node7"]),
+        ("a,b,c", ["a", "b", "c"]),
+        ("n[1-3]", ["n1", "n2", "n3"]),
+        ("n[08-11]", ["n08", "n09", "n10", "n11"]),
+        ("n[098-101]", ["n098", "n099", "n100", "n101"]),
+        ("n[9-11]", ["n9", "n10", "n11"]),
+        ("n[5]", ["n5"]),
+        ("n[1,3-4,07]", ["n1", "n3", "n4", "n07"]),
+        ("n[1-2]-ib", ["n1-ib", "n2-ib"]),
+        ("n[1-2].cluster.example", ["n1.cluster.example", "n2.cluster.example"]),
+        ("rack[0-1]node[1-2]", ["rack0node1", "rack0node2", "rack1node1", "rack1node2"]),
+        ("r[0-1][8-9]", ["r08", "r09", "r18", "r19"]),
+        ("r[0-1]n[1,3]s", ["r0n1s", "r0n3s", "r1n1s", "r1n3s"]),
+        ("head,r[1-2]n[1-2],last[3,5-6]", ["head", "r1n1", "r1n2", "r2n1", "r2n2", "last3", "last5", "last6"]),
+        ("[1-2]n", ["1n", "2n"]),
+        ("gpu-a100-[01-02],cpu_[1-1]", ["gpu-a100-01", "gpu-a100-02", "cpu_1"]),
+    ],
 )
-def test_outside_of_a_slurm_job_there_are_no_nodes(environment, message):
+def test_lists_of_nodes_as_slurm_writes_them(nodes, names):
+    environment = {"SLURM_JOB_NODELIST": nodes, "SLURM_TASKS_PER_NODE": f"2(x{len(names)})"}
+    assert list(hosts.slurm_slots(environment).items()) == [(name, 2) for name in names]
+
+
+@st.composite
+def node_lists(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A list of nodes as Slurm abbreviates it, and the names; parts begin differently, so that none is named twice."""
+    texts, names = [], []
+    for number in range(draw(st.integers(1, 4))):
+        text, expanded = f"{'abcd'[number]}", [f"{'abcd'[number]}"]
+        for _ in range(draw(st.integers(0, 2))):
+            first, width = draw(st.integers(0, 120)), draw(st.integers(1, 4))
+            last = first + draw(st.integers(0, 5))
+            suffix = draw(st.sampled_from(["", "-ib", "node", ".example"]))
+            text += f"[{first:0{width}d}-{last:0{width}d}]{suffix}"
+            spelt = [f"{value:0{width}d}" for value in range(first, last + 1)]
+            expanded = [f"{name}{value}{suffix}" for name in expanded for value in spelt]
+        texts.append(text)
+        names += expanded
+    return ",".join(texts), names
+
+
+@given(node_lists(), st.data())
+def test_every_node_of_a_list_gets_its_tasks(nodes, data):
+    text, names = nodes
+    hypothesis.assume(len(set(names)) == len(names))  # n[1-2][1-2] may spell a name twice, as n1 1 and n 11
+    counts = data.draw(st.lists(st.integers(1, 16), min_size=len(names), max_size=len(names)))
+    runs = [(count, len(list(same))) for count, same in itertools.groupby(counts)]
+    written = ",".join(str(count) if times == 1 else f"{count}(x{times})" for count, times in runs)
+    environment = {"SLURM_JOB_NODELIST": text, "SLURM_TASKS_PER_NODE": written}
+    assert list(hosts.slurm_slots(environment).items()) == list(zip(names, counts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "message"),
+    [
+        ("n[1-3", "4(x3)", r"SLURM_JOB_NODELIST=n\[1-3: unbalanced brackets; expected a list such as"),
+        ("n1-3]", "4(x3)", "unbalanced brackets"),
+        ("n[[1-3]]", "4(x3)", "nested brackets"),
+        ("n[3-1]", "4(x3)", "start > stop"),
+        ("n[]", "4", "bad range"),
+        ("n[1-a]", "4", "bad range"),
+        ("n[1-999999999]", "4", "range too large"),
+        ("n 1", "4", "'n 1' is no host's name"),
+        ("n1;reboot", "4", "'n1;reboot' is no host's name"),
+        ("", "4", "names 0 nodes, SLURM_TASKS_PER_NODE=4 is of 1"),
+        ("a,b", "4", "names 2 nodes, SLURM_TASKS_PER_NODE=4 is of 1; write a hostfile instead"),
+        ("a,a", "4(x2)", "names 1 nodes"),
+        ("a,b", "8(x2000000000)", "is of 2000000000"),
+        ("a,b", "4(x2", r"expected counts such as 8\(x2\),4, found '4\(x2'"),
+        ("a,b", "4,four", "found 'four'"),
+        ("a,b", "4,-4", "found '-4'"),
+        ("a,b", "", "found ''"),
+    ],
+)
+def test_lists_of_nodes_that_cannot_be_meant_are_refused(nodes, tasks, message):
     with pytest.raises(ConfigError, match=message):
+        hosts_of("slurm", 4, {"SLURM_JOB_NODELIST": nodes, "SLURM_TASKS_PER_NODE": tasks})
+
+
+@pytest.mark.parametrize("missing", ["SLURM_JOB_NODELIST", "SLURM_TASKS_PER_NODE"])
+def test_outside_of_a_slurm_job_there_are_no_nodes(missing):
+    environment = {"SLURM_JOB_NODELIST": "a,b", "SLURM_TASKS_PER_NODE": "4(x2)"}
+    del environment[missing]
+    with pytest.raises(ConfigError, match=f"'{missing}' is not set"):
         hosts_of("slurm", 4, environment)
