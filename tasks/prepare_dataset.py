@@ -18,6 +18,7 @@ from typing import Any
 
 from shardline.base import atomic
 from shardline.base.errors import ConfigError
+from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.networks.train_spec import TrainSpec
 from shardline.recipes.lookup import check_network, train_spec
 from shardline.run.command_line import main, parser
@@ -61,8 +62,12 @@ def _check_start(config: RunConfig, run: RunDirectory, home: Home) -> None:
             f"start_from: expected a current version of model_name {config.model_name}, found none in {home.models}; "
             "train from 'scratch' first, or correct model_name"
         )
-    if config.start_file is not None and not (run.path / config.start_file).is_file():
-        raise ConfigError(f"start_file: expected the path of an integrated checkpoint, found no {config.start_file}")
+    if config.start_file is not None:
+        if not (run.path / config.start_file).exists():
+            raise ConfigError(
+                f"start_file: expected the path of an integrated checkpoint, found no {config.start_file}"
+            )
+        read_file_set(run.path / config.start_file)
 
 
 def _check_samples(spec: TrainSpec, dataset_file: Path) -> None:

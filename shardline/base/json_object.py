@@ -7,7 +7,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import CorruptShard
+from shardline.base.errors import CorruptShard, MissingShard
+
+_LARGEST_FILE = 1 << 30
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The object in the JSON file at `path`, which is `what`, as "index" or "manifest".
+
+    `MissingShard` where there is no such file or it cannot be opened, else as `parse_object`.
+    """
+    if not path.is_file():
+        raise MissingShard(f"{path}: there is no such {what}")
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise CorruptShard(f"{path}: expected a JSON object as {what}, found {size} bytes; this is no {what}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingShard(f"{path}: cannot be read: {error.strerror}; is it readable for this user?") from error
+    return parse_object(content, path, what)
 
 
 def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:

@@ -220,8 +220,8 @@ class RunParameters(Parameters):
     start_file: str | None = Field(
         None,
         title="Start from a file",
-        description="The path of an integrated checkpoint (.ckpt or .safetensors), such as a merged model, whose "
-        "weights to start from; optimizer states start anew.",
+        description="The path of an integrated checkpoint (.ckpt or .safetensors, or the index or folder of several "
+        "files), such as a merged model, whose weights to start from; optimizer states start anew.",
         json_schema_extra={"section": "Training"},
     )
     resume_from: str | None = Field(

@@ -11,7 +11,7 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 
 from shardline.base.errors import LayoutError
-from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.checkpoint.formats.checkpoint_file import read_integrated
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.parallel.single_device import SingleDevice
@@ -33,7 +33,10 @@ def load_shard_set(run: RunDirectory, shard_set: ShardSet, cell: Any, backend: S
 
 
 def load_weights(file: Path, network: Any, backend: SingleDevice) -> None:
-    """Load the weights in the integrated checkpoint `file` into `network`, whose training step was compiled before."""
+    """Load the weights in the integrated checkpoint `file` into `network`, whose training step was compiled before.
+
+    `file` may be a folder or an index, where the checkpoint is in several files.
+    """
     weights = backend.held(network.trainable_params())
     names = {parameter.name for parameter in weights}
     _load(weights, _parts(file, names, backend.layouts, backend.rank_in_stage), file)
@@ -41,7 +44,7 @@ def load_weights(file: Path, network: Any, backend: SingleDevice) -> None:
 
 def _parts(file: Path, names: set[str], layouts: Mapping[str, Layout], rank: int) -> Iterator[NamedArray]:
     """This rank's slices of those whole tensors in `file` that are among `names`."""
-    saved = read_checkpoint(file)
+    saved = read_integrated(file)
     for name in saved:
         if name in names:
             layout = layouts.get(name)

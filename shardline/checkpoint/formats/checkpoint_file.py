@@ -1,4 +1,4 @@
-"""One checkpoint file as a mapping from names to arrays, in both formats: read lazily, written as a whole."""
+"""A checkpoint as a mapping from names to arrays, in both formats: read lazily, written as a whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shardline.base import atomic
 from shardline.base.errors import UnsupportedFormat
 from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
+from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.formats.output_file import detect_format, layout_output
 from shardline.checkpoint.formats.reading import index_checkpoint
 from shardline.checkpoint.formats.staging import staged_file
@@ -23,23 +24,28 @@ Array = NDArray[np.generic]
 
 
 class Checkpoint(Mapping[str, Array]):
-    """A checkpoint file: name → array, read when it is asked for. bfloat16 comes as uint16, a string as its bytes."""
+    """A checkpoint: name → array, read when it is asked for. bfloat16 comes as uint16, a string as its bytes.
 
-    def __init__(self, index: FileIndex) -> None:
+    `index` is of its file; where there are several, of the first.
+    """
+
+    def __init__(self, index: FileIndex, *others: FileIndex) -> None:
         self.index = index
+        self._holders = {header.name: file for file in (index, *others) for header in file.schema.headers}
 
     def __getitem__(self, name: str) -> Array:
         return self.read(name, whole(self.header(name).shape))
 
     def __iter__(self) -> Iterator[str]:
-        return (header.name for header in self.index.schema.headers)
+        return iter(self._holders)
 
     def __len__(self) -> int:
-        return len(self.index.schema.headers)
+        return len(self._holders)
 
     def header(self, name: str) -> TensorHeader:
         """The element type and shape of a tensor; `KeyError` where there is none of this name."""
-        return self.index.schema.headers[self.index.schema.positions[name]]
+        schema = self._holders[name].schema
+        return schema.headers[schema.positions[name]]
 
     def slice(self, name: str, layout: Layout, rank: int) -> Array:
         """What local rank `rank` holds of a whole tensor under `layout`; only that is read."""
@@ -54,12 +60,12 @@ class Checkpoint(Mapping[str, Array]):
         content: Array = np.empty(box.sizes, dtype=header.type.storage)
         if not content.size:
             return content
-        file = OpenCheckpoint(self.index)
+        file = OpenCheckpoint(self._holders[name])
         try:
             for block in _contiguous_parts(box, tensor):
                 part = np.empty(block.sizes, dtype=content.dtype)
                 start = block.flat_start(tensor) * content.itemsize
-                file.read(self.index.schema.positions[name], start, part.reshape(-1).view(np.uint8))
+                file.read(file.index.schema.positions[name], start, part.reshape(-1).view(np.uint8))
                 content[block.within(box)] = part
         finally:
             file.close()
@@ -69,6 +75,11 @@ class Checkpoint(Mapping[str, Array]):
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at `path`: `CorruptShard`, `MissingShard` or `UnsupportedFormat` where it is none."""
     return Checkpoint(index_checkpoint(path))
+
+
+def read_integrated(path: Path) -> Checkpoint:
+    """The integrated checkpoint at `path`: a file, the index of several, or a folder, as `read_file_set` takes them."""
+    return Checkpoint(*read_file_set(path).files)
 
 
 def write_checkpoint(

@@ -19,7 +19,16 @@ import numpy as np
 
 from shardline.base.errors import CorruptShard, UnsupportedFormat
 from shardline.base.protobuf_wire import LENGTH_DELIMITED, Cursor, encode_bytes, encode_number, encode_varint, signed
-from shardline.checkpoint.formats.file_index import Extent, FileIndex, Schema, TensorHeader, check_name, readable
+from shardline.checkpoint.formats.file_index import (
+    Extent,
+    FileIndex,
+    Identity,
+    Schema,
+    TensorHeader,
+    check_name,
+    identity_of,
+    readable,
+)
 from shardline.checkpoint.formats.tensor_types import BY_NAME, TEXT
 
 PIECE = 2**29
@@ -47,12 +56,13 @@ def index_ckpt(path: Path) -> FileIndex:
     map tensors or an unknown type.
     """
     with readable(path) as descriptor:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        identity = identity_of(status)
         alike = _last_template.get("ckpt")
-        if alike is not None and alike.fits(descriptor, size):
-            return alike.index_of(path, descriptor)
-        indexer = _Indexer(path, size, descriptor)
-        index = indexer.run()
+        if alike is not None and alike.fits(descriptor, status.st_size):
+            return alike.index_of(path, identity, descriptor)
+        indexer = _Indexer(path, status.st_size, descriptor)
+        index = replace(indexer.run(), identity=identity)
         if indexer.is_regular:
             _last_template["ckpt"] = _Template(index, tuple(indexer.constants))
         return index
@@ -75,12 +85,12 @@ class _Template:
             os.pread(descriptor, len(content), offset) == content for offset, content in self.constants
         )
 
-    def index_of(self, path: Path, descriptor: int) -> FileIndex:
+    def index_of(self, path: Path, identity: Identity, descriptor: int) -> FileIndex:
         """The index of a file that fits."""
         if self.index.crc is None:
-            return replace(self.index, path=path)
+            return replace(self.index, path=path, identity=identity)
         checksum = os.pread(descriptor, _CHECKSUM_LENGTH, self.index.size - _CHECKSUM_LENGTH)
-        return replace(self.index, path=path, crc=int.from_bytes(checksum, "big"))
+        return replace(self.index, path=path, identity=identity, crc=int.from_bytes(checksum, "big"))
 
 
 _last_template: dict[str, _Template] = {}

@@ -26,6 +26,10 @@ from shardline.checkpoint.formats.tensor_types import TensorType
 Format = Literal["ckpt", "safetensors"]
 
 
+Identity = tuple[int, ...]
+"""Device, inode, size and times: where all are equal, nobody has written to the file, nor put another in its place."""
+
+
 class TensorHeader(NamedTuple):
     """One tensor's name, element type and shape; for a string the shape counts its bytes."""
 
@@ -82,6 +86,7 @@ class FileIndex:
     pieces: dict[int, tuple[Extent, ...]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     crc: int | None = None
+    identity: Identity = ()
     rank: int | None = None
 
     def with_rank(self, number: int) -> str:
@@ -128,6 +133,11 @@ def readable(path: Path) -> Iterator[int]:
         raise CorruptShard(f"{path}: cannot be read: {error.strerror}; is the disk faulty?") from error
     finally:
         os.close(descriptor)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Which file, in which state, `status` is of."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def file_size(path: Path) -> int:

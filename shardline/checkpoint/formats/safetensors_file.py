@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shardline.base.errors import CorruptShard, UnsupportedFormat
 from shardline.base.json_object import parse_object
-from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader, check_name, readable
+from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader, check_name, identity_of, readable
 from shardline.checkpoint.formats.tensor_types import BY_CODE, INT4, TensorType
 
 _LARGEST_HEADER = 100_000_000
@@ -29,7 +29,8 @@ _last_parsed: dict[bytes, tuple[Schema, NDArray[np.int64], dict[str, str], int]]
 def index_safetensors(path: Path) -> FileIndex:
     """The index of the .safetensors at `path`; `CorruptShard` where it is none, `UnsupportedFormat` for other types."""
     with readable(path) as descriptor:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        size = status.st_size
         length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
         if size < 10 or length > min(size - 8, _LARGEST_HEADER):
             raise CorruptShard(
@@ -50,7 +51,14 @@ def index_safetensors(path: Path) -> FileIndex:
     if crc is not None and not crc.isdecimal():
         raise CorruptShard(f"{path}: expected a checksum in crc_num, found {crc!r}")
     return FileIndex(
-        path, size, "safetensors", schema, offsets + (8 + length), metadata=metadata, crc=int(crc) if crc else None
+        path,
+        size,
+        "safetensors",
+        schema,
+        offsets + (8 + length),
+        metadata=metadata,
+        crc=int(crc) if crc else None,
+        identity=identity_of(status),
     )
 
 

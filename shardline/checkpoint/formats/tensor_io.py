@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardline.base.errors import CorruptShard, MissingShard, OutputError
-from shardline.checkpoint.formats.file_index import Extent, FileIndex
+from shardline.checkpoint.formats.file_index import Extent, FileIndex, identity_of
 
 Bytes = NDArray[np.uint8]
 _OTHER_FILES = 32
 
 
 class OpenCheckpoint:
-    """An indexed checkpoint file, open for reading."""
+    """An indexed checkpoint file, open for reading: the file whose headers were read, and no other.
+
+    `MissingShard` where it cannot be opened, `CorruptShard` where it is not the one that was indexed any more.
+    """
 
     def __init__(self, index: FileIndex) -> None:
         self.index = index
@@ -27,22 +30,22 @@ class OpenCheckpoint:
             self._descriptor = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise MissingShard(f"{index.path}: cannot be opened: {error.strerror}") from error
-        self._identity = _identity(self._descriptor)
+        if identity_of(os.fstat(self._descriptor)) != index.identity:
+            self.close()
+            raise _changed(index.path)
 
     def read(self, position: int, start: int, target: Bytes) -> None:
         """Fill `target` with the bytes from `start` of the tensor at `position` in the file's order."""
         read_exactly(self._descriptor, self.index.extents(position), start, target, self.index.path)
 
     def check_unchanged(self) -> None:
-        """`CorruptShard` where the file was written to, or replaced, since it was opened."""
+        """`CorruptShard` where the file was written to, or replaced, since its headers were read."""
         try:
-            same = _identity(self._descriptor) == self._identity == _identity_of(self.index.path.stat())
+            found = {identity_of(os.fstat(self._descriptor)), identity_of(self.index.path.stat())}
         except OSError:
-            same = False
-        if not same:
-            raise CorruptShard(
-                f"{self.index.path} changed while it was read; wait until nothing writes to it, then merge again"
-            )
+            found = set()
+        if found != {self.index.identity}:
+            raise _changed(self.index.path)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -114,12 +117,8 @@ def _read_at(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
         view, offset = view[count:], offset + count
 
 
-def _identity(descriptor: int) -> tuple[int, ...]:
-    return _identity_of(os.fstat(descriptor))
-
-
-def _identity_of(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _changed(path: Path) -> CorruptShard:
+    return CorruptShard(f"{path} changed while it was read; wait until nothing writes to it, then try again")
 
 
 def allow_open_files(count: int) -> None:
