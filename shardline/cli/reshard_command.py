@@ -1,7 +1,7 @@
 """Cut a model anew: slices for another strategy and number of cards, from slices or from an integrated checkpoint.
 
     shardline reshard --shards DIR --strategy FILE [FILE…] --to-strategy FILE [FILE…] --output DIR
-    shardline reshard --from FILE --to-strategy FILE [FILE…] --output DIR
+    shardline reshard --from FILE|DIR --to-strategy FILE [FILE…] --output DIR
 
 The new folder holds rank_0, rank_1, …, proved against the source, and `reshard.json`; it appears whole or not at all.
 """
@@ -27,7 +27,9 @@ from shardline.run import command_line
 def _parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_source_options(arguments)
-    arguments.add_argument("--from", dest="source", type=Path, metavar="FILE", help="an integrated checkpoint instead")
+    arguments.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="an integrated checkpoint, or its index or folder"
+    )
     arguments.add_argument("--to-strategy", type=Path, nargs="+", required=True, metavar="FILE", help="one a stage")
     arguments.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     arguments.add_argument("--name", help="the name of every rank's file, without suffix; default: the source's")

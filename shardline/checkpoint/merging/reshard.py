@@ -23,6 +23,7 @@ from shardline.base.errors import ConfigError, LayoutError, OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import default_workers, in_parallel
 from shardline.checkpoint.formats.file_index import Format, TensorHeader
+from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.formats.output_file import OutputFile, layout_output
 from shardline.checkpoint.formats.reading import index_checkpoint
 from shardline.checkpoint.formats.staging import StagedFile, reserved_file
@@ -44,7 +45,8 @@ from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
 @dataclass(frozen=True)
 class ReshardRequest:
-    """What to reshard into what: from `shards` with `strategies`, or from the `integrated` file; to `to_strategies`.
+    """What to reshard into what: from `shards` with `strategies`, or from the `integrated` checkpoint (a file, an index
+    of several or their folder); to `to_strategies`.
 
     `name` is what every rank's file is called, without suffix; by default as in the source.
     """
@@ -97,7 +99,7 @@ def _plan(request: ReshardRequest) -> Plan:
     if (request.shards is None) == (request.integrated is None):
         raise ConfigError("reshard from what? Give either --shards DIR with --strategy FILE, or --from FILE")
     if request.integrated is not None:
-        slices = SliceSet(request.integrated.parent, (index_checkpoint(request.integrated),), "")
+        slices = SliceSet(request.integrated.parent, read_file_set(request.integrated).files, "")
         return plan_merge(slices, None, request.selection, integrated=True)
     merge_request = MergeRequest(
         shards=request.shards or Path(),

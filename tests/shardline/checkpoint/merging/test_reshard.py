@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardline.base.errors import ConfigError, LayoutError, OutputError, ReplicaMismatch
+from shardline.base.errors import ConfigError, LayoutError, OutputError, ReplicaMismatch, UnsupportedFormat
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
@@ -96,6 +96,18 @@ def test_an_integrated_file_is_cut_as_the_slices_were(source):
     merged = merge(MergeRequest(source / "shards", (source / "8.ckpt",), source / "merged" / "model.safetensors"))
     request = ReshardRequest((source / "4.ckpt",), source / "cut", integrated=merged.output, name="slice")
     assert_slices(reshard(request).output, FOUR, 4, "slice.ckpt")
+
+
+def test_an_integrated_checkpoint_in_several_files_is_cut_as_one(source):
+    """The index or its folder; one of the files alone holds a part of the model, and is refused."""
+    output = source / "merged" / "model.safetensors"
+    merge(MergeRequest(source / "shards", (source / "8.ckpt",), output, max_file_size=200))
+    for number, given in enumerate((output.with_name("model.safetensors.index.json"), output.parent)):
+        request = ReshardRequest((source / "4.ckpt",), source / f"cut{number}", integrated=given, name="slice")
+        assert_slices(reshard(request).output, FOUR, 4, "slice.ckpt")
+    for part in output.parent.glob("model-*.safetensors"):
+        with pytest.raises(UnsupportedFormat, match="one of several files"):
+            reshard(ReshardRequest((source / "4.ckpt",), source / "cut", integrated=part))
 
 
 def test_one_stage_becomes_two_and_two_become_one(source):
