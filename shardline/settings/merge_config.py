@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from shardline.base.sizes import PATTERN
 from shardline.settings.parameters import Parameters, PlainName
 
 RECORD_TYPES = {"float32": "float32", "float16": "float16 (half)", "bfloat16": "bfloat16"}
@@ -60,8 +61,8 @@ class MergeCheckpointConfig(Parameters):
     max_file_size: str | None = Field(
         None,
         title="Largest file",
-        description="Several .safetensors files and an index, each of at most this size: **5GB**, **512MiB**.",
-        pattern=r"^\d+(\.\d+)?\s*[kMGT]?i?B?$",
+        description="Several .safetensors and an index, of at most this size each: **60KB**, **5gb**, **512MiB**.",
+        pattern=PATTERN,
         json_schema_extra=_OUTPUT,
     )
     crc: bool = Field(
