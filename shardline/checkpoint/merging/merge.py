@@ -57,12 +57,23 @@ def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
 
 def notices_of(prepared: Prepared) -> tuple[str, ...]:
     """What the user should know: what was passed over, and what no check could tell."""
-    doubts = (
-        f"ranks {ranks[:16]} hold nothing in common with another rank and there is no manifest: if their folders "
-        "were swapped, nothing can tell"
-        for ranks in indistinguishable_ranks(prepared.plan)
-    )
-    return (*prepared.slices.notices, *doubts, *_absences(prepared))
+    return (*prepared.slices.notices, *_doubts(indistinguishable_ranks(prepared.plan)), *_absences(prepared))
+
+
+def _doubts(groups: Sequence[Sequence[int | str]]) -> Iterator[str]:
+    """What no check could tell apart: ranks' folders, or files that say by their names whose they are."""
+    for ranks in groups:
+        if isinstance(ranks[0], int):
+            yield (
+                f"ranks {ranks[:16]} hold nothing in common with another rank and there is no manifest: if their "
+                "folders were swapped, nothing can tell"
+            )
+    names = [name for group in groups for name in group if isinstance(name, str)]
+    if names:
+        yield (
+            f"{len(names)} files, such as {names[0]}, have no replica and no digest beside them: if the names of two "
+            "were swapped, nothing can tell"
+        )
 
 
 def _absences(prepared: Prepared) -> Iterator[str]:

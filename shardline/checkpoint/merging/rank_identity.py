@@ -21,8 +21,8 @@ from shardline.checkpoint.strategy.boxes import Box, blocks, whole
 _TELLING_ELEMENTS = 4
 
 
-def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
-    """Groups of ranks whose folders could be swapped without any replica showing it.
+def indistinguishable_ranks(plan: Plan) -> list[list[int | str]]:
+    """Groups of ranks whose folders could be swapped without any replica showing it; of files where ranks have several.
 
     Within a group, all ranks are compared with the same other ranks (or with none), yet hold different slices.
     """
@@ -39,7 +39,12 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int]]:
     groups: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
     for rank in range(len(plan.slices.files)):
         groups[tuple(compared[rank])].append(rank)
-    return [ranks for ranks in groups.values() if len({tuple(held[rank]) for rank in ranks}) > 1]
+    files = plan.slices.files
+    return [
+        [rank if files[rank].rank is None else files[rank].path.name for rank in ranks]
+        for ranks in groups.values()
+        if len({tuple(held[rank]) for rank in ranks}) > 1
+    ]
 
 
 def check_no_rank_is_anothers_copy(plan: Plan, digests: Mapping[int, str], files: Sequence[OpenCheckpoint]) -> None:

@@ -11,6 +11,7 @@ from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError, LayoutError
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.output_file import OutputFile, detect_format, layout_output
+from shardline.checkpoint.shards.checkpoint2 import find_iteration, is_checkpoint2, plan_checkpoint2
 from shardline.checkpoint.shards.finding import SliceSet, find_slices
 from shardline.checkpoint.shards.plan import Plan, plan_merge
 from shardline.checkpoint.shards.selection import Selection, selection_record
@@ -73,7 +74,7 @@ class Prepared:
         """The inputs as they stand in the record, given the digest of every rank's file."""
         files = [
             {
-                "rank": rank,
+                "rank": rank if file.rank is None else file.rank,
                 "path": str(file.path.relative_to(self.slices.directory)),
                 "size": file.size,
                 "digest": digest,
@@ -84,12 +85,25 @@ class Prepared:
             "step": self.slices.step,
             "manifest": self.slices.shard_set is not None,
             "strategies": list(self.strategy_digests),
+            **self.slices.facts,
             "files": files,
         }
 
 
 def prepare(request: MergeRequest) -> Prepared:
     """Find and check the inputs of `request` from their headers alone."""
+    plan, digests = plan_of(request)
+    headers = [tensor.merged for tensor in plan.tensors]
+    file_format = detect_format(request.output)
+    files = layout_output(request.output.name, headers, file_format, request.max_file_size, request.crc)
+    return Prepared(request, plan, files, digests)
+
+
+def plan_of(request: MergeRequest) -> tuple[Plan, tuple[str, ...]]:
+    """The plan that merges the slices of `request`, whoever saved them, and the digests of its strategy files."""
+    if is_checkpoint2(request.shards):
+        _check_needs_no_strategy(request)
+        return plan_checkpoint2(find_iteration(request.shards, request.step), request.selection), ()
     layouts, digests = read_strategies(request.strategies)
     slices = find_slices(request.shards, layouts.world_size if layouts else None, request.step)
     integrated = _is_integrated(request, slices)
@@ -98,11 +112,17 @@ def prepare(request: MergeRequest) -> Prepared:
             "which strategy? Give --strategy FILE, or --integrated where every rank saved the whole model"
         )
     _check_strategy_of(slices, request.strategies, digests)
-    plan = plan_merge(slices, layouts, request.selection, integrated)
-    headers = [tensor.merged for tensor in plan.tensors]
-    file_format = detect_format(request.output)
-    files = layout_output(request.output.name, headers, file_format, request.max_file_size, request.crc)
-    return Prepared(request, plan, files, digests)
+    return plan_merge(slices, layouts, request.selection, integrated), digests
+
+
+def _check_needs_no_strategy(request: MergeRequest) -> None:
+    given = [f"--strategy {request.strategies[0]}"] if request.strategies else []
+    given += ["--integrated"] if request.integrated else []
+    if given:
+        raise ConfigError(
+            f"{request.shards} is Checkpoint 2.0 of MindFormers, whose metadata.json says how it is sharded; leave "
+            f"{' and '.join(given)} out"
+        )
 
 
 def read_strategies(paths: Sequence[Path]) -> tuple[StagedLayouts | None, tuple[str, ...]]:

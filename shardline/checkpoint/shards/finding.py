@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shardline.base.errors import ConfigError, CorruptShard, LayoutError, MissingShard, StepMismatch
 from shardline.checkpoint.formats.file_index import FileIndex
@@ -44,7 +44,8 @@ class SliceSet:
     """The slices of one step: the index of every rank's file, by global rank.
 
     `step` is what names it: the manifest's global step, or EPOCH_STEP from the files' names, or nothing where the
-    names say nothing. `notices` are things that the user should know although they are no errors.
+    names say nothing. `notices` are things that the user should know although they are no errors; `facts` are what
+    goes into a record beside the files.
     """
 
     directory: Path
@@ -52,6 +53,7 @@ class SliceSet:
     step: str
     shard_set: ShardSet | None = None
     notices: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_slices(directory: Path, world_size: int | None, step: str | None = None) -> SliceSet:
