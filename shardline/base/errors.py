@@ -3,15 +3,38 @@
 Every message says what was expected, what was found, where (file, rank, parameter) and what to do. A task that
 fails prints that message last, without a traceback (`shardline.run.command_line`). An exception outside this tree is a
 defect of ours and keeps its traceback.
+
+A class keeps its name on the way from a rank to the task that started it (`kind_of`, `class_of_kind`), and decides the
+exit code of both.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from shardline.base.termination import STOPPED
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FAILED = 1
+BAD_PARAMETERS = 2
+"""A parameter is wrong, and trying again is no use: argparse's own code for a wrong command line."""
+DECLINED = 99
+"""A task declines to do anything: Airflow's own code for a task that ends as skipped."""
 
 
 class ShardlineError(Exception):
     """Root of the tree: a failure that its message explains to the user."""
 
+    exit_code: ClassVar[int] = FAILED
+
 
 class ConfigError(ShardlineError):
     """A parameter is unknown, out of range, or clashes with another."""
+
+    exit_code = BAD_PARAMETERS
 
 
 class DatasetError(ShardlineError):
@@ -33,6 +56,8 @@ class TrainingError(ShardlineError):
 class Stopped(ShardlineError):
     """SIGTERM came, and all ranks have saved a shard set and left: the next try goes on from there."""
 
+    exit_code = STOPPED
+
 
 class ValidationError(ShardlineError):
     """The merged model is worse than asked, or not the model that was trained."""
@@ -44,6 +69,8 @@ class PromotionError(ShardlineError):
 
 class ChampionStays(PromotionError):
     """The validated model is not better than the current one: nothing is wrong, and nothing is promoted."""
+
+    exit_code = DECLINED
 
 
 class UploadError(ShardlineError):
@@ -88,3 +115,32 @@ class OutputError(CheckpointError):
 
 class ProofError(CheckpointError):
     """The written output is not what its slices or its digests say."""
+
+
+class ExitCode(int):
+    """What a process leaves with, and the `error` that it stands for, for who runs a module in its own process."""
+
+    error: BaseException | None
+
+    def __new__(cls, code: int, error: BaseException | None = None) -> Self:
+        """The number `code`, for `error`."""
+        self = super().__new__(cls, code)
+        self.error = error
+        return self
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of the class of this tree that `error` is; empty where it is none."""
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__), "")
+
+
+def class_of_kind(name: str) -> type[ShardlineError] | None:
+    """The class of this tree that `kind_of` named; None for another text."""
+    return next((kind for kind in _tree(ShardlineError) if kind.__name__ == name), None)
+
+
+def _tree(root: type[ShardlineError]) -> Iterator[type[ShardlineError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == __name__:
+            yield from _tree(child)

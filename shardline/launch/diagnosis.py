@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardline.base.errors import ConfigError, LaunchError, ShardlineError
+from shardline.base.errors import ConfigError, LaunchError, ShardlineError, class_of_kind
 from shardline.launch import logs
 from shardline.launch.rank_names import named
 from shardline.launch.records import Failure, RankFolder, rank_folder
@@ -67,21 +67,16 @@ class Launch:
 def error(launch: Launch) -> ShardlineError:
     """What to raise: the rank, its host, how it ended, its last lines and what to do.
 
-    A `ConfigError` where that is what the rank raised, since trying again can't help; a `LaunchError` otherwise.
+    Its class is that of the rank's own error where that is one of `shardline.base.errors`; a `LaunchError` otherwise.
     """
-    message = _explain(launch)
-    return ConfigError(message) if ": ConfigError: " in message.partition("\n")[0] else LaunchError(message)
-
-
-def _explain(launch: Launch) -> str:
     failures = _failures(launch)
     named_by_mpirun = first_by_mpirun(_text(launch.mpirun_log))
     if named_by_mpirun is not None and named_by_mpirun.rank not in failures:
-        return _silenced(launch, named_by_mpirun)
+        return LaunchError(_silenced(launch, named_by_mpirun))
     if not failures:
-        return _mpirun_failed(launch)
+        return LaunchError(_mpirun_failed(launch))
     first = _first(failures.values())
-    return _silenced(launch, first) if first.silent else _failed(launch, first, failures)
+    return LaunchError(_silenced(launch, first)) if first.silent else _failed(launch, first, failures)
 
 
 def first_by_mpirun(output: str) -> Failure | None:
@@ -128,16 +123,16 @@ def _silenced(launch: Launch, failure: Failure) -> str:
     return _message(launch, failure.rank, f"rank {failure.rank}{_on(failure.host)} {how}", hint)
 
 
-def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> str:
-    said = _explained(launch, first)
-    if said is not None:
-        alike = [rank for rank, failure in failures.items() if _explained(launch, failure) == said]
-        return f"{named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}"
+def _failed(launch: Launch, first: Failure, failures: dict[int, Failure]) -> ShardlineError:
+    kind, said = _explained(launch, first)
+    if said:
+        alike = [rank for rank, failure in failures.items() if _explained(launch, failure) == (kind, said)]
+        return kind(f"{named(alike)}{_on(first.host)}: {said}\nIts log: {launch.rank(first.rank).log}")
     how = f"left with exit code {first.exit_code}"
     if first.error:
         how = f"raised {': '.join(filter(None, (first.error, _first_words(first.message))))}"
     hint = _LOST_COLLECTIVE if _COLLECTIVE.search(first.message) else ""
-    return _message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", hint)
+    return LaunchError(_message(launch, first.rank, f"rank {first.rank}{_on(first.host)} {how}", hint))
 
 
 def _first_words(message: str) -> str:
@@ -145,21 +140,24 @@ def _first_words(message: str) -> str:
     return next((line for line in message.splitlines() if line.strip() and not line.startswith("-")), "")
 
 
-def _explained(launch: Launch, failure: Failure) -> str | None:
-    """`Name: message` as a task prints it last (`shardline.run.command_line`); None if it isn't one."""
-    known = {ShardlineError.__name__, *_names_below(ShardlineError), *_OF_THE_MACHINE}
-    if failure.error:
-        return f"{failure.error}: {failure.message}" if failure.error in known - _OF_THE_MACHINE else None
-    lines = logs.last_lines(launch.rank(failure.rank).log, 200)
+def _explained(launch: Launch, failure: Failure) -> tuple[type[ShardlineError], str]:
+    """The class to raise and what the rank said; nothing where its error doesn't explain itself."""
+    if kind := class_of_kind(failure.kind):
+        own = "" if failure.error == failure.kind else f"{failure.error}: "
+        return kind, f"{own}{failure.message}" or failure.kind
+    return (LaunchError, "") if failure.error else _explained_in_log(launch.rank(failure.rank).log)
+
+
+def _explained_in_log(log: Path) -> tuple[type[ShardlineError], str]:
+    """What a program of the user's own, which recorded no error, printed last: `Name: message`, as a task does."""
+    lines = logs.last_lines(log, 200)
     for number in reversed(range(len(lines))):
         match = _ERROR_LINE.match(lines[number])
-        if match and match["name"] in known:
-            return "\n".join(lines[number:])
-    return None
-
-
-def _names_below(error: type[Exception]) -> set[str]:
-    return {name for child in error.__subclasses__() for name in (child.__name__, *_names_below(child))}
+        if match and (match["name"] in _OF_THE_MACHINE or class_of_kind(match["name"])):
+            # A name in a text is not much to go by: enough to not try again, not to call the failure a good end.
+            kind = ConfigError if match["name"] == ConfigError.__name__ else LaunchError
+            return kind, "\n".join(lines[number:])
+    return LaunchError, ""
 
 
 def _mpirun_failed(launch: Launch) -> str:
@@ -182,7 +180,7 @@ def _message(launch: Launch, rank: int, what: str, hint: str) -> str:
             f"{what}.",
             *([hint] if hint else []),
             *_quoted(logs.last_lines(log, _LOG_LINES), log, f"rank {rank}'s"),
-            "Mend the cause and try again: training goes on from the newest complete shard set.",
+            "Repair the cause and try again: training goes on from the newest complete shard set.",
         ]
     )
 

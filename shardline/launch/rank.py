@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from shardline.base.errors import ShardlineError
+from shardline.base.errors import FAILED, ExitCode, ShardlineError, Stopped, kind_of
 from shardline.base.termination import STOPPED
 from shardline.launch.parent_death import send_on_parent_death
 from shardline.launch.records import Failure, RankFolder, Started, rank_folder
@@ -116,8 +116,8 @@ def _run(rank: int, module: str, arguments: Sequence[str]) -> Failure | None:
     sys.argv[1:] = arguments
 
     def failure(exit_code: int, error: BaseException | None = None) -> Failure:
-        name, message = (type(error).__name__, str(error)) if error else ("", "")
-        return Failure(rank, platform.node(), time.time(), exit_code, name, message)
+        described = (type(error).__name__, str(error), kind_of(error)) if error else ()
+        return Failure(rank, platform.node(), time.time(), exit_code, *described)
 
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -125,10 +125,10 @@ def _run(rank: int, module: str, arguments: Sequence[str]) -> Failure | None:
         return _left(leaving.code, failure)
     except ShardlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return failure(1, error)
+        return failure(error.exit_code, error)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded before the rank ends
         traceback.print_exception(error.with_traceback(_below_runpy(error.__traceback__)))
-        return failure(1, error)
+        return failure(FAILED, error)
     return None
 
 
@@ -140,14 +140,14 @@ def _below_runpy(stack: TracebackType | None) -> TracebackType | None:
     return own or stack
 
 
-def _left(code: object, failure: Callable[[int], Failure]) -> Failure | None:
+def _left(code: object, failure: Callable[..., Failure]) -> Failure | None:
     """`sys.exit(code)` as Python takes it: None is 0, what isn't a number is printed and is 1."""
     if code is None or code == 0:
         return None
     if isinstance(code, int):
-        return failure(code & 0xFF or 1)
+        return failure(code & 0xFF or FAILED, code.error if isinstance(code, ExitCode) else None)
     print(code, file=sys.stderr)
-    return failure(1)
+    return failure(FAILED)
 
 
 def _flush() -> None:
@@ -159,7 +159,7 @@ def _flush() -> None:
 
 def _has_stopped(failure: Failure) -> bool:
     """Whether this "failure" is a rank that was told to stop, and left when all had saved a shard set."""
-    return failure.exit_code == STOPPED and not failure.error
+    return failure.exit_code == STOPPED and failure.error in ("", Stopped.__name__)
 
 
 def _record(folder: RankFolder, failure: Failure | None) -> None:

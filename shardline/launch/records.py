@@ -35,7 +35,9 @@ class Started:
 class Failure:
     """How a rank failed: by an exception, an exit code, or `silent`, without a word of the module.
 
-    A silent one was ended by `signal_number`, or left past Python with `exit_code`, as native code does.
+    `error` is the exception's class and `message` its text; `kind` is the class of `shardline.base.errors` that it is,
+    if any, which the launch raises in its turn. A silent one was ended by `signal_number`, or left past Python with
+    `exit_code`, as native code does.
     """
 
     rank: int
@@ -44,6 +46,7 @@ class Failure:
     exit_code: int
     error: str = ""
     message: str = ""
+    kind: str = ""
     signal_number: int = 0
     silent: bool = False
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from shardline.base.errors import LaunchError
+from shardline.base.errors import LaunchError, Stopped
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch import diagnosis, logs, preflight, visible_cards
 from shardline.launch.card_leases import CardLedger, Lease, cards_of
@@ -43,8 +43,8 @@ _SINGLE_DEVICE = {"tasks.validate": "validate"}
 def launch(module: str, directory: RunDirectory, environment: Mapping[str, str]) -> dict[str, Any]:
     """Run `module` on its ranks to the end; return the JSON object that rank 0 printed last.
 
-    Raises `ConfigError`, `RunDirectoryError` (the run directory is in use) or `LaunchError`; no process of the launch
-    is left in any case.
+    Raises `ConfigError`, `RunDirectoryError` (the run directory is in use), `Stopped` (all ranks were told to, and have
+    saved), `LaunchError`, or what a rank raised; no process of the launch is left in any case.
     """
     config = directory.read_config()
     with directory.lock() as lock, Interruption() as interruption:
@@ -111,7 +111,8 @@ def _result(outcome: Outcome, interruption: Interruption, directory: RunDirector
     launch = outcome.launch
     if interruption.reason or launch.has_stopped():
         reason = interruption.reason or "the ranks were told to stop"
-        raise LaunchError(f"{reason}: {_how_they_stopped(launch, directory)}; their logs are in {launch.folder}")
+        kind = Stopped if launch.has_stopped() else LaunchError
+        raise kind(f"{reason}: {_how_they_stopped(launch, directory)}; their logs are in {launch.folder}")
     if outcome.hang:
         raise LaunchError(
             "no rank has taken a step or logged a line for longer than hang_timeout: the ranks were stopped. "

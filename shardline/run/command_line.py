@@ -4,9 +4,9 @@
 
 Without `--run-directory`, the run directory follows from the environment, as the DAG sets it: SHARDLINE_HOME,
 SHARDLINE_DAG_ID and SHARDLINE_RUN_ID. The last line on stdout is a JSON object of paths and digests: the task's XCom.
-A `ShardlineError` ends the task with its message on stderr and exit code 1, or 2 where a parameter is wrong and trying
-again is no use, 99 where a task declines to do anything,
-or 75 where ranks were told to stop and have saved (`shardline.base.termination`).
+A `ShardlineError` ends the task with its message on stderr and its class's exit code (`shardline.base.errors`): 1, or 2
+where a parameter is wrong and trying again is no use, 99 where a task declines to do anything, or 75 where ranks were
+told to stop and have saved.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import ChampionStays, ConfigError, ShardlineError, Stopped
-from shardline.base.termination import STOPPED
+from shardline.base.errors import FAILED, ExitCode, ShardlineError
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from, run_directory_from
 from shardline.run.failures import record_outcome
 
-FAILED = 1
-BAD_PARAMETERS = 2  # argparse's own code for a wrong command line
-DECLINED = 99  # Airflow's own code for a task that ends as skipped
 # Failures to write or read that no task can foresee: they are the machine's, not a defect of ours.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
@@ -48,26 +44,18 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         record_outcome(home_from(os.environ), os.environ, error)
-        return _exit_status(error)
+        return ExitCode(error.exit_code, error)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
         sys.stdout.flush()
         where = f"{error.filename}: " if error.filename else ""
         print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
-        return FAILED
+        return ExitCode(FAILED, error)
     record_outcome(home_from(os.environ), os.environ, None)
     if result is not None:
         print(json.dumps(result), flush=True)
     return 0
-
-
-def _exit_status(error: ShardlineError) -> int:
-    if isinstance(error, ConfigError):
-        return BAD_PARAMETERS
-    if isinstance(error, ChampionStays):
-        return DECLINED
-    return STOPPED if isinstance(error, Stopped) else FAILED
 
 
 def run_task(description: str, task: Callable[[RunDirectory], Mapping[str, Any]]) -> int:

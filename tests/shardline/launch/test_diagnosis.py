@@ -1,10 +1,11 @@
 """Who failed first, from the messages of both versions of Open MPI and the ranks' records."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from shardline.base.errors import ConfigError, LaunchError
+from shardline.base.errors import ConfigError, DatasetError, LaunchError, ShardlineError, TrainingError, kind_of
 from shardline.launch import diagnosis
 from shardline.launch.diagnosis import Launch
 from shardline.launch.records import Failure, Started, rank_folder
@@ -131,12 +132,61 @@ def test_a_signal_without_a_name_is_a_number(launch):
     assert first_line(launch) == "rank 3 on vm was ended by signal 40."
 
 
+def explained(rank: int, error: ShardlineError, time: float = 1) -> Failure:
+    name = type(error).__name__
+    return Failure(rank, f"host{rank}", time, error.exit_code, name, str(error), kind_of(error))
+
+
 def test_ranks_that_say_the_same_are_named_together(launch):
-    for rank in (0, 1, 3):
-        launch.rank(rank).write_failure(Failure(rank, "host", rank, 1, "TrainingError", "no such layer"))
-    launch.rank(2).write_failure(Failure(2, "host", 9, 1, "TrainingError", "another"))
-    assert first_line(launch) == "ranks 0-1, 3 on host: TrainingError: no such layer"
-    assert isinstance(diagnosis.error(launch), LaunchError)
+    record(launch, *(explained(rank, TrainingError("no such layer"), time=rank) for rank in (0, 1, 3)))
+    record(launch, explained(2, TrainingError("another"), time=9))
+    assert first_line(launch) == "ranks 0-1, 3 on host0: no such layer"
+    assert isinstance(diagnosis.error(launch), TrainingError)
+
+
+def errors_of_the_tree(root: type[ShardlineError] = ShardlineError) -> Iterator[type[ShardlineError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == root.__module__:
+            yield from errors_of_the_tree(child)
+
+
+@pytest.mark.parametrize("kind", list(errors_of_the_tree()))
+def test_what_a_rank_raises_the_launch_raises(launch, kind):
+    record(launch, explained(2, kind("layer1 is\nmissing")))
+    raised = diagnosis.error(launch)
+    assert type(raised) is kind
+    assert str(raised) == f"rank 2 on host2: layer1 is\nmissing\nIts log: {launch.rank(2).log}"
+
+
+class MyTrainingError(TrainingError):
+    """A class of the user's own."""
+
+
+def test_a_class_below_one_of_ours_is_raised_as_ours_and_named_as_its_own(launch):
+    record(launch, explained(2, MyTrainingError("no such layer")))
+    raised = diagnosis.error(launch)
+    assert type(raised) is TrainingError
+    assert first_line(launch) == "rank 2 on host2: MyTrainingError: no such layer"
+
+
+@pytest.mark.parametrize("name", ["ConfigError", "Stopped", "ChampionStays"])
+def test_a_class_of_the_users_own_that_is_called_like_one_of_ours_is_none(launch, name):
+    record(launch, Failure(1, "host1", 1, 1, name, "something else"))
+    assert type(diagnosis.error(launch)) is LaunchError
+    assert first_line(launch) == f"rank 1 on host1 raised {name}: something else."
+
+
+def test_an_error_without_a_message_is_named(launch):
+    record(launch, explained(1, TrainingError("")))
+    assert type(diagnosis.error(launch)) is TrainingError
+    assert first_line(launch) == "rank 1 on host1: TrainingError"
+
+
+def test_what_was_logged_doesnt_change_the_class_of_an_error_that_was_recorded(launch):
+    launch.rank(1).log.write_text("ConfigError: a parameter that an earlier part of the program refused\n")
+    record(launch, explained(1, DatasetError("of rank 1")))
+    assert type(diagnosis.error(launch)) is DatasetError
 
 
 def test_a_task_that_reported_its_error_is_quoted_from_the_log(launch):
@@ -153,9 +203,25 @@ def test_a_full_disk_that_a_task_reported_is_quoted(launch):
     assert first_line(launch) == "rank 1 on host1: OSError: /runs/x: No space left on device"
 
 
-def test_a_wrong_parameter_is_a_config_error(launch):
-    launch.rank(1).write_failure(Failure(1, "host1", 1, 2, "ConfigError", "epochs: too many"))
-    assert isinstance(diagnosis.error(launch), ConfigError)
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("ConfigError: epochs: too many", ConfigError),
+        ("CorruptShard: x.ckpt: no ConfigError: truncated", LaunchError),
+        ("ChampionStays: the champion is better", LaunchError),
+        ("Stopped: saved", LaunchError),
+    ],
+)
+def test_of_a_program_that_recorded_nothing_only_a_wrong_parameter_keeps_its_class(launch, line, kind):
+    launch.rank(1).log.write_text(f"{line}\n")
+    record(launch, Failure(1, "host1", 1, 2))
+    assert type(diagnosis.error(launch)) is kind
+    assert first_line(launch) == f"rank 1 on host1: {line}"
+
+
+def test_a_full_disk_that_a_task_recorded_is_named(launch):
+    record(launch, Failure(1, "host1", 1, 1, "OSError", "[Errno 28] No space left on device: '/runs/x'"))
+    assert first_line(launch) == "rank 1 on host1 raised OSError: [Errno 28] No space left on device: '/runs/x'."
 
 
 def test_an_mpirun_that_starts_nothing_is_quoted(tmp_path):

@@ -8,13 +8,13 @@ import pytest
 pytestmark = pytest.mark.usefixtures("each_mpirun")
 
 
-def failed(launch) -> str:
+def failed(launch, kind: str = "LaunchError", code: int = 1) -> str:
     """The message of a launch that fails because of its ranks."""
     ended = launch.wait()
-    assert ended.exit_code == 1, ended
-    assert "Traceback" not in ended.stderr.partition("LaunchError: ")[0]
+    assert ended.exit_code == code, ended
+    assert "Traceback" not in ended.stderr.partition(f"\n{kind}: ")[0]
     assert not launch.alive()
-    return ended.stderr.partition("LaunchError: ")[2]
+    return ended.stderr.partition(f"\n{kind}: ")[2]
 
 
 def test_an_exception_is_named_with_the_last_lines_of_its_log(start, directory):
@@ -28,28 +28,46 @@ def test_an_exception_is_named_with_the_last_lines_of_its_log(start, directory):
     assert "try again" in rest[-1]
 
 
-@pytest.mark.parametrize("scenario", ["raise TrainingError", "report"], ids=["raised", "reported by the task"])
+@pytest.mark.parametrize("scenario", ["raise TrainingError", "task TrainingError"], ids=["raised", "by the task"])
 def test_an_explained_error_shows_its_message_without_a_traceback(start, directory, scenario):
-    message = failed(start(scenario, ranks="2"))
+    message = failed(start(scenario, ranks="2"), "TrainingError")
     assert message.startswith("rank 2 on ")
-    assert ": TrainingError: layer1.weight has 784 rows\nand 3 cards don't divide them\n" in message
+    assert ": layer1.weight has 784 rows\nand 3 cards don't divide them\n" in message
     assert message.endswith(f"Its log: {directory.rank_log(2)}\n")
     assert "Traceback" not in message
 
 
 def test_an_error_that_all_ranks_raise_is_named_once(start):
     # mpirun tells the others to go as soon as the first has left, perhaps before they raise: here they don't listen.
-    message = failed(start("raise TrainingError", SCENARIO_IGNORES_SIGTERM="1"))
+    message = failed(start("raise TrainingError", SCENARIO_IGNORES_SIGTERM="1"), "TrainingError")
     assert message.startswith("ranks 0-3 on ")
     assert message.count("layer1.weight") == 1
 
 
-def test_a_wrong_parameter_that_a_rank_finds_is_a_wrong_parameter_of_the_launch(start):
-    ended = start("raise ConfigError", ranks="1").wait()
-    assert ended.exit_code == 2
-    message = ended.stderr.splitlines()[-2]
-    assert message.startswith("ConfigError: rank 1 on ")
-    assert message.endswith(": ConfigError: batch_size: 7 is not a multiple of 2")
+def test_an_error_keeps_its_class_and_exit_code_from_the_rank_to_the_task(start):
+    for scenario, code, said in (
+        ("raise ConfigError", 2, "batch_size: 7 is not a multiple of 2"),
+        ("task ConfigError", 2, "batch_size: 7 is not a multiple of 2"),
+        ("task ChampionStays", 99, "the champion is better by 0.01"),
+        ("task MissingShard", 1, "rank_3: no such folder"),
+    ):
+        message = failed(start(scenario, ranks="1"), scenario.split()[1], code)
+        assert message.startswith("rank 1 on ")
+        assert message.partition("\n")[0].endswith(f": {said}")
+
+
+def test_a_full_disk_that_a_task_of_ours_meets_is_named(start):
+    message = failed(start("task OSError", ranks="1"))
+    assert message.partition("\n")[0].endswith(" raised OSError: [Errno 28] No space left on device: '/runs/x'.")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "code"), [("ConfigError", "ConfigError", 2), ("MissingShard", "LaunchError", 1)]
+)
+def test_a_program_that_leaves_no_record_is_understood_by_its_last_lines(start, name, kind, code):
+    message = failed(start(f"report {name} 3", ranks="1"), kind, code)
+    assert message.startswith("rank 1 on ")
+    assert f": {name}: " in message.partition("\n")[0]
 
 
 def test_an_exit_code_is_named(start):

@@ -8,6 +8,7 @@ import sys
 import psutil
 import pytest
 
+from shardline.base.termination import STOPPED
 from shardline.launch.processes import MARKER
 from shardline.launch.records import rank_folder
 from shardline.settings.run_config import RunConfig
@@ -45,8 +46,8 @@ def test_ranks_that_are_told_to_stop_save_before_they_leave(each_mpirun, start):
     trains(launch)
     launch.process.terminate()
     ended = launch.wait()
-    assert ended.exit_code == 1
-    assert f"LaunchError: stopped by signal 15 (SIGTERM): {SAVED}" in ended.stderr
+    assert ended.exit_code == STOPPED
+    assert f"Stopped: stopped by signal 15 (SIGTERM): {SAVED}" in ended.stderr
     assert not launch.alive()
 
 
@@ -70,7 +71,7 @@ def test_the_next_try_waits_until_a_try_that_saves_has_left(start, directory):
     second = start().wait()
     assert second.exit_code == 0, second.stderr
     assert f"waiting for the try before: process {first.process.pid} saves and leaves" in second.stderr
-    assert first.wait().exit_code == 1
+    assert first.wait().exit_code == STOPPED
 
 
 def test_ranks_that_somebody_else_tells_to_stop_end_the_launch_without_a_culprit(start):
@@ -78,7 +79,7 @@ def test_ranks_that_somebody_else_tells_to_stop_end_the_launch_without_a_culprit
     trains(launch)
     for rank in range(4):
         psutil.Process(launch.pid_of_rank(rank)).terminate()
-    assert f"LaunchError: the ranks were told to stop: {SAVED}" in launch.wait().stderr
+    assert f"Stopped: the ranks were told to stop: {SAVED}" in launch.wait().stderr
 
 
 def test_ranks_that_save_for_longer_than_the_grace_are_killed(start, directory):

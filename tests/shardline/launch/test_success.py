@@ -36,8 +36,8 @@ def test_the_logs_of_earlier_tries_stay(start, directory):
 def test_validation_runs_on_one_rank_and_logs_beside_training(start, directory):
     ended = start(module="tasks.validate").wait()
     assert ended.exit_code == 1  # there is nothing to validate yet
-    message = ended.stderr.partition("LaunchError: rank 0 on ")[2]
-    assert f": RunDirectoryError: {directory.path}/" in message
+    message = ended.stderr.partition("RunDirectoryError: rank 0 on ")[2]
+    assert f": {directory.path}/" in message
     assert sorted(path.name for path in (directory.path / "log_output" / "validate").iterdir()) == ["mpirun", "rank.0"]
 
 

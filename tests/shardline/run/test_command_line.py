@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.base.errors import ConfigError, DatasetError
+from shardline.base.errors import ChampionStays, ConfigError, DatasetError, Stopped
 from shardline.run import command_line
 from shardline.run.environment import run_directory_from
 
@@ -22,12 +22,22 @@ def test_the_result_is_the_last_line(capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"digest": "ü"}
 
 
-@pytest.mark.parametrize(("error", "code"), [(DatasetError("too short"), 1), (ConfigError("too short"), 2)])
-def test_a_users_mistake_ends_with_one_message(error: Exception, code: int, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DatasetError("too short"), 1),
+        (ConfigError("too short"), 2),
+        (Stopped("too short"), 75),
+        (ChampionStays("too short"), 99),
+    ],
+)
+def test_a_users_mistake_ends_with_one_message_and_the_code_of_its_class(error, code, capsys):
     def task() -> dict[str, str]:
         raise error
 
-    assert command_line.main(task) == code
+    ended = command_line.main(task)
+    assert ended == code
+    assert ended.error is error
     captured = capsys.readouterr()
     assert captured.err == f"{type(error).__name__}: too short\n"
     assert captured.out == ""

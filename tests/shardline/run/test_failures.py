@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shardline.base.errors import MissingShard
+from shardline.base.errors import FAILED, MissingShard
 from shardline.run import command_line
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.failures import failure_file, record_outcome
@@ -26,7 +26,7 @@ def refuse() -> None:
 
 def test_a_refusal_is_recorded_and_a_success_removes_it(home):
     record = failure_file(RunDirectory(home.run("sharded_training", "r1")), "merge")
-    assert command_line.main(refuse) == command_line.FAILED
+    assert command_line.main(refuse) == FAILED
     document = json.loads(record.read_text())
     assert (document["task"], document["error"]) == ("merge", "MissingShard")
     assert document["message"].startswith("rank_3: expected a folder")
@@ -43,7 +43,7 @@ def test_a_task_by_hand_and_a_rank_record_nothing(tmp_path):
 
 def test_a_record_that_cannot_be_written_hides_nothing(home, capsys):
     home.path.joinpath("runs").write_text("in the way")
-    assert command_line.main(refuse) == command_line.FAILED
+    assert command_line.main(refuse) == FAILED
     complaints = capsys.readouterr().err.splitlines()
     assert complaints[0].startswith("MissingShard: rank_3")
     assert "will not show this" in complaints[1]

@@ -6,6 +6,7 @@ SCENARIO_IGNORES_SIGTERM makes all of them stubborn.
 """
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -16,18 +17,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from shardline.base.errors import ConfigError, TrainingError
+from shardline.base.errors import ChampionStays, ConfigError, MissingShard, TrainingError
 from shardline.base.termination import STOPPED
 from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.run import command_line
 from shardline.run.directory import RunDirectory
 
 RANK, WORLD_SIZE = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
 MASTER = os.environ["SHARDLINE_MASTER_ADDRESS"], int(os.environ["SHARDLINE_MASTER_PORT"])
 
-ERRORS = {
+ERRORS: dict[str, Exception] = {
     "RuntimeError": RuntimeError("the network is on fire"),
     "TrainingError": TrainingError("layer1.weight has 784 rows\nand 3 cards don't divide them"),
     "ConfigError": ConfigError("batch_size: 7 is not a multiple of 2"),
+    "ChampionStays": ChampionStays("the champion is better by 0.01"),
+    "MissingShard": MissingShard("rank_3: no such folder"),
+    "OSError": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/x"),
 }
 
 
@@ -66,10 +71,15 @@ def fail(name: str) -> None:
     raise ERRORS[name]
 
 
-def report() -> None:
-    """As `shardline.run.command_line` does with an error that explains itself."""
-    print(f"TrainingError: {ERRORS['TrainingError']}", file=sys.stderr)
-    sys.exit(1)
+def as_a_task(name: str) -> None:
+    """As our tasks end with an error."""
+    sys.exit(command_line.main(lambda: fail(name)))
+
+
+def report(name: str, code: str) -> None:
+    """As a program of the user's own may end: with a last line like a task's, and no record."""
+    print(f"{name}: {ERRORS[name]}", file=sys.stderr)
+    sys.exit(int(code))
 
 
 def sleep(seconds: str) -> None:
@@ -101,6 +111,7 @@ ACTIONS: dict[str, Callable[..., object]] = {
     "finish": lambda: None,
     "wait": lambda: None,
     "raise": fail,
+    "task": as_a_task,
     "report": report,
     "exit": lambda code: sys.exit(int(code)),
     "segfault": lambda: ctypes.string_at(0),
