@@ -58,14 +58,13 @@ class SavedSet:
         """The elements of `box`, from the first stage that has the tensor, and its own file where `rank` has them."""
         content = np.empty(box.sizes, dtype=tensor.header.type.storage)
         held = held_slices(tensor.copies[0], tensor.header.shape)
-        for number in held.overlapping(box):
-            part, outer = box.intersection(held.boxes[number]), held.boxes[number]
+        for piece in held.overlapping(box):
+            part = box.intersection(held.box(piece))
             if part is None:
                 continue
-            holders = held.ranks[number]
+            holders = held.ranks(piece)
             file = self.files[rank if rank in holders else holders[rank % len(holders)]]
-            starts = tuple(start - origin for start, origin in zip(part.starts, outer.starts, strict=True))
-            content[(*part.within(box), ...)] = file.read(tensor.header.name, Box(starts, part.sizes))
+            content[(*part.within(box), ...)] = file.read(tensor.header.name, held.in_slice(piece, part))
         return content
 
 

@@ -49,9 +49,9 @@ class Checkpoint(Mapping[str, Array]):
 
     def slice(self, name: str, layout: Layout, rank: int) -> Array:
         """What local rank `rank` holds of a whole tensor under `layout`; only that is read."""
-        shape = self.header(name).shape
-        parts = layout.slice_of(rank, shape)
-        return self.read(name, Box(tuple(part.start for part in parts), layout.slice_shape(shape)))
+        boxes = layout.boxes_of(rank, self.header(name).shape)
+        parts = [self.read(name, box) for box in boxes]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def read(self, name: str, box: Box) -> Array:
         """A part of a tensor."""

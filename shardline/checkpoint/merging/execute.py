@@ -79,31 +79,31 @@ class Assembler:
 
     def _fill(self, content: Elements, block: BlockOfTensor, copy: Copy, is_first: bool) -> None:
         held = held_slices(copy, block.tensor.header.shape)
-        for number in held.overlapping(block.box):
-            part = block.box.intersection(held.boxes[number])
+        for piece in held.overlapping(block.box):
+            part = block.box.intersection(held.box(piece))
             if part is None:
                 continue
-            ranks = held.ranks[number]
+            ranks, start = held.ranks(piece), held.flat_start(piece, part)
             index: tuple[Any, ...] = (*part.within(block.box), ...)
             target = content[index]
             if is_first:
-                self._read(ranks[0], block, part, held.boxes[number], target)
+                self._read(ranks[0], block, start, target)
             if self.compare_replicas:
                 for rank in ranks[1:] if is_first else ranks:
-                    self._compare(rank, block, part, held.boxes[number], target)
+                    self._compare(rank, block, part, start, target)
 
-    def _read(self, rank: int, block: BlockOfTensor, part: Box, held: Box, target: Elements) -> None:
-        """Fill `target` with `part` of the slice `held` by `rank`, straight into it where it is contiguous."""
-        place = target if target.flags.c_contiguous else np.empty(part.sizes, dtype=target.dtype)
+    def _read(self, rank: int, block: BlockOfTensor, start: int, target: Elements) -> None:
+        """Fill `target` with the slice of `rank` from element `start` on, straight into it where it is contiguous."""
+        place = target if target.flags.c_contiguous else np.empty(target.shape, dtype=target.dtype)
         file = self.files[rank]
         position = file.index.schema.positions[block.tensor.header.name]
-        file.read(position, part.flat_start(held) * target.itemsize, place.reshape(-1).view(np.uint8))
+        file.read(position, start * target.itemsize, place.reshape(-1).view(np.uint8))
         if place is not target:
             target[...] = place
 
-    def _compare(self, rank: int, block: BlockOfTensor, part: Box, held: Box, expected: Elements) -> None:
+    def _compare(self, rank: int, block: BlockOfTensor, part: Box, start: int, expected: Elements) -> None:
         found = np.empty(part.sizes, dtype=expected.dtype)
-        self._read(rank, block, part, held, found)
+        self._read(rank, block, start, found)
         index = differing(found, expected)
         if index is None:
             return

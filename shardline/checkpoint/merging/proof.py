@@ -2,7 +2,7 @@
 
 The geometry here is written a second time, from the definition and without `layout`'s arithmetic, so that a mistake
 there cannot hide itself: coordinates by repeated division, intervals by cutting one axis after the other, groups by
-comparing ranks.
+comparing ranks, cuts by hand by walking from part to part, fields as tensors of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 from blake3 import blake3
@@ -132,15 +133,18 @@ def _parts(
     """For each rank that holds some of `window`: the rank, where that lies in the window, and the elements."""
     shape, depth = tensor.header.shape or (1,), len(window.leading)
     layout = copy.layout
-    bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[0, 1]]], (layout.world_size, 1, 1))
-    bounds = bounds[np.array(copy.local_ranks(), dtype=np.int64)]
+    bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[[0, 1]]]], (layout.world_size, 1, 1, 1))
+    fields = bounds.shape[1]
+    bounds = bounds[np.array(copy.local_ranks(), dtype=np.int64)].reshape(-1, *bounds.shape[2:])
     for number in np.flatnonzero(_touched(bounds, window)).tolist():
-        rank = copy.holders[number]
+        holder, field = divmod(number, fields)
+        rank = copy.holders[holder]
         held = [(int(low), int(high)) for low, high in bounds[number]]
         rows = (max(held[depth][0], window.rows[0]), min(held[depth][1], window.rows[1]))
         here = slice(rows[0] - window.rows[0], rows[1] - window.rows[0])
         part_shape = (rows[1] - rows[0], *(high - low for low, high in held[depth + 1 :]))
-        source = _read_source(tensor, files[rank], held, (*window.leading, rows[0]), part_shape)
+        start = _place_in_slice(held, (*window.leading, rows[0]), field)
+        source = _read_source(tensor, files[rank], start, part_shape)
         yield rank, (here, *(slice(*edges) for edges in held[depth + 1 :])), source
 
 
@@ -150,31 +154,38 @@ def _touched(bounds: NDArray[np.int64], window: Window) -> NDArray[np.bool_]:
     leading = np.array(window.leading, dtype=np.int64)
     inside = (bounds[:, :depth, 0] <= leading) & (leading < bounds[:, :depth, 1])
     in_rows = (bounds[:, depth, 0] < window.rows[1]) & (bounds[:, depth, 1] > window.rows[0])
-    touched: NDArray[np.bool_] = inside.all(axis=1) & in_rows
+    holds_any = (bounds[:, :, 0] < bounds[:, :, 1]).all(axis=1)
+    touched: NDArray[np.bool_] = inside.all(axis=1) & in_rows & holds_any
     return touched
 
 
 def _read_source(
-    tensor: PlannedTensor,
-    file: OpenCheckpoint,
-    held: Sequence[Interval],
-    corner: tuple[int, ...],
-    part_shape: tuple[int, ...],
+    tensor: PlannedTensor, file: OpenCheckpoint, start: int, part_shape: tuple[int, ...]
 ) -> NDArray[np.generic]:
-    """The elements of a rank's slice from `corner`, a place in the whole tensor, on."""
-    slice_shape = tuple(high - low for low, high in held)
-    local = [index - low for index, (low, _) in zip(corner, held, strict=False)]
-    local += [0] * (len(slice_shape) - len(local))
-    start = int(np.ravel_multi_index(local, slice_shape))
+    """The elements of a rank's slice from the one numbered `start` on."""
     source = np.empty(part_shape, dtype=tensor.header.type.storage)
     position = file.index.schema.positions[tensor.header.name]
     file.read(position, start * source.itemsize, source.reshape(-1).view(np.uint8))
     return source
 
 
+def _place_in_slice(held: Sequence[Interval], corner: tuple[int, ...], field: int) -> int:
+    """The number of the element of a rank's slice that is at `corner` in the whole tensor.
+
+    `held` is what the slice has of that `field`; it has as much of each of those before.
+    """
+    held_shape = tuple(high - low for low, high in held)
+    local = [index - low for index, (low, _) in zip(corner, held, strict=False)]
+    local += [0] * (len(held_shape) - len(local))
+    return field * prod(held_shape) + int(np.ravel_multi_index(local, held_shape))
+
+
 @lru_cache(maxsize=256)
 def _bounds(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """For each local rank and dimension, the first index held and the one after the last: [ranks, dimensions, 2]."""
+    """For each local rank, field and dimension, the first index held and the one after the last.
+
+    [ranks, fields, dimensions, 2]; one field where the rows aren't interleaved.
+    """
     count = 1
     for size in layout.device_matrix:
         count *= size
@@ -183,10 +194,16 @@ def _bounds(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.int64]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for rank, place in enumerate(coordinates):
         groups.setdefault(tuple(place[axis] for axis in sorted(mapped)), []).append(rank)
+    is_cut = any(layout.device_matrix[-1 - axis] > 1 for axis in mapped)
+    fields = layout.field if layout.field and is_cut and 0 not in shape else 1
+    # One field is a tensor of its own, and the others lie behind it.
+    of_field = (shape[0] // fields, *shape[1:]) if shape else shape
     bounds = []
     for place in coordinates:
-        held = [_cut(size, [(place[axis], layout.device_matrix[-1 - axis]) for axis in axes])
-                for size, axes in zip(shape, layout.tensor_map, strict=True)]  # fmt: skip
+        cuts = [[(place[axis], layout.device_matrix[-1 - axis]) for axis in axes] for axes in layout.tensor_map]
+        held = [_cut(size, along) for size, along in zip(of_field, cuts, strict=True)]
+        if layout.param_split_shape and list(layout.param_split_shape) != list(shape):
+            held[0] = _walk(layout.param_split_shape, cuts[0])
         bounds.append(held)
     for group in groups.values() if layout.optimizer_shard_size not in (0, 1) else ():
         parts = len(group) if layout.optimizer_shard_size < 0 else layout.optimizer_shard_size
@@ -195,7 +212,10 @@ def _bounds(layout: Layout, shape: tuple[int, ...]) -> NDArray[np.int64]:
             width = (high - low) // parts
             first = low + place_in_group % parts * width
             bounds[rank][0] = (first, first + width)
-    return np.array(bounds, dtype=np.int64).reshape(count, len(shape), 2)
+    each = np.array(bounds, dtype=np.int64).reshape(count, 1, len(shape), 2).repeat(fields, axis=1)
+    if fields > 1:
+        each[:, :, 0, :] += np.arange(fields, dtype=np.int64)[:, np.newaxis] * of_field[0]
+    return each
 
 
 def _coordinates(rank: int, device_matrix: tuple[int, ...]) -> list[int]:
@@ -214,6 +234,21 @@ def _cut(size: int, cuts: Sequence[tuple[int, int]]) -> Interval:
         width //= parts
         low += place * width
     return low, low + width
+
+
+def _walk(heights: Sequence[int], cuts: Sequence[tuple[int, int]]) -> Interval:
+    """The rows of a part among parts of these heights, for each (place, parts) as `_cut` takes them.
+
+    There are as many heights as parts, or as many for each part: those of its slices along other dimensions.
+    """
+    part, parts = 0, 1
+    for place, count in cuts:
+        part, parts = part * count + place, parts * count
+    slices = len(heights) // parts
+    low = 0
+    for before in range(part):
+        low += heights[before * slices]
+    return low, low + heights[part * slices]
 
 
 def _difference(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError, LayoutError, OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import default_workers, in_parallel
-from shardline.checkpoint.formats.file_index import Format, TensorHeader
+from shardline.checkpoint.formats.file_index import Format
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.formats.output_file import OutputFile, layout_output
 from shardline.checkpoint.formats.reading import index_checkpoint
@@ -125,12 +125,7 @@ def _target(request: ReshardRequest, plan: Plan) -> Target:
     name = request.name or _source_name(plan)
     files = []
     for stage in range(len(layouts.stages)):
-        headers = [_slice_header(tensor, stage, layouts) for tensor in tensors.values()]
-        kept = [header for header in headers if header is not None]
-        if not kept:
-            raise LayoutError(f"pipeline stage {stage} of the new strategy holds none of the {len(tensors)} tensors")
-        (file,) = layout_output(f"{name}.{request.file_format}", kept, request.file_format)
-        files += [file] * layouts.ranks_per_stage
+        files += _stage_files(f"{name}.{request.file_format}", tensors.values(), stage, layouts, request.file_format)
     return Target(tensors, tuple(files), digests[0] if len(digests) == 1 else "")
 
 
@@ -166,18 +161,36 @@ def _is_state_of_split_parameter(tensor: PlannedTensor, layouts: StagedLayouts) 
 
 def _check_divides(name: str, copy: Copy, shape: tuple[int, ...]) -> None:
     try:
-        copy.layout.slice_shape(shape)
+        copy.layout.slice_shape(shape, rank=0)
     except LayoutError as error:
         raise LayoutError(f"parameter {name}: {error}") from error
 
 
-def _slice_header(tensor: PlannedTensor, stage: int, layouts: StagedLayouts) -> TensorHeader | None:
-    """What the ranks of a stage hold of a tensor; `None` where that is nothing."""
+def _stage_files(
+    name: str, tensors: Collection[PlannedTensor], stage: int, layouts: StagedLayouts, file_format: Format
+) -> list[OutputFile]:
+    """The files of a stage's ranks: one layout for all of them, but where a cut by hand gives them different shapes."""
     first = stage * layouts.ranks_per_stage
-    for copy in tensor.copies:
-        if copy.first_rank <= first < copy.first_rank + copy.layout.world_size:
-            return TensorHeader(tensor.header.name, tensor.target, copy.layout.slice_shape(tensor.header.shape))
-    return None
+    kept = [
+        (tensor.merged, copy.layout)
+        for tensor in tensors
+        for copy in tensor.copies
+        if copy.first_rank <= first < copy.first_rank + copy.layout.world_size
+    ]
+    if not kept:
+        raise LayoutError(f"pipeline stage {stage} of the new strategy holds none of the {len(tensors)} tensors")
+    headers = [header._replace(shape=layout.slice_shape(header.shape, rank=0)) for header, layout in kept]
+    by_hand = [place for place, (header, layout) in enumerate(kept) if layout.is_cut_by_hand(header.shape)]
+    known: dict[tuple[tuple[int, ...], ...], OutputFile] = {}
+    files = []
+    for rank in range(layouts.ranks_per_stage):
+        shapes = tuple(kept[place][1].slice_shape(kept[place][0].shape, rank) for place in by_hand)
+        if shapes not in known:
+            for place, shape in zip(by_hand, shapes, strict=True):
+                headers[place] = headers[place]._replace(shape=shape)
+            (known[shapes],) = layout_output(name, headers, file_format)
+        files.append(known[shapes])
+    return files
 
 
 def _source_name(plan: Plan) -> str:
@@ -253,14 +266,14 @@ class _Resharding:
         name, shape = block.tensor.header.name, block.tensor.header.shape
         for copy in self.target.tensors[name].copies:
             held = held_slices(copy, shape)
-            for number in held.overlapping(block.box):
-                part = block.box.intersection(held.boxes[number])
+            for piece in held.overlapping(block.box):
+                part = block.box.intersection(held.box(piece))
                 if part is None:
                     continue
                 index: tuple[Any, ...] = (*part.within(block.box), ...)
                 elements = np.ascontiguousarray(content[index]).reshape(-1)
-                start = part.flat_start(held.boxes[number]) * elements.itemsize
-                for rank in held.ranks[number]:
+                start = held.flat_start(piece, part) * elements.itemsize
+                for rank in held.ranks(piece):
                     staged[rank].write(name, start, elements.view(np.uint8))
 
     def _prove(self, files: Sequence[OpenCheckpoint]) -> None:

@@ -168,8 +168,7 @@ def _sharded_copies(
         local = _within_stage(found, stage * staged.ranks_per_stage, staged.ranks_per_stage)
         if name in layouts:
             copies.append(_stage_copy(name, stage * staged.ranks_per_stage, layouts[name], local, slices))
-            sliced = _same_header(local, slices, "the strategy gives all ranks slices of one shape")
-            header = TensorHeader(name, sliced.type, _full_shape(layouts[name], sliced))
+            header = _whole_header(layouts[name], stage * staged.ranks_per_stage, local, slices)
             whole.setdefault(header, []).extend(_some(local))
         elif local:
             raise LayoutError(
@@ -214,15 +213,41 @@ def _may_lack_slices(file: FileIndex, slices: SliceSet) -> bool:
     return not file.schema.headers and any(other.removes_redundancy for other in slices.files)
 
 
-def _full_shape(layout: Layout, sliced: TensorHeader) -> tuple[int, ...]:
-    full = layout.full_shape(sliced.shape)
+def _whole_header(
+    layout: Layout, first: int, local: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
+) -> TensorHeader:
+    """The whole tensor that the slices `local` of one pipeline stage make."""
+    if not layout.param_split_shape or len({header.type for header in local}) > 1:
+        sliced = _same_header(local, slices, "the strategy gives all ranks slices of one shape")
+    else:
+        sliced = next(iter(local))
+    full = layout.full_shape(*(header.shape for header in local))
     if layout.tensor_shape is not None and layout.tensor_shape != full:
         raise LayoutError(
             f"slices of shape {list(sliced.shape)} and {layout} make {list(full)}, but the strategy file says "
             f"{list(layout.tensor_shape)}; is this the strategy of the run that saved them, and were they saved with "
             "integrated_save=False?"
         )
-    return full
+    if layout.param_split_shape:
+        _check_heights(layout, first, full, local, slices)
+    elif layout.field or layout.indices_offset:
+        layout.slice_shape(full)  # refuses what cannot be cut so: fields that don't divide the rows
+    return TensorHeader(sliced.name, sliced.type, full)
+
+
+def _check_heights(
+    layout: Layout, first: int, full: tuple[int, ...], local: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
+) -> None:
+    """Refuse slices that a cut by hand gives other shapes."""
+    for header, ranks in local.items():
+        for rank in ranks:
+            expected = layout.slice_shape(full, rank - first)
+            if header.shape != expected:
+                raise LayoutError(
+                    f"the strategy cuts dimension 0 by hand (param_split_shape {list(layout.param_split_shape[:8])}) "
+                    f"and gives rank {rank} a slice of shape {list(expected)}, but {slices.files[rank].path} has "
+                    f"{list(header.shape)}; give the strategy of the run that saved it"
+                )
 
 
 def _same_header(found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet, why: str) -> TensorHeader:
@@ -264,22 +289,51 @@ def _consecutive(first: int, count: int) -> tuple[int, ...]:
 
 
 class HeldSlices:
-    """The distinct slices of one copy of a tensor, and the numbers of the files that hold each."""
+    """The distinct slices of one copy of a tensor, and the numbers of the files that hold each.
+
+    A slice is one piece, a box of the tensor, or several, one after another along dimension 0 (`Layout.field`); the
+    pieces of all slices are numbered in turn.
+    """
 
     def __init__(self, copy: Copy, full_shape: tuple[int, ...]) -> None:
-        sizes = copy.layout.slice_shape(full_shape)
         groups = copy.layout.replica_groups()
-        indices = copy.layout.slice_indices()[[group[0] for group in groups]]
-        self._starts: NDArray[np.int64] = indices * np.array(sizes, dtype=np.int64)
-        self._stops: NDArray[np.int64] = self._starts + np.array(sizes, dtype=np.int64)
-        self.boxes = tuple(Box(tuple(start), sizes) for start in self._starts.tolist())
+        firsts = [group[0] for group in groups]
+        starts, sizes = (each[firsts] for each in copy.layout.pieces(full_shape))
+        self.pieces_of_slice: int = starts.shape[1]
+        flat = (len(groups) * self.pieces_of_slice, len(full_shape))
+        self._starts: NDArray[np.int64] = starts.reshape(flat)
+        self._sizes: NDArray[np.int64] = sizes.reshape(flat)
+        self._stops = self._starts + self._sizes
         holders: dict[int, list[int]] = defaultdict(list)
         for holder, rank in zip(copy.holders, copy.local_ranks(), strict=True):
             holders[rank].append(holder)
-        self.ranks = tuple(tuple(holder for rank in group for holder in holders.get(rank, ())) for group in groups)
+        self._ranks = tuple(tuple(holder for rank in group for holder in holders.get(rank, ())) for group in groups)
+
+    def ranks(self, piece: int) -> tuple[int, ...]:
+        """The numbers of the files that hold a piece."""
+        return self._ranks[piece // self.pieces_of_slice]
+
+    def box(self, piece: int) -> Box:
+        """Where a piece lies in the tensor."""
+        return Box(tuple(self._starts[piece].tolist()), tuple(self._sizes[piece].tolist()))
+
+    def in_slice(self, piece: int, part: Box) -> Box:
+        """`part` of a piece as a box of the slice that has the piece, whose pieces are of one height."""
+        starts = [start - origin for start, origin in zip(part.starts, self._starts[piece].tolist(), strict=True)]
+        if starts:
+            starts[0] += piece % self.pieces_of_slice * int(self._sizes[piece, 0])
+        return Box(tuple(starts), part.sizes)
+
+    def flat_start(self, piece: int, part: Box) -> int:
+        """The place of the first element of `part` of a piece among the elements of the slice that has the piece."""
+        inner = self._sizes[piece].tolist()[1:]
+        position = 0
+        for start, size in zip(self.in_slice(piece, part).starts, (1, *inner), strict=False):
+            position = position * size + start
+        return position
 
     def overlapping(self, block: Box) -> list[int]:
-        """Which of the slices have elements in `block`."""
+        """Which of the pieces have elements in `block`."""
         starts = np.array(block.starts, dtype=np.int64)
         stops = starts + np.array(block.sizes, dtype=np.int64)
         overlap = np.minimum(self._stops, stops) > np.maximum(self._starts, starts)

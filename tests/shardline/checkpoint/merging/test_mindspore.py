@@ -1,6 +1,7 @@
 """What MindSpore writes, we read; what we write, MindSpore reads; and both merge to the same values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mindspore
@@ -111,6 +112,28 @@ def test_a_large_tensor_in_uneven_pieces_is_read(tmp_path, monkeypatch):
     found = read_checkpoint(tmp_path / "a.ckpt")
     assert {len(extents) for extents in found.index.pieces.values()} == {5}
     assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("rows", [(6, 6), (2, 10), (8, 4)])
+@pytest.mark.parametrize(
+    ("field", "split", "offsets"),
+    [(0, (), ()), (1, (), ()), (3, (), ()), (6, (), ()), (0, "rows", ()), (0, "rows", "starts")],
+)
+def test_rows_cut_by_hand_or_interleaved_are_merged_as_by_merge_sliced_parameter(tmp_path, rows, field, split, offsets):
+    if not split and rows != (6, 6):
+        pytest.skip("parts of different heights are cut by hand")
+    layout = Layout((2,), ((0,), ()), field=field)
+    layout = replace(layout, param_split_shape=rows if split else (), indices_offset=(0, rows[0]) if offsets else ())
+    strategy = save_strategy(tmp_path / "s.ckpt", {"w": layout})
+    slices = np.split(np.arange(24, dtype=np.float32).reshape(12, 2), [rows[0]])
+    for rank, part in enumerate(slices):
+        (tmp_path / f"shards/rank_{rank}").mkdir(parents=True)
+        saved_by_mindspore(tmp_path / f"shards/rank_{rank}/net-1_1.ckpt", {"w": part})
+    theirs = mindspore.merge_sliced_parameter(
+        [Parameter(Tensor(part), name="w") for part in slices], mindspore.build_searched_strategy(str(strategy))
+    )
+    ours = merge(MergeRequest(tmp_path / "shards", (strategy,), tmp_path / "out" / "m.ckpt"))
+    assert np.array_equal(read_checkpoint(ours.output)["w"], theirs.asnumpy())
 
 
 def test_an_encrypted_file_is_refused_by_name(tmp_path):

@@ -159,7 +159,7 @@ def test_the_two_geometries_agree(data, dimensions):
     bounds = proof._bounds(layout, shape)
     for rank in range(layout.world_size):
         expected = [[part.start, part.stop] for part in layout.slice_of(rank, shape)]
-        assert bounds[rank].tolist() == expected
+        assert bounds[rank].tolist() == [expected]
 
 
 @given(st.data(), st.integers(1, 3))
