@@ -17,7 +17,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from shardline.base.errors import BAD_PARAMETERS, DECLINED
+from shardline.base.exit_codes import BAD_PARAMETERS, DECLINED
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -38,8 +38,8 @@ class TaskOperator(BashOperator):
     `output_processor` makes the task's XCom of its last line.
 
     The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
-    the task SIGTERM (`setpriv --pdeathsig`). A task that ends with BAD_PARAMETERS (`shardline.base.errors`) fails at
-    once, whatever its retries: nothing changes by trying again. One that ends with DECLINED is skipped.
+    the task SIGTERM (`setpriv --pdeathsig`). A task that ends with BAD_PARAMETERS (`shardline.base.exit_codes`) fails
+    at once, whatever its retries: nothing changes by trying again. One that ends with DECLINED is skipped.
     """
 
     def __init__(

@@ -18,7 +18,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from plugins.mpijob.api import TRY, MPIJobs, Refused, connect
 from plugins.mpijob.manifest import job_of_run, read_manifest
 from plugins.mpijob.progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
-from shardline.base.errors import BAD_PARAMETERS, ConfigError, LaunchError, ShardlineError
+from shardline.base.errors import ConfigError, LaunchError, ShardlineError
+from shardline.base.exit_codes import BAD_PARAMETERS
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
 from shardline.run.failures import failure_file, record_outcome

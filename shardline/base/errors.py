@@ -11,18 +11,9 @@ exit code of both.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from shardline.base.termination import STOPPED
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-FAILED = 1
-BAD_PARAMETERS = 2
-"""A parameter is wrong, and trying again is no use: argparse's own code for a wrong command line."""
-DECLINED = 99
-"""A task declines to do anything: Airflow's own code for a task that ends as skipped."""
+from shardline.base.exit_codes import BAD_PARAMETERS, DECLINED, FAILED, STOPPED
 
 
 class ShardlineError(Exception):
@@ -115,18 +106,6 @@ class OutputError(CheckpointError):
 
 class ProofError(CheckpointError):
     """The written output is not what its slices or its digests say."""
-
-
-class ExitCode(int):
-    """What a process leaves with, and the `error` that it stands for, for who runs a module in its own process."""
-
-    error: BaseException | None
-
-    def __new__(cls, code: int, error: BaseException | None = None) -> Self:
-        """The number `code`, for `error`."""
-        self = super().__new__(cls, code)
-        self.error = error
-        return self
 
 
 def kind_of(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """SIGTERM ends a task as Ctrl-C does: by an exception, so that what it staged is removed on the way out.
 
 A rank in training does better: it finishes its step, saves a shard set together with the others, and leaves with
-`STOPPED`.
+`exit_codes.STOPPED`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-STOPPED = 75
-"""The exit status of a rank that was told to stop by SIGTERM, and left after all ranks had saved a shard set.
-
-What sysexits.h calls EX_TEMPFAIL: trying again goes on from there. `shardline.launch.rank` takes it for a good end
-towards mpirun, which would otherwise kill the ranks that are a moment behind.
-"""
 
 
 class StopRequest:

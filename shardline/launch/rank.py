@@ -32,8 +32,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from shardline.base.errors import FAILED, ExitCode, ShardlineError, Stopped, kind_of
-from shardline.base.termination import STOPPED
+from shardline.base.errors import ShardlineError, Stopped, kind_of
+from shardline.base.exit_codes import FAILED, STOPPED, ExitCode
 from shardline.launch.parent_death import send_on_parent_death
 from shardline.launch.records import Failure, RankFolder, Started, rank_folder
 

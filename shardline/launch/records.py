@@ -3,7 +3,7 @@
     log_output/1/rank.N/stdout          everything it printed
     log_output/1/rank.N/started.json    process id, host, time
     log_output/1/rank.N/finished.json   the module returned 0
-    log_output/1/rank.N/stopped.json    the module left with STOPPED (`base.termination`): told to stop, all saved
+    log_output/1/rank.N/stopped.json    the module left with STOPPED (`base.exit_codes`): told to stop, all saved
     log_output/1/rank.N/failure.json    the module raised or returned something else, or its process was ended
     log_output/1/rank.N/stacks          where its threads stood when it was told to go, or asked by SIGUSR1
 

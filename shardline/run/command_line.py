@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import FAILED, ExitCode, ShardlineError
+from shardline.base.errors import ShardlineError
+from shardline.base.exit_codes import FAILED, ExitCode
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from, run_directory_from
 from shardline.run.failures import record_outcome

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from shardline.base.termination import STOPPED
+from shardline.base.exit_codes import STOPPED
 from shardline.launch.processes import MARKER
 from shardline.launch.records import rank_folder
 from shardline.settings.run_config import RunConfig

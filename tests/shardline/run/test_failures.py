@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from shardline.base.errors import FAILED, MissingShard
+from shardline.base.errors import MissingShard
+from shardline.base.exit_codes import FAILED
 from shardline.run import command_line
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.failures import failure_file, record_outcome

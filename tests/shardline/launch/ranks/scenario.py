@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shardline.base.errors import ChampionStays, ConfigError, MissingShard, TrainingError
-from shardline.base.termination import STOPPED
+from shardline.base.exit_codes import STOPPED
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run import command_line
 from shardline.run.directory import RunDirectory
