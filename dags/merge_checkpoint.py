@@ -3,8 +3,8 @@
 Give *Run* or *Folder of slices*. The result lies in this run's own directory: `merged/`, with its proof `merge.json`,
 or `resharded/` where target strategies are given. Nothing of the run that the slices come from changes.
 
-A folder from elsewhere, and its strategy files, must lie below one of the folders that `SHARDLINE_MERGE_ROOTS` lists in
-the worker's environment, separated by `:`.
+A folder from elsewhere, and its strategy files, must lie in `SHARDLINE_HOME`, or below one of the folders that
+`SHARDLINE_ALLOWED_ROOTS` lists in the worker's environment, separated by `:`.
 """
 
 from __future__ import annotations

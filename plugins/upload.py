@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, Connection, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
 from shardline.base.errors import ConfigError, ShardlineError, UploadError
+from shardline.run.allowed_uploads import check_upload, check_upload_folder
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
 from shardline.run.failures import record_outcome
@@ -37,6 +38,7 @@ class UploadIfAsked(BaseOperator):
         run = {"SHARDLINE_DAG_ID": dag_id, "SHARDLINE_RUN_ID": run_id, "SHARDLINE_TASK_ID": self.task_id}
         try:
             promoted = context["ti"].xcom_pull(task_ids="promote")
+            check_upload(config.upload_to, home, os.environ)
             result = upload_promoted(promoted, config.model_name, config.upload_to)
         except ShardlineError as error:
             record_outcome(home, run, error)
@@ -61,12 +63,15 @@ def upload_promoted(promoted: dict[str, Any], model: str, upload_to: str) -> dic
 def place_of(model: str, upload_to: str) -> Place:
     """The place that `upload_to` names; `ConfigError` where Airflow knows no such storage or connection."""
     from airflow.sdk.io.path import ObjectStoragePath  # fsspec and its kind: no DAG file needs them
+    from fsspec.implementations.local import LocalFileSystem
 
     connection = urlsplit(upload_to).netloc.rpartition("@")[0]
     try:
         if connection:
             Connection.get(connection)  # first: Amazon's provider goes on without one, as whoever the worker is
         path = ObjectStoragePath(upload_to)
+        if isinstance(path.fs, LocalFileSystem):
+            check_upload_folder(Path(path.path), home_from(os.environ), os.environ)  # as the storage understands it
         return Place(storage=path.fs, root=path.path, model=model, uri=upload_to)
     except AirflowNotFoundException as error:
         raise ConfigError(

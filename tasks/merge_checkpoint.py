@@ -3,8 +3,8 @@
     python -m tasks.merge_checkpoint [--run-directory DIR] [--parameters JSON]
 
 The parameters (`MergeCheckpointConfig`) come from `--parameters`, or else from the environment's SHARDLINE_PARAMETERS.
-Slices and strategies are read below HOME/runs, HOME/models and the folders of SHARDLINE_MERGE_ROOTS (separated by `:`)
-alone, symbolic links resolved; the merge itself refuses slices that lie outside their folder.
+Slices and strategies are read below HOME and the folders of SHARDLINE_ALLOWED_ROOTS (separated by `:`) alone, symbolic
+links resolved; the merge itself refuses slices that lie outside their folder.
 """
 
 from __future__ import annotations

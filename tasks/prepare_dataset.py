@@ -21,25 +21,35 @@ from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.networks.train_spec import TrainSpec
 from shardline.recipes.lookup import check_network, train_spec
+from shardline.run.allowed_roots import AllowedRoots
+from shardline.run.allowed_uploads import check_upload
 from shardline.run.command_line import main, parser
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import home_from, run_directory_from
+from shardline.run.given_paths import with_real_data, with_real_start
 from shardline.run.identity import write_identity
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import current
 
 
-def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[str, Any]:
+def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environment: Mapping[str, str]) -> dict[str, Any]:
     """Write the run's `config.json` and, once its data is prepared, `dataset.json`.
 
-    `ConfigError` where the network, the ranks, the batch size and the data do not go together.
+    `ConfigError` where the network, the ranks, the batch size and the data do not go together, or a path or
+    `upload_to` is none that `environment` allows.
     """
+    roots = AllowedRoots.of(home, environment)
+    start_file = with_real_start(config, run, roots).start_file
+    if start_file is not None:
+        read_file_set(Path(start_file))  # refuses what is no integrated checkpoint
+    if config.upload_to:
+        check_upload(config.upload_to, home, environment)
     spec = train_spec(config)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)
-    _check_start(config, run, home)
+    _check_start(config, home)
     run.write_config(config)
-    description = spec.dataset.prepare(config, home.data)
+    description = spec.dataset.prepare(with_real_data(config, roots), home.data)
     if config.batch_size > description.count("train"):
         raise ConfigError(
             f"batch_size: expected at most the {description.count('train')} training samples, found {config.batch_size}"
@@ -55,19 +65,13 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig) -> dict[st
     }
 
 
-def _check_start(config: RunConfig, run: RunDirectory, home: Home) -> None:
+def _check_start(config: RunConfig, home: Home) -> None:
     """Refuse weights to start from that are not there, before anything is prepared."""
     if config.start_from == "current" and current(home, config.model_name) is None:
         raise ConfigError(
             f"start_from: expected a current version of model_name {config.model_name}, found none in {home.models}; "
             "train from 'scratch' first, or correct model_name"
         )
-    if config.start_file is not None:
-        if not (run.path / config.start_file).exists():
-            raise ConfigError(
-                f"start_file: expected the path of an integrated checkpoint, found no {config.start_file}"
-            )
-        read_file_set(run.path / config.start_file)
 
 
 def _check_samples(spec: TrainSpec, dataset_file: Path) -> None:
@@ -113,7 +117,7 @@ def _command_line() -> int:
         run = run_directory_from(given, os.environ)
         with run.lock():
             write_identity(run.path, os.environ)
-            return prepare_dataset(run, home_from(os.environ), config)
+            return prepare_dataset(run, home_from(os.environ), config, os.environ)
 
     return main(task)
 

@@ -15,14 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.networks.train_spec import TrainSpec
 from shardline.parallel.backends import backend_of, rank_of
 from shardline.parallel.strategies import with_strategies_of
 from shardline.parallel.threads import threads_per_rank
 from shardline.recipes.lookup import check_network, train_spec
 from shardline.run import command_line
+from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import RunDirectory
-from shardline.run.environment import run_directory_from
+from shardline.run.environment import home_from, run_directory_from
+from shardline.run.given_paths import with_real_start
 from shardline.settings.run_config import RunConfig
 from shardline.training.phases import Phases
 
@@ -30,7 +33,7 @@ from shardline.training.phases import Phases
 def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Train the run's network on this rank; rank 0 returns the result."""
     phases = Phases()
-    config = _with_absolute_paths(run, run.read_config())
+    config = _with_real_start(run, environment)
     rank = rank_of(environment, config.world_size)
     spec = _sharded_spec(config)
     with phases.measure("imports"):
@@ -38,11 +41,12 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 
 
-def _with_absolute_paths(run: RunDirectory, config: RunConfig) -> RunConfig:
-    """`strategy_load_file` is relative to the run directory."""
-    if config.strategy_load_file is None:
-        return config
-    return config.model_copy(update={"strategy_load_file": str(run.path / config.strategy_load_file)})
+def _with_real_start(run: RunDirectory, environment: Mapping[str, str]) -> RunConfig:
+    """The run's parameters, with real paths; where it started matters no more once it has a shard set of its own."""
+    config = run.read_config()
+    if run.checkpoints.is_dir() and ShardSet.steps(run.checkpoints):
+        config = config.model_copy(update={"start_file": None, "resume_from": None})
+    return with_real_start(config, run, AllowedRoots.of(home_from(environment), environment))
 
 
 def _sharded_spec(config: RunConfig) -> TrainSpec:

@@ -32,7 +32,10 @@ def isolate_environment() -> None:
     """Replace this process's environment by that of an Airflow, and of a Shardline, that live in `SCRATCH`."""
     kept = ("SHARDLINE_SCREENSHOTS", "SHARDLINE_MPIJOB_CRD", "SHARDLINE_CHART_SCHEMA")
     base = {name: value for name, value in os.environ.items() if not name.startswith("SHARDLINE_") or name in kept}
-    variables = local_airflow.environment(SCRATCH / "airflow", base) | {"SHARDLINE_HOME": str(SCRATCH / "shardline")}
+    variables = local_airflow.environment(SCRATCH / "airflow", base) | {
+        "SHARDLINE_HOME": str(SCRATCH / "shardline"),
+        "SHARDLINE_ALLOWED_ROOTS": tempfile.gettempdir(),  # where tests have their data, runs and hostfiles
+    }
     os.environ.clear()
     os.environ.update(variables)
 

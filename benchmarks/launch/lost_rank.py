@@ -76,7 +76,7 @@ def _has_step(metrics: Path, step: int, earlier: int) -> bool:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder, "run"))
-        prepare_dataset(directory, Home(Path(folder, "home")), CONFIG)
+        prepare_dataset(directory, Home(Path(folder, "home")), CONFIG, {})
         lost = lose_a_rank(directory)
         newest = ShardSet.steps(directory.checkpoints)[-1]
         first_step, took, phases = resume(directory, newest)

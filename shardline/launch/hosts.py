@@ -7,7 +7,6 @@ of them, since Open MPI 4.1 begins there and 5 doesn't.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -18,9 +17,19 @@ import psutil
 from hostlist import BadHostlist, expand_hostlist
 
 from shardline.base.errors import ConfigError
+from shardline.run.allowed_roots import AllowedRoots
+from shardline.run.environment import home_from
 
 SLURM = "slurm"
 """The `hostfile` that stands for the nodes of the Slurm job that the launch runs in."""
+
+MPI_OPERATOR = "/etc/mpi/hostfile"
+"""Where Kubernetes' mpi-operator puts the hostfile into the launcher's pod."""
+
+_PBS = ("$PBS_NODEFILE", "${PBS_NODEFILE}")
+"""The one variable that a hostfile's path may be."""
+
+_MOST_BYTES = 4 << 20
 
 _LINE = re.compile(r"(?P<name>[\w.@:-]+)(?P<options>(\s+[\w-]+\s*=\s*\d+)*)\s*")
 _OPTION = re.compile(r"(?P<key>[\w-]+)\s*=\s*(?P<value>\d+)")
@@ -40,16 +49,16 @@ class Host:
 def hosts_of(hostfile: str | None, world_size: int, environment: Mapping[str, str]) -> tuple[Host, ...]:
     """Where the ranks run, rank 0 on the first; nothing where that is this host alone, without a hostfile.
 
-    `hostfile` is a path, in which variables such as $PBS_NODEFILE are replaced, or `slurm`. Raises `ConfigError` for
-    one that can't be read, or that has fewer slots than there are ranks.
+    `hostfile` is a path below an allowed root, `$PBS_NODEFILE`, or `slurm`. Raises `ConfigError` for one that may not
+    or can't be read, or that has fewer slots than there are ranks; it shows nothing of what is in there.
     """
     if hostfile is None:
         return ()
     if hostfile == SLURM:
         source, slots = "the Slurm job", slurm_slots(environment)
     else:
-        path = Path(os.path.expandvars(hostfile)).expanduser()
-        source, slots = f"hostfile {path}", _read(path)
+        path, roots = _path_of(hostfile, environment)
+        source, slots = f"hostfile {path}", _slots_in(roots.read(path, "hostfile", _MOST_BYTES), path)
     return place(slots, world_size, source)
 
 
@@ -81,14 +90,23 @@ def is_this_host(name: str) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, int]:
+def _path_of(hostfile: str, environment: Mapping[str, str]) -> tuple[Path, AllowedRoots]:
+    """Where the hostfile is, and below what it has to lie: a scheduler's, which no user chose, where it is."""
+    roots = AllowedRoots.of(home_from(environment), environment)
+    if hostfile not in _PBS and hostfile != MPI_OPERATOR:
+        return Path(hostfile).absolute(), roots
+    path = Path(environment.get("PBS_NODEFILE", "") if hostfile in _PBS else hostfile)
+    if not path.is_absolute():
+        raise ConfigError("hostfile: PBS_NODEFILE is not set; launch from within a PBS job, or name the file")
+    return path, roots.and_below(path.parent.resolve())
+
+
+def _slots_in(content: bytes, path: Path) -> dict[str, int]:
     """The slots of every host in the hostfile `path`."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"hostfile {path} cannot be read: {error}; expected a line `HOST slots=N` for each"
-        ) from error
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"hostfile {path} is no text; expected a line `HOST slots=N` for each host") from None
     slots: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if text := line.partition("#")[0].strip():
@@ -103,7 +121,7 @@ def _entry(text: str, where: str) -> tuple[str, int]:
     match = _LINE.fullmatch(text)
     options = {option["key"]: int(option["value"]) for option in _OPTION.finditer(match["options"])} if match else {}
     if match is None or not options.keys() <= {*_SLOTS, *_MOST}:
-        raise ConfigError(f"{where}: expected `HOST slots=N`, perhaps with max_slots=N, found {text!r}")
+        raise ConfigError(f"{where}: expected `HOST slots=N`, perhaps with max_slots=N, found something else")
     count = next((options[key] for key in _SLOTS if key in options), 1)
     return match["name"], min([count, *(options[key] for key in _MOST if key in options)])
 

@@ -7,13 +7,12 @@ opened first, and then the kernel is asked what was opened: between a check and 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shardline.base.errors import RunDirectoryError
+from shardline.base.pinned import pin
 
 LARGEST_DOCUMENT = 64 * 1024 * 1024
 
@@ -36,18 +35,12 @@ class Contained:
 
     def open(self, path: Path) -> BinaryIO:
         """The regular file at `path`, open for reading; `FileNotFoundError`, or `RunDirectoryError` if outside."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # a pipe must not be waited for
-        descriptor = os.open(path, flags)
-        try:
-            opened = Path(f"/proc/self/fd/{descriptor}").readlink()
-            if not opened.is_relative_to(self.root):
-                raise RunDirectoryError(f"{path} leads out of {self.root}, to {opened}; it is not read")
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with pin(path) as found:
+            if not found.real.is_relative_to(self.root):
+                raise RunDirectoryError(f"{path} leads out of {self.root}, to {found.real}; it is not read")
+            if not found.is_file:
                 raise RunDirectoryError(f"{path} is no regular file; it is not read")
-            return os.fdopen(descriptor, "rb")
-        except BaseException:
-            os.close(descriptor)
-            raise
+            return found.open()
 
     def path(self, path: Path) -> Path:
         """`path` with its links resolved, for a reader that opens it itself; `RunDirectoryError` if outside."""

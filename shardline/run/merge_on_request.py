@@ -54,13 +54,13 @@ def merge_checkpoint(
 def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> Iterator[Source]:
     """What to read; a run is kept from being cleaned up meanwhile."""
     if config.shards is not None:
-        shards = roots.check(_absolute(config.shards, "shards"), "shards")
-        strategies = tuple(roots.check(_absolute(file, "strategy"), "strategy") for file in config.strategy)
+        shards = roots.folder(_absolute(config.shards, "shards"), "shards")
+        strategies = tuple(roots.file(_absolute(file, "strategy"), "strategy") for file in config.strategy)
         yield Source(shards, strategies, config.step)
         return
     assert config.run is not None  # noqa: S101  MergeCheckpointConfig
     run = _run(config.run, home)
-    roots.check(run.checkpoints, "run")
+    roots.folder(run.checkpoints, "run")
     with reading(run.path):
         yield _source_of_run(run, config.step)
 
@@ -123,7 +123,7 @@ def _merge(source: Source, config: MergeCheckpointConfig, run: RunDirectory, met
 def _reshard(
     source: Source, config: MergeCheckpointConfig, roots: AllowedRoots, run: RunDirectory, meter: Meter
 ) -> dict[str, Any]:
-    targets = (roots.check(_absolute(file, "target_strategy"), "target_strategy") for file in config.target_strategy)
+    targets = (roots.file(_absolute(file, "target_strategy"), "target_strategy") for file in config.target_strategy)
     request = ReshardRequest(
         to_strategies=tuple(targets),
         output=run.path / "resharded",

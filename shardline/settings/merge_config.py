@@ -30,7 +30,8 @@ class MergeCheckpointConfig(Parameters):
     shards: str | None = Field(
         None,
         title="Folder of slices",
-        description="Instead of a run: a folder that holds rank_0, rank_1, …, below SHARDLINE_MERGE_ROOTS.",
+        description="Instead of a run: a folder that holds rank_0, rank_1, …, in SHARDLINE_HOME or below "
+        "SHARDLINE_ALLOWED_ROOTS.",
     )
     strategy: tuple[str, ...] = Field(
         (),

@@ -14,6 +14,26 @@ from pydantic import field_validator, model_validator
 from shardline.settings import presets
 from shardline.settings.run_parameters import RunParameters
 
+RESERVED_NAMES = frozenset(
+    {
+        "config.json",
+        "dataset.json",
+        "run.json",
+        "metrics.jsonl",
+        "train.json",
+        "reference_logits.npz",
+        "promotion.json",
+        "src_checkpoints",
+        "log_output",
+        "tensorboard",
+        "merged",
+        "resharded",
+        "validation",
+        "failures",
+    }
+)
+"""What else lies in a run directory (`shardline.run.directory`): a strategy saved there would replace it."""
+
 
 class RunConfig(RunParameters):
     """Everything that a user chooses for one run of the pipeline."""
@@ -75,6 +95,13 @@ class RunConfig(RunParameters):
                 "integrated_save has every rank save the whole model: leave out remove_redundancy, or that"
             )
         return self
+
+    @field_validator("strategy_save_file")
+    @classmethod
+    def _is_no_other_file_of_the_run(cls, value: str) -> str:
+        if value in RESERVED_NAMES:
+            raise ValueError("is what another file or folder of the run is called; choose another name")
+        return value
 
     @model_validator(mode="after")
     def _upload(self) -> RunConfig:

@@ -15,6 +15,10 @@ _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER})$"
 
 
+_READABLE = "SHARDLINE_HOME or below SHARDLINE_ALLOWED_ROOTS"
+"""Where paths may lead (`shardline.run.allowed_roots`)."""
+
+
 class RunParameters(Parameters):
     """Everything that a user chooses for one run of the pipeline; `RunConfig` (`run_config`) checks that it fits."""
 
@@ -50,12 +54,14 @@ class RunParameters(Parameters):
     data_directory: str | None = Field(
         None,
         title="Data directory",
-        description="For the source **directory**: a folder with the four IDX files of MNIST or Fashion-MNIST.",
+        description="For the source **directory**: a folder with the four IDX files of MNIST or Fashion-MNIST, in "
+        f"{_READABLE}.",
     )
     text_file: str | None = Field(
         None,
         title="Text file",
-        description="For the source **text**: a file, each byte of which is a token. Its last tenth is held out.",
+        description=f"For the source **text**: a file in {_READABLE}, each byte of which is a token. Its last tenth is "
+        "held out.",
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(
         "CPU",
@@ -221,14 +227,15 @@ class RunParameters(Parameters):
         None,
         title="Start from a file",
         description="The path of an integrated checkpoint (.ckpt or .safetensors, or the index or folder of several "
-        "files), such as a merged model, whose weights to start from; optimizer states start anew.",
+        f"files), such as a merged model, in {_READABLE}, whose weights to start from; optimizer states start anew.",
         json_schema_extra={"section": "Training"},
     )
     resume_from: str | None = Field(
         None,
         title="Resume from",
-        description="A run of the same DAG, by its id, or the path of any run directory: goes on from its newest shard "
-        "set, on any number of cards, with its optimizer states and its place in the data.",
+        description="A run of the same DAG, by its id, or the path of any run directory in "
+        f"{_READABLE}: goes on from its newest shard set, "
+        "on any number of cards, with its optimizer states and its place in the data.",
         json_schema_extra={"section": "Training"},
     )
     loss_spike_factor: float | None = Field(
@@ -243,7 +250,8 @@ class RunParameters(Parameters):
     hostfile: str | None = Field(
         None,
         title="Hostfile",
-        description="Several hosts: the path of Open MPI's hostfile, a line `HOST slots=N` for each. Empty: this host.",
+        description="Several hosts: the path of Open MPI's hostfile, a line `HOST slots=N` for each, in "
+        f"{_READABLE}; or `$PBS_NODEFILE`, or `slurm`. Empty: this host.",
         json_schema_extra={"section": "Launch"},
     )
     master_port: int | None = Field(
@@ -304,7 +312,8 @@ class RunParameters(Parameters):
     strategy_load_file: str | None = Field(
         None,
         title="Strategy file to load",
-        description="**load_file** of **strategy_ckpt_config**: operators are sharded as this file says.",
+        description="**load_file** of **strategy_ckpt_config**: operators are sharded as this file, in "
+        f"{_READABLE}, says.",
         json_schema_extra={"section": "Checkpoints"},
     )
     strategy_only_trainable_params: bool = Field(

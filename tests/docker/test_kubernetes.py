@@ -118,7 +118,7 @@ def test_the_operators_hostfile_has_a_slot_for_every_rank(job, tmp_path):
     config = RunConfig.model_validate(json.loads(launcher["SHARDLINE_PARAMETERS"]))
     assert config.hostfile == "/etc/mpi/hostfile"
     name = job["metadata"]["name"]
-    assert hosts_of(str(tmp_path / "hostfile"), config.world_size, {}) == tuple(
+    assert hosts_of(str(tmp_path / "hostfile"), config.world_size, {"SHARDLINE_ALLOWED_ROOTS": str(tmp_path)}) == tuple(
         Host(f"{name}-worker-{number}.{name}.training.svc", 8) for number in range(2)
     )
 

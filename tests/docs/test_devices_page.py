@@ -52,7 +52,11 @@ def test_its_modules_exist_and_its_make_targets_too():
 
 def test_its_hostfile_is_one(tmp_path):
     (tmp_path / "hostfile").write_text(re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1])
-    assert hosts_of(str(tmp_path / "hostfile"), 16, {}) == (Host("10.0.0.1", 8), Host("10.0.0.2", 8))
+    allowed = {"SHARDLINE_ALLOWED_ROOTS": str(tmp_path)}
+    assert hosts_of(str(tmp_path / "hostfile"), 16, allowed) == (
+        Host("10.0.0.1", 8),
+        Host("10.0.0.2", 8),
+    )
 
 
 def test_its_ports_are_those_that_are_chosen():

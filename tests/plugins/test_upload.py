@@ -16,9 +16,9 @@ from blake3 import blake3
 from moto.server import ThreadedMotoServer
 
 import shardline.store.upload
-from plugins.upload import UploadIfAsked
+from plugins.upload import UploadIfAsked, place_of
 from scripts.local_airflow import PROJECT
-from shardline.base.errors import UploadError
+from shardline.base.errors import ConfigError, UploadError
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.failures import failure_file
 from shardline.settings.run_config import RunConfig
@@ -83,8 +83,9 @@ def s3(endpoint, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> RunDirectory:
-    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
-    run = RunDirectory(Home(tmp_path).run("sharded_training", RUN_ID))
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SHARDLINE_UPLOAD_CONNECTIONS", "store, closed,nobody")
+    run = RunDirectory(Home(tmp_path / "home").run("sharded_training", RUN_ID))
     run.write_config(RunConfig(model_name="digits", upload_to=ADDRESS))
     return run
 
@@ -198,7 +199,12 @@ def test_a_missing_permission_is_said(s3, run, version, action):
     ("address", "message"),
     [
         ("s3://nobody@models/folder", "expected a connection nobody in Airflow, found none; add it"),
-        ("gs://models/folder", "Airflow has no such storage .* install the provider of its scheme"),
+        ("gs://store@models/folder", "Airflow has no such storage .* install the provider of its scheme"),
+        (
+            "s3://airflow_db@models/folder",
+            r"expected one of the connections .* \(store, closed, nobody\), found airflow_",
+        ),
+        ("s3://models/folder", "expected one of the connections .*, found none; choose one of these"),
     ],
 )
 def test_an_unknown_connection_or_scheme_is_not_tried_again(run, version, address, message):
@@ -225,3 +231,16 @@ def test_a_folder_is_uploaded_to_without_a_connection(run, version, tmp_path):
     run.write_config(RunConfig(model_name="digits", upload_to=f"file://{tmp_path}/far"))
     assert execute(version)["files_sent"] == 4
     assert sorted(file.name for file in Path(tmp_path, "far", "digits", "1").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("folder", ["/etc", "HOME", "HOME/models", "TMP/link", "/proc/self", "TMP/../../etc"])
+def test_a_folder_that_no_setting_allows_is_not_written_to(run, version, tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("SHARDLINE_ALLOWED_ROOTS", str(tmp_path))
+    (tmp_path / "link").symlink_to("/etc")
+    folder = folder.replace("HOME", str(tmp_path / "home")).replace("TMP", str(tmp_path))
+    if ".." not in folder:
+        run.write_config(RunConfig(upload_to=f"file://{folder}"))
+        with pytest.raises(AirflowFailException, match="upload_to: expected an absolute folder below one of"):
+            execute(version)
+    with pytest.raises(ConfigError, match="upload_to: expected an absolute folder below one of"):
+        place_of("digits", f"local://{folder}")

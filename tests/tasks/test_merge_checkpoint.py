@@ -58,10 +58,10 @@ def foreign(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def merge(home: Home):
-    """Merge with the given parameters, as if SHARDLINE_MERGE_ROOTS were `roots`."""
+    """Merge with the given parameters, as if SHARDLINE_ALLOWED_ROOTS were `roots`."""
 
     def run(*roots: Path, **parameters: object) -> dict:
-        environment = {"SHARDLINE_MERGE_ROOTS": os.pathsep.join(map(str, roots))}
+        environment = {"SHARDLINE_ALLOWED_ROOTS": os.pathsep.join(map(str, roots))}
         config = MergeCheckpointConfig.from_json(json.dumps(parameters, default=str))
         directory = RunDirectory(home.run("merge_checkpoint", "manual__1"))
         directory.path.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,9 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
     ("parameters", "message"),
     [
         ({"start_from": "current"}, "start_from: expected a current version of model_name mnist-mlp, found none"),
-        ({"start_file": "/nowhere.ckpt"}, "start_file: .* found no /nowhere.ckpt"),
+        ({"start_file": "/nowhere.ckpt"}, "start_file: expected a path below .*, found /nowhere.ckpt"),
+        ({"start_file": "nowhere.ckpt"}, "start_file: there is no .*/manual__1/nowhere.ckpt"),
+        ({"upload_to": "s3://db@models/x"}, "upload_to s3://db@models/x: expected one of the connections .*, found db"),
         ({"world_size": 3}, "needs 4 ranks or a multiple of that, found world_size 3"),
         ({"preset": "quick", "batch_size": 100_000}, "batch_size: expected at most the 4500 training samples"),
     ],

@@ -1,6 +1,9 @@
 """Which hosts a run gets, and how many ranks each: hostfiles as Open MPI and schedulers write them."""
 
 import itertools
+import os
+import tempfile
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from shardline.base.errors import ConfigError
 from shardline.launch import hosts
 from shardline.launch.hosts import Host, hosts_of
+
+ROOT = {"SHARDLINE_ALLOWED_ROOTS": tempfile.gettempdir()}
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def hostfile(tmp_path):
     ],
 )
 def test_slots_are_filled_host_by_host(hostfile, text):
-    assert hosts_of(hostfile(text), 8, {}) == (Host("node1", 4), Host("node2", 4))
+    assert hosts_of(hostfile(text), 8, ROOT) == (Host("node1", 4), Host("node2", 4))
 
 
 def test_without_a_hostfile_there_is_this_host_alone():
@@ -43,7 +48,7 @@ def test_without_a_hostfile_there_is_this_host_alone():
 
 def test_the_launching_host_comes_first_as_open_mpi_4_has_it(hostfile, monkeypatch):
     monkeypatch.setattr(hosts, "is_this_host", lambda name: name == "head")
-    assert hosts_of(hostfile("node1 slots=4\nhead slots=2\n"), 5, {}) == (Host("head", 2), Host("node1", 3))
+    assert hosts_of(hostfile("node1 slots=4\nhead slots=2\n"), 5, ROOT) == (Host("head", 2), Host("node1", 3))
 
 
 def test_this_host_is_known_by_its_names_and_addresses():
@@ -56,7 +61,7 @@ def test_this_host_is_known_by_its_names_and_addresses():
     ("text", "message"),
     [
         ("node1 slots=4\nnode2 slots=2\n", r"hosts has 6 slots on 2 hosts, world_size is 8; add slots or hosts"),
-        ("node1 slots=4\nnode2 slots=many\n", r"hosts:2: expected `HOST slots=N`.* found 'node2 slots=many'"),
+        ("node1 slots=4\nnode2 slots=many\n", r"hosts:2: expected `HOST slots=N`.* found something else"),
         ("node1 slots=8 gpus=8\n", r"hosts:1: expected `HOST slots=N`"),
         ("^node1\n", r"hosts:1: expected `HOST slots=N`"),
         ("# nobody\n", "names no host"),
@@ -64,17 +69,48 @@ def test_this_host_is_known_by_its_names_and_addresses():
 )
 def test_a_hostfile_that_cannot_serve_is_refused(hostfile, text, message):
     with pytest.raises(ConfigError, match=message):
-        hosts_of(hostfile(text), 8, {})
+        hosts_of(hostfile(text), 8, ROOT)
 
 
 def test_a_missing_hostfile_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=f"hostfile {tmp_path}/none cannot be read: .*No such file"):
-        hosts_of(f"{tmp_path}/none", 8, {})
+    with pytest.raises(ConfigError, match=f"hostfile: there is no {tmp_path}/none, or it may not be read: No such"):
+        hosts_of(f"{tmp_path}/none", 8, ROOT)
 
 
-def test_the_nodefile_of_pbs_is_found_through_its_variable(hostfile, monkeypatch):
-    monkeypatch.setenv("PBS_NODEFILE", hostfile("node1\nnode1\nnode2\n"))
-    assert hosts_of("$PBS_NODEFILE", 3, {}) == (Host("node1", 2), Host("node2", 1))
+@pytest.mark.parametrize("name", ["$PBS_NODEFILE", "${PBS_NODEFILE}"])
+def test_the_nodefile_of_pbs_is_found_through_its_variable(hostfile, name):
+    environment = {"PBS_NODEFILE": hostfile("node1\nnode1\nnode2\n")}
+    assert hosts_of(name, 3, environment) == (Host("node1", 2), Host("node2", 1))
+    with pytest.raises(ConfigError, match="PBS_NODEFILE is not set"):
+        hosts_of(name, 3, {})
+
+
+@pytest.mark.parametrize("name", ["$SECRET", "${SECRET}", "~/hosts", "/x/$PBS_NODEFILE", "$PBS_NODEFILE/../hosts"])
+def test_no_other_variable_is_replaced(hostfile, monkeypatch, name):
+    monkeypatch.setenv("SECRET", hostfile("node1 slots=8\n"))
+    monkeypatch.setenv("HOME", hostfile("node1 slots=8\n").rpartition("/")[0])
+    with pytest.raises(ConfigError, match=r"^hostfile: ") as refused:
+        hosts_of(name, 8, ROOT | {"SECRET": hostfile("node1 slots=8\n"), "PBS_NODEFILE": hostfile("node1 slots=8\n")})
+    assert hostfile("") not in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["/proc/self/environ", "/etc/shadow", "/dev/zero", "LINK", "FIFO"])
+def test_nothing_of_a_file_that_is_no_hostfile_is_shown(tmp_path, path):
+    (tmp_path / "LINK").symlink_to("/proc/self/environ")
+    os.mkfifo(tmp_path / "FIFO")
+    with pytest.raises(ConfigError, match=r"^hostfile: expected a (path below|regular file)"):
+        hosts_of(str(tmp_path / path), 8, ROOT)
+
+
+def test_what_stands_in_a_hostfile_is_not_repeated(hostfile):
+    for text in ("JWT_SECRET=hunter2\n", "node1 slots=4\nhunter2 is=the secret\n", "hunter2\0\n"):
+        with pytest.raises(ConfigError) as refused:
+            hosts_of(hostfile(text), 8, ROOT)
+        assert "hunter2" not in str(refused.value)
+    path = hostfile("")
+    Path(path).write_bytes(b"\xff\xfehunter2")
+    with pytest.raises(ConfigError, match="is no text"):
+        hosts_of(path, 8, ROOT)
 
 
 def test_the_nodes_of_a_slurm_job():

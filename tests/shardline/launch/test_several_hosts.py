@@ -192,7 +192,7 @@ def test_a_master_that_other_hosts_do_not_reach_is_named(start, hosts):
 @pytest.mark.timeout(900)
 def test_a_training_sharded_over_two_hosts_is_stopped_and_goes_on(start, hosts, directory, tmp_path):
     config = configure(directory, hosts, world_size=8, epochs=1, save_checkpoint_steps=1000)
-    prepare_dataset(directory, Home(tmp_path / "home"), config)
+    prepare_dataset(directory, Home(tmp_path / "home"), config, {})
     launch = start(module="tasks.train", on=hosts[0])
     wait_until(
         lambda: launch.process.poll() is not None or directory.metrics_file.exists(), "the first steps", timeout_s=300

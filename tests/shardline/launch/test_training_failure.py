@@ -22,7 +22,7 @@ def directory(tmp_path) -> RunDirectory:
     """A run directory for one epoch on 8 ranks, its data prepared."""
     directory = RunDirectory(tmp_path / "run")
     config = RunConfig(world_size=8, epochs=1, save_checkpoint_steps=20, keep_checkpoint_max=100)
-    prepare_dataset(directory, Home(tmp_path / "home"), config)
+    prepare_dataset(directory, Home(tmp_path / "home"), config, {})
     return directory
 
 

@@ -1,5 +1,6 @@
 """Where a run's files lie, and that one task at a time holds them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from shardline.base.errors import ConfigError, RunDirectoryError
 from shardline.run.directory import Home, RunDirectory
-from shardline.settings.run_config import RunConfig
+from shardline.settings.run_config import RESERVED_NAMES, RunConfig
 
 HOME = Home(Path("/home"))
 
@@ -34,6 +35,16 @@ def test_the_parameters_are_read_as_written(tmp_path: Path):
     directory, config = RunDirectory(tmp_path), RunConfig(epochs=3)
     directory.write_config(config)
     assert directory.read_config() == config
+
+
+def test_the_strategy_is_saved_under_no_other_files_name():
+    run = RunDirectory(Path("/run"))
+    names = (name for name in dir(RunDirectory) if isinstance(getattr(RunDirectory, name), property))
+    named = {getattr(run, name).relative_to(run.path).parts[0] for name in names}
+    assert named | {"run.json", "failures", "resharded"} == RESERVED_NAMES
+    for name in RESERVED_NAMES:
+        with pytest.raises(ConfigError, match="strategy_save_file: is what another file or folder of the run is"):
+            RunConfig.from_json(json.dumps({"strategy_save_file": name}))
 
 
 def test_a_missing_file_is_named_with_the_task_that_writes_it(tmp_path: Path):
