@@ -77,10 +77,7 @@ class AllowedRoots:
 
     def check(self, path: Path, parameter: str) -> Path:
         """`path` with its links resolved; `ConfigError` unless that is below a root. Nothing needs to be there."""
-        try:
-            real = path.resolve()
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
-            raise ConfigError(f"{parameter}: {path!s} is no path that can be followed: {_reason(error)}") from None
+        real = real_path(path, parameter)
         self._refuse_outside(real, path, parameter)
         return real
 
@@ -106,6 +103,14 @@ class AllowedRoots:
                 f"{f', which is {real}' if real != path else ''}; "
                 f"add its folder to {ROOTS} in the worker's environment, if it may be read"
             )
+
+
+def real_path(path: Path, parameter: str) -> Path:
+    """`path` with its links resolved; `ConfigError` where they lead nowhere."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ConfigError(f"{parameter}: {path!s} is no path that can be followed: {_reason(error)}") from None
 
 
 def _looked_up(path: Path, parameter: str) -> Pinned:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shardline.base.errors import ConfigError
-from shardline.run.allowed_roots import ROOTS, AllowedRoots
+from shardline.run.allowed_roots import ROOTS, AllowedRoots, real_path
 from shardline.run.directory import Home
 
 CONNECTIONS = "SHARDLINE_UPLOAD_CONNECTIONS"
@@ -38,7 +38,7 @@ def check_upload(address: str, home: Home, environment: Mapping[str, str]) -> No
 def check_upload_folder(folder: Path, home: Home, environment: Mapping[str, str]) -> None:
     """The same for a folder of the worker's own file system, wherever links lead."""
     shared, *added = AllowedRoots.of(home, environment).paths
-    real = AllowedRoots((Path("/"),)).check(folder, "upload_to") if folder.is_absolute() else None
+    real = real_path(folder, "upload_to") if folder.is_absolute() else None
     if real is None or real.is_relative_to(shared) or not AllowedRoots(tuple(added)).allow(real):
         raise ConfigError(
             f"upload_to: expected an absolute folder below one of {ROOTS} ({', '.join(map(str, added)) or 'none yet'}) "

@@ -291,7 +291,7 @@ def test_a_worker_stays_until_its_ranks_have_left(job):
     """The command itself, run here, with a name of its own, since real ranks may run beside this test."""
     (worker,) = pod_of(job, "Worker")["containers"]
     *shell, script = worker["lifecycle"]["preStop"]["exec"]["command"]
-    pattern = "tasks[.]launch[.]rank"
+    pattern = "shardline[.]launch[.]rank"
     assert pattern in script
     name = f"-{uuid.uuid4()}"
     command = [*shell, script.replace(pattern, pattern + name)]

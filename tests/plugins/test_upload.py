@@ -199,7 +199,7 @@ def test_a_missing_permission_is_said(s3, run, version, action):
     ("address", "message"),
     [
         ("s3://nobody@models/folder", "expected a connection nobody in Airflow, found none; add it"),
-        ("gs://store@models/folder", "Airflow has no such storage .* install the provider of its scheme"),
+        ("gs://closed@models/folder", "Airflow has no such storage .* install the provider of its scheme"),
         (
             "s3://airflow_db@models/folder",
             r"expected one of the connections .* \(store, closed, nobody\), found airflow_",
@@ -207,7 +207,8 @@ def test_a_missing_permission_is_said(s3, run, version, action):
         ("s3://models/folder", "expected one of the connections .*, found none; choose one of these"),
     ],
 )
-def test_an_unknown_connection_or_scheme_is_not_tried_again(run, version, address, message):
+def test_an_unknown_connection_or_scheme_is_not_tried_again(run, version, address, message, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_CLOSED", json.dumps({"conn_type": "aws"}))
     run.write_config(RunConfig(upload_to=address))
     with pytest.raises(AirflowFailException, match=f"upload_to {address}: {message}"):
         execute(version)
