@@ -1,8 +1,9 @@
-"""JSON objects in files that nobody vouches for."""
+"""JSON objects in files that nobody vouches for: UTF-8, with or without a byte-order mark."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,15 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     return parse_object(content, path, what)
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half of a pair; where there is none, nothing needs a closer look."""
+
+
 def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
     """The object that `content` of `path` holds, which is `what` the file has there, as "header" or "strategy".
 
-    `CorruptShard` where it is no JSON, no object, or names something twice, of which JSON readers would drop one.
+    `CorruptShard` where it is no JSON, no object, names something twice, of which JSON readers would drop one, or
+    holds a lone surrogate, which no file can have in a name.
     """
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -43,7 +49,15 @@ def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
         return document
 
     try:
-        document = json.loads(content, object_pairs_hook=refuse_duplicates)
+        text = content.decode("utf-8-sig")
+        document = json.loads(text, object_pairs_hook=refuse_duplicates)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CorruptShard(
+            f"{path}: its {what} holds a lone surrogate, {error.object[error.start]!a}, which is no character; "
+            "the file was not written by a training run"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CorruptShard(f"{path}: its {what} is not JSON: {error}; the file is damaged") from error
     if not isinstance(document, dict):

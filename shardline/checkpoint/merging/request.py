@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError, LayoutError
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.output_file import OutputFile, detect_format, layout_output
@@ -15,7 +14,7 @@ from shardline.checkpoint.shards.checkpoint2 import find_iteration, is_checkpoin
 from shardline.checkpoint.shards.finding import SliceSet, find_slices
 from shardline.checkpoint.shards.plan import Plan, plan_merge
 from shardline.checkpoint.shards.selection import Selection, selection_record
-from shardline.checkpoint.strategy.strategy_file import StagedLayouts, layouts_by_stage, read_strategy
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts, read_layouts
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,10 @@ def _check_needs_no_strategy(request: MergeRequest) -> None:
 
 
 def read_strategies(paths: Sequence[Path]) -> tuple[StagedLayouts | None, tuple[str, ...]]:
-    """The layouts of all stages and the files' digests; no layouts where there are no files."""
+    """The layouts of all stages and the digests of the files that differ; no layouts where there are no files."""
     if not paths:
         return None, ()
-    strategies = [(path, read_strategy(path)) for path in paths]
-    return layouts_by_stage(strategies), tuple(file_digest(path) for path in paths)
+    return read_layouts(paths)
 
 
 def _is_integrated(request: MergeRequest, slices: SliceSet) -> bool:
@@ -147,7 +145,7 @@ def _is_integrated(request: MergeRequest, slices: SliceSet) -> bool:
 
 def _check_strategy_of(slices: SliceSet, paths: Sequence[Path], digests: Sequence[str]) -> None:
     """Refuse a strategy file other than the one that the manifest names."""
-    if slices.shard_set is None or len(paths) != 1 or slices.shard_set.strategy_digest in ("", *digests):
+    if slices.shard_set is None or len(digests) != 1 or slices.shard_set.strategy_digest in ("", *digests):
         return
     raise LayoutError(
         f"{paths[0]} has the digest {digests[0][:16]}…, but the slices of step {slices.step} were saved with the "

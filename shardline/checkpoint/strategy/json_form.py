@@ -12,24 +12,68 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import CorruptShard, LayoutError
+from shardline.base.errors import CorruptShard, LayoutError, UnsupportedFormat
 from shardline.base.json_object import parse_object
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy import OperatorStrategy, Strategy
 
 _NOT_SPLIT = -1
+_KEYS = {"current_stage", "parallel_strategy_item", "parallel_layout_item"}
+_OPERATOR_KEYS = {"stage", "parallel_strategy"}
+_LAYOUT_KEYS = {
+    "dev_matrix",
+    "tensor_map",
+    "tensor_shape",
+    "field",
+    "opt_weight_shard_step",
+    "opt_weight_shard_size",
+    "param_split_shape",
+    "indices_offset",
+}
+_OTHER_KINDS = {
+    "slices": "the manifest of a shard set",
+    "weight_map": "the index of a model in several files",
+    "tensors": "the record of a merge",
+}
+"""What a JSON file is that has one of these keys."""
 
 
 def decode(content: bytes, path: Path) -> Strategy:
     """The strategy in `content`, which came from `path`."""
     document = parse_object(content, path, "strategy")
+    _check_kind(document, path)
+    _check_keys(document, _KEYS, path, "the file")
     try:
+        for name, item in document.get("parallel_strategy_item", {}).items():
+            _check_keys(item, _OPERATOR_KEYS, path, f"operator {name}")
+        for name, item in document["parallel_layout_item"].items():
+            _check_keys(item, _LAYOUT_KEYS, path, f"parameter {name}")
         operators = {name: _operator(item) for name, item in document.get("parallel_strategy_item", {}).items()}
         layouts = {name: _layout(item, name, path) for name, item in document["parallel_layout_item"].items()}
         stage = next(iter(operators.values())).stage if operators else 0
-        return Strategy(stage, operators, layouts, _number(document["current_stage"]))
+        return Strategy(stage, operators, layouts, _unsigned(document["current_stage"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptShard(f"{path}: this JSON is no strategy file of MindSpore's: {error!r}") from error
+
+
+def _check_kind(document: dict[str, Any], path: Path) -> None:
+    if "parallel_layout_item" in document:
+        return
+    kind = next((kind for key, kind in _OTHER_KINDS.items() if key in document), None)
+    found = f"{path} is {kind}" if kind else f"{path}: this JSON is no strategy file of MindSpore's"
+    raise CorruptShard(
+        f"{found}: expected parallel_layout_item, found {sorted(document)[:8]}; give the strategy file that the "
+        "training saved (ckpt_strategy…, strategy.ckpt)"
+    )
+
+
+def _check_keys(item: Any, known: set[str], path: Path, where: str) -> None:
+    unknown = sorted(set(item) - known) if isinstance(item, dict) else []
+    if unknown:
+        raise UnsupportedFormat(
+            f"{path}, {where}: found {unknown[:8]}, which MindSpore 2.10's strategies don't have; the file is damaged, "
+            "of another kind, or of a newer MindSpore whose meaning isn't known here"
+        )
 
 
 def encode(strategy: Strategy) -> bytes:
@@ -46,7 +90,7 @@ def encode(strategy: Strategy) -> bytes:
 
 
 def _operator(item: dict[str, Any]) -> OperatorStrategy:
-    return OperatorStrategy(_number(item["stage"]), tuple(_numbers(dims) for dims in item["parallel_strategy"]))
+    return OperatorStrategy(_unsigned(item["stage"]), tuple(_numbers(dims) for dims in item["parallel_strategy"]))
 
 
 def _layout(item: dict[str, Any], name: str, path: Path) -> Layout:
@@ -91,6 +135,12 @@ def _encode_layout(layout: Layout) -> dict[str, Any]:
 
 def _numbers(values: Any) -> tuple[int, ...]:
     return tuple(_number(value) for value in values)
+
+
+def _unsigned(value: Any) -> int:
+    if not 0 <= _number(value) < 2**32:
+        raise ValueError(f"expected a number of at most 32 bits, found {value}")
+    return _number(value)
 
 
 def _number(value: Any) -> int:

@@ -185,6 +185,11 @@ class Layout:
     def _row_cut(self, full_shape: tuple[int, ...]) -> RowCut | None:
         """How dimension 0 of a tensor of this shape is cut; `None` where into equal parts, one for each rank."""
         shards = self._matching_shards(full_shape)
+        if self.tensor_shape is not None and self.tensor_shape != full_shape:
+            raise LayoutError(
+                f"the strategy file says that the tensor's shape is {list(self.tensor_shape)}, but it is "
+                f"{list(full_shape)}; give the strategy of the same network"
+            )
         is_by_hand = self.is_cut_by_hand(full_shape)
         has_several_axes = any(len(axes) > 1 for axes in self.tensor_map[:1])
         if is_by_hand and (self.field or self.optimizer_parts > 1 or has_several_axes):
@@ -251,6 +256,11 @@ def _check_tensor_map(layout: Layout) -> None:
 
 def _check_optimizer_sharding(layout: Layout) -> None:
     size, step = layout.optimizer_shard_size, layout.optimizer_shard_step
+    if size == 0 and step:
+        raise LayoutError(
+            f"{layout}: an opt_weight_shard_step of {step} with an opt_weight_shard_size of 0; the strategy file has "
+            "been altered"
+        )
     if size in (0, 1):
         return
     count = prod(layout.device_matrix[axis] for axis in _unmapped_axes(layout))

@@ -8,13 +8,15 @@
 
 One `tensor_map` message holds an axis for each dimension. Several hold the axes of one dimension each; an empty one
 then follows where the tensor has one dimension, so that there are several.
+
+A field of another number says something that these don't: it is refused, not passed over.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from shardline.base.errors import LayoutError
+from shardline.base.errors import CheckpointError, LayoutError, UnsupportedFormat
 from shardline.base.protobuf_wire import (
     LENGTH_DELIMITED,
     VARINT,
@@ -24,11 +26,14 @@ from shardline.base.protobuf_wire import (
     encode_number,
     signed,
 )
-from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.layout import MOST_AXES, Layout
 from shardline.checkpoint.strategy.strategy import OperatorStrategy, Strategy
 
 _NOT_SPLIT = -1
 _REQUIRED_LAYOUT_NUMBERS = {5: "field", 6: "opt_weight_shard_step", 7: "opt_weight_shard_size"}
+_LISTS = {1: "dev_matrix", 2: "tensor_map", 3: "param_split_shape", 4: "indices_offset"}
+_LONGEST_LIST = 2**17
+"""As many numbers as there can be slices."""
 
 
 def decode(content: bytes, path: Path) -> Strategy:
@@ -40,9 +45,12 @@ def decode(content: bytes, path: Path) -> Strategy:
     while not cursor.at_end:
         match cursor.field():
             case (1, 0):
-                current_stage = cursor.varint()
+                current_stage = _unsigned(cursor, "current_stage")
             case (2, 2):
+                start = cursor.position
                 name, item = _named(cursor.span())
+                if name in operators:
+                    raise cursor.corrupt(f"a second strategy for {name!r}", start)
                 operators[name] = _operator(item)
             case (3, 2):
                 start = cursor.position
@@ -50,8 +58,8 @@ def decode(content: bytes, path: Path) -> Strategy:
                 if name in layouts:
                     raise cursor.corrupt(f"a second layout for {name!r}", start)
                 layouts[name] = _layout(item, name)
-            case (_, wire_type):
-                cursor.skip(wire_type)
+            case (number, wire_type):
+                raise _unknown_field(cursor, number, wire_type, "ParallelStrategyMap")
     if current_stage is None:
         raise cursor.corrupt("expected a strategy file, found no current_stage", 0)
     stage = next(iter(operators.values())).stage if operators else 0
@@ -77,12 +85,12 @@ def _named(cursor: Cursor) -> tuple[str, Cursor]:
     item: Cursor | None = None
     while not cursor.at_end:
         match cursor.field():
-            case (1, 2):
+            case (1, 2) if name is None:
                 name = cursor.span().text()
-            case (2, 2):
+            case (2, 2) if item is None:
                 item = cursor.span()
-            case (_, wire_type):
-                cursor.skip(wire_type)
+            case (number, wire_type):
+                raise _unknown_field(cursor, number, wire_type, "ParallelStrategyItem or ParallelLayoutItem")
     if name is None or item is None:
         raise cursor.corrupt("expected a name and an item, found neither or one of them")
     return name, item
@@ -93,25 +101,29 @@ def _operator(cursor: Cursor) -> OperatorStrategy:
     while not cursor.at_end:
         match cursor.field():
             case (1, 0):
-                stage = cursor.varint()
+                stage = _unsigned(cursor, "a stage")
             case (2, 2):
                 inputs.append(_numbers(cursor.span()))
-            case (_, wire_type):
-                cursor.skip(wire_type)
+            case (number, wire_type):
+                raise _unknown_field(cursor, number, wire_type, "ParallelStrategys")
     return OperatorStrategy(stage, tuple(inputs))
 
 
 def _layout(cursor: Cursor, name: str) -> Layout:
-    lists: dict[int, list[tuple[int, ...]]] = {1: [], 2: [], 3: [], 4: []}
+    lists: dict[int, list[tuple[int, ...]]] = {number: [] for number in _LISTS}
     numbers: dict[int, int] = {}
     while not cursor.at_end:
         number, wire_type = cursor.field()
         if number in lists and wire_type == LENGTH_DELIMITED:
             lists[number].append(_numbers(cursor.span()))
+            if len(lists[number]) > (MOST_AXES + 1 if number == 2 else 1):
+                raise cursor.corrupt(f"too many {_LISTS[number]} for {name!r}")
         elif number in _REQUIRED_LAYOUT_NUMBERS and wire_type == VARINT:
             numbers[number] = signed(cursor.varint())
+            if not -(2**31) <= numbers[number] < 2**31:
+                raise cursor.corrupt(f"{_REQUIRED_LAYOUT_NUMBERS[number]} of {name!r} is beyond 32 bits")
         else:
-            cursor.skip(wire_type)
+            raise _unknown_field(cursor, number, wire_type, f"the layout of {name!r}")
     missing = [field for number, field in _REQUIRED_LAYOUT_NUMBERS.items() if number not in numbers]
     if len(lists[1]) != 1 or not lists[2] or missing:
         raise cursor.corrupt(
@@ -167,11 +179,29 @@ def _numbers(cursor: Cursor) -> tuple[int, ...]:
                 numbers.append(signed(cursor.varint()))
             case (1, 2):
                 packed = cursor.span()
-                while not packed.at_end:
+                while not packed.at_end and len(numbers) <= _LONGEST_LIST:
                     numbers.append(signed(packed.varint()))
-            case (_, wire_type):
-                cursor.skip(wire_type)
+            case (number, wire_type):
+                raise _unknown_field(cursor, number, wire_type, "a list of numbers")
+        if len(numbers) > _LONGEST_LIST:
+            raise cursor.corrupt(f"a list of more than {_LONGEST_LIST} numbers")
     return tuple(numbers)
+
+
+def _unsigned(cursor: Cursor, what: str) -> int:
+    value = cursor.varint()
+    if value >= 2**32:
+        raise cursor.corrupt(f"{what} is beyond 32 bits")
+    return value
+
+
+def _unknown_field(cursor: Cursor, number: int, wire_type: int, where: str) -> CheckpointError:
+    """The error for a field that isn't in MindSpore 2.10's messages: the file is damaged, or a newer one's."""
+    cursor.skip(wire_type)  # where the bytes are no field at all, that is the better explanation
+    return UnsupportedFormat(
+        f"{cursor.file}: {where} has a field {number} (wire type {wire_type}) that MindSpore 2.10's strategies don't "
+        "have, or have once; the file is damaged, of another kind, or of a newer MindSpore and its meaning unknown here"
+    )
 
 
 def _encode_numbers(numbers: tuple[int, ...]) -> bytes:

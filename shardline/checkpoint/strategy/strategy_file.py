@@ -1,17 +1,21 @@
 """Strategy files: how MindSpore's compiler sharded every parameter. Read and written, protocol buffers and JSON.
 
 Both forms are MindSpore 2.10's (`node_strategy.proto`, `merge_pipeline_strategys`). A network with pipeline stages
-has one file a stage, or one file in which the names read `STAGE-NAME`: `layouts_by_stage` takes either.
+has one file a stage, or one file in which the names read `STAGE-NAME`: `layouts_by_stage` takes either. MindFormers
+leaves a folder with one file a rank, equal within a stage: `strategy_files` takes it too.
 """
 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from shardline.base import atomic
+from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard
 from shardline.checkpoint.strategy import json_form, protobuf_form
 from shardline.checkpoint.strategy.layout import Layout
@@ -24,13 +28,20 @@ __all__ = [
     "Strategy",
     "joined_stages",
     "layouts_by_stage",
+    "read_layouts",
     "read_strategy",
+    "strategy_files",
     "without_compilers_own",
     "write_strategy",
 ]
 
-_MERGED_NAME = re.compile(r"^(\d+)-(.+)$", re.DOTALL)
-_LARGEST_FILE = 2**31 - 1
+_MERGED_NAME = re.compile(r"^([0-9]{1,9})-(.+)$", re.DOTALL)
+_LARGEST_FILE = 2**27
+"""Many times what a strategy of a hundred thousand parameters takes."""
+_SUFFIXES = (".ckpt", ".json")
+_ENCRYPTED = tuple(number.to_bytes(4, "little") for number in (0x7F3A5ED8, 0x7F3A5ED9))
+_ANY_STRATEGY = "give the strategy file that the training saved (ckpt_strategy…, strategy.ckpt)"
+_SHOWN = 8
 _RECEIVE = "Receive_"
 _CURRENT_STAGE_OF_JOINED = 1
 
@@ -61,12 +72,38 @@ def read_strategy(path: Path) -> Strategy:
     """The strategy file at `path`, in whichever form it is.
 
     Raises `MissingShard` where there is none, `CorruptShard` where its bytes are no strategy, and `LayoutError` where
-    a layout contradicts itself.
+    a layout contradicts itself, `UnsupportedFormat` where it says what MindSpore 2.10's don't.
     """
     content = _read(path)
-    if content.lstrip()[:1] == b"{":
-        return json_form.decode(content, path)
-    return protobuf_form.decode(content, path)
+    is_json = path.suffix == ".json" or content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+    strategy = json_form.decode(content, path) if is_json else protobuf_form.decode(content, path)
+    stages = sorted({operator.stage for operator in strategy.operators.values()})
+    if len(stages) > 1 and not _has_merged_names(strategy):
+        raise LayoutError(
+            f"{path}: its operators are of pipeline stages {stages[:_SHOWN]}, but its parameters' names don't say of "
+            "which stage each is (STAGE-NAME); give one file a stage, or what merge_pipeline_strategys made of them"
+        )
+    return strategy
+
+
+def strategy_files(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """`paths`, with each folder's strategy files (*.ckpt, *.json) in its place, in the order of their ranks.
+
+    `MissingShard` where a folder has none.
+    """
+    return tuple(file for path in paths for file in (_files_in(path) if path.is_dir() else [path]))
+
+
+def read_layouts(paths: Sequence[Path]) -> tuple[StagedLayouts, tuple[str, ...]]:
+    """The layouts of all stages, from files and folders of them, and the digests of those files that differ, in order.
+
+    Raises what `read_strategy` and `layouts_by_stage` do.
+    """
+    distinct: dict[str, Path] = {}
+    for path in strategy_files(paths):
+        _check_kind(path)
+        distinct.setdefault(file_digest(path), path)
+    return layouts_by_stage([(path, read_strategy(path)) for path in distinct.values()]), tuple(distinct)
 
 
 def write_strategy(strategy: Strategy, path: Path) -> None:
@@ -91,10 +128,11 @@ def layouts_by_stage(strategies: Sequence[tuple[Path, Strategy]]) -> StagedLayou
                     "each stage, all of one run"
                 )
             origin.setdefault(stage, path)
-    missing = sorted(set(range(max(stages, default=0) + 1)) - set(stages))
+    missing = list(islice((stage for stage in range(max(stages, default=0)) if stage not in stages), _SHOWN))
     if missing:
+        more = f" and more, up to {max(stages)}," if len(missing) == _SHOWN else ""
         raise MissingShard(
-            f"pipeline stages {missing} have no strategy among {[str(path) for path, _ in strategies]}; "
+            f"pipeline stages {missing}{more} have no strategy among {_some([path for path, _ in strategies])}; "
             "give the strategy files of all stages"
         )
     return StagedLayouts(tuple(stages[stage] for stage in sorted(stages)), _ranks_per_stage(stages, origin))
@@ -120,15 +158,38 @@ def joined_stages(strategies: Sequence[Strategy]) -> Strategy:
     )
 
 
+def _has_merged_names(strategy: Strategy) -> bool:
+    return bool(strategy.layouts) and all(_MERGED_NAME.match(name) for name in strategy.layouts)
+
+
 def _stages_in(strategy: Strategy) -> dict[int, dict[str, Layout]]:
-    names = [_MERGED_NAME.match(name) for name in strategy.layouts]
-    if not names or not all(names):
+    if not _has_merged_names(strategy):
         return {strategy.stage: dict(strategy.layouts)}
     stages: dict[int, dict[str, Layout]] = {}
-    for match, layout in zip(names, strategy.layouts.values(), strict=True):
-        if match is not None:
-            stages.setdefault(int(match[1]), {})[match[2]] = layout
+    for merged, layout in strategy.layouts.items():
+        stage, _, name = merged.partition("-")
+        if stages.setdefault(int(stage), {}).setdefault(name, layout) is not layout:
+            raise LayoutError(f"two layouts of the parameter {name} in pipeline stage {int(stage)}")
     return stages
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """A folder's strategy files; hidden ones and other suffixes are nobody's."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise MissingShard(f"{folder}: cannot be read: {error.strerror}") from error
+    files = [entry for entry in entries if entry.suffix in _SUFFIXES and entry.name[0] != "." and entry.is_file()]
+    if not files:
+        inner = folder / "strategy"
+        remedy = f"is it in {inner}?" if inner.is_dir() else _ANY_STRATEGY + ", or the folder that holds one a rank"
+        raise MissingShard(f"{folder}: expected strategy files (*.ckpt, *.json) in this folder, found none; {remedy}")
+    return sorted(files, key=lambda file: [int(n) if n.isdecimal() else n for n in re.split(r"(\d+)", file.name)])
+
+
+def _some(paths: Sequence[Path]) -> str:
+    shown = ", ".join(str(path) for path in paths[:_SHOWN])
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
 
 
 def _ranks_per_stage(stages: Mapping[int, Mapping[str, Layout]], origin: Mapping[int, Path]) -> int:
@@ -136,22 +197,41 @@ def _ranks_per_stage(stages: Mapping[int, Mapping[str, Layout]], origin: Mapping
     for stage, layouts in stages.items():
         for name, layout in layouts.items():
             found.setdefault(layout.world_size, f"{layout.world_size} for {name} ({origin[stage]})")
+    if not found:
+        raise LayoutError(f"{_some(list(origin.values()))}: no layout of any parameter; {_ANY_STRATEGY}")
     if len(found) != 1:
-        raise LayoutError(
-            f"expected layouts that agree on the number of ranks, found {'; '.join(found.values()) or 'no layout'}"
-        )
+        raise LayoutError(f"expected layouts that agree on the number of ranks, found {'; '.join(found.values())}")
     return next(iter(found))
 
 
 def _read(path: Path) -> bytes:
+    _check_kind(path)
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise CorruptShard(f"{path}: expected a strategy file, found {path.stat().st_size} bytes")
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingShard(f"{path}: there is no strategy file; give the one that the training run saved") from error
+        return path.read_bytes()
     except OSError as error:
         raise CorruptShard(f"{path}: the strategy file cannot be read: {error.strerror}") from error
-    if not content:
-        raise CorruptShard(f"{path}: expected a strategy file, found an empty one")
-    return content
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is no strategy file by what it is, as its first bytes and its size tell."""
+    try:
+        if path.exists() and not path.is_file():
+            raise CorruptShard(f"{path}: expected a strategy file, found no regular file; {_ANY_STRATEGY}")
+        with path.open("rb") as file:
+            start, size = file.read(9), path.stat().st_size
+    except FileNotFoundError as error:
+        raise MissingShard(f"{path}: there is no strategy file; {_ANY_STRATEGY}") from error
+    except OSError as error:
+        raise CorruptShard(f"{path}: the strategy file cannot be read: {error.strerror}") from error
+    if not size:
+        raise CorruptShard(
+            f"{path}: expected a strategy file, found an empty one: was the training ended while it wrote? "
+            f"{_ANY_STRATEGY}"
+        )
+    if start[:4] in _ENCRYPTED:
+        raise CorruptShard(f"{path} is an encrypted checkpoint, no strategy file; {_ANY_STRATEGY}")
+    # A strategy begins with its current_stage; a checkpoint with its first tensor, or with the length of its header.
+    if start[:1] == b"\n" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size):
+        raise CorruptShard(f"{path} is a checkpoint, no strategy file; {_ANY_STRATEGY}")
+    if size > _LARGEST_FILE:
+        raise CorruptShard(f"{path}: expected a strategy file, found {size} bytes; {_ANY_STRATEGY}")
