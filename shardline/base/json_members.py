@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from shardline.base.json_object import DuplicateName, without_duplicates
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -18,7 +20,7 @@ class JsonMembers:
 
     def __init__(self, text: str) -> None:
         self._text, self._position = text, 0
-        decoder = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        decoder = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=_refuse_constant)
         self._decode = decoder.raw_decode
 
     def members(self) -> Iterator[str]:
@@ -33,7 +35,7 @@ class JsonMembers:
             if not isinstance(name, str):
                 raise ValueError(f"expected a name, found {name!r:.80}")
             if name in seen:
-                raise ValueError(f"the name {name!r:.200} appears twice")
+                raise DuplicateName(f"the name {name!r:.200} appears twice")
             seen.add(name)
             self._take(":")
             yield name
@@ -68,13 +70,6 @@ class JsonMembers:
             )
         self._position += 1
         return found
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError(f"a name appears twice among {[name for name, _ in pairs][:16]}")
-    return members
 
 
 def _refuse_constant(constant: str) -> NoReturn:

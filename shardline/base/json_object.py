@@ -11,6 +11,8 @@ from typing import Any
 from shardline.base.errors import CorruptShard, MissingShard
 
 _LARGEST_FILE = 1 << 30
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half of a pair; where there is none, nothing needs a closer look."""
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
@@ -30,8 +32,17 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     return parse_object(content, path, what)
 
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""How JSON writes half of a pair; where there is none, nothing needs a closer look."""
+class DuplicateName(ValueError):
+    """An object names something twice."""
+
+
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members, as an `object_pairs_hook` of `json`; `DuplicateName` where two have one name."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise DuplicateName(f"the name {twice!r:.200} appears twice")
+    return members
 
 
 def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
@@ -40,17 +51,9 @@ def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
     `CorruptShard` where it is no JSON, no object, names something twice, of which JSON readers would drop one, or
     holds a lone surrogate, which no file can have in a name.
     """
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs):
-            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            raise CorruptShard(f"{path}: the name {twice!r} appears twice in the {what}")
-        return document
-
     try:
         text = content.decode("utf-8-sig")
-        document = json.loads(text, object_pairs_hook=refuse_duplicates)
+        document = json.loads(text, object_pairs_hook=without_duplicates)
         if _SURROGATE.search(text):
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -58,6 +61,8 @@ def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
             f"{path}: its {what} holds a lone surrogate, {error.object[error.start]!a}, which is no character; "
             "the file was not written by a training run"
         ) from error
+    except DuplicateName as error:
+        raise CorruptShard(f"{path}: {error} in the {what}") from error
     except (ValueError, RecursionError) as error:
         raise CorruptShard(f"{path}: its {what} is not JSON: {error}; the file is damaged") from error
     if not isinstance(document, dict):

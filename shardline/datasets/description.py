@@ -9,9 +9,10 @@ Prepared images are a folder with four raw IDX files, which `mindspore.dataset.M
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from blake3 import blake3
@@ -24,6 +25,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+Description = TypeVar("Description")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ class DatasetDescription:
             ) from error
 
 
+def read_description(dataset_file: Path, from_json: Callable[[bytes, Path], Description]) -> Description:
+    """What `dataset.json` says, by the `from_json` of its kind; `DatasetError` where it is missing or damaged."""
+    try:
+        return from_json(dataset_file.read_bytes(), dataset_file)
+    except OSError as error:
+        raise DatasetError(
+            f"{dataset_file}: expected the description that prepare_dataset writes: {error.strerror}; run that first"
+        ) from error
+
+
 def split_files(directory: Path, split: Split) -> tuple[Path, Path]:
     """The images file and the labels file of one split of a prepared data set."""
     return directory / split / IMAGES[split], directory / split / LABELS[split]
@@ -145,7 +157,7 @@ def _describe_split(directory: Path, split: Split) -> SplitDescription:
 
 
 def content_digest(items: idx.Bytes) -> str:
-    """BLAKE3, in hexadecimal, of the pixels or labels themselves, without their file's header."""
+    """BLAKE3, in hexadecimal, of the pixels, labels or tokens themselves, without their file's header."""
     return blake3(np.ascontiguousarray(items).data).hexdigest()
 
 

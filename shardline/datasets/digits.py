@@ -14,6 +14,7 @@ from shardline.datasets.description import (
     LabelledImages,
     Split,
     content_digest,
+    read_description,
     read_split,
 )
 from shardline.datasets.directory import Directory
@@ -58,7 +59,7 @@ def load(dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.float32], npt
     The images are float32 [N, 1, 28, 28], (pixel / 255 − MEAN) / STANDARD_DEVIATION. `DatasetError` where the files
     are not, byte for byte, those that `dataset.json` describes.
     """
-    description = read_description(dataset_file)
+    description = read_description(dataset_file, DatasetDescription.from_json)
     samples = read_split(Path(description.directory), split)
     expected = description.split(split)
     for name, items, digest in (
@@ -81,13 +82,3 @@ def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     scaled -= np.float32(MEAN)
     scaled /= np.float32(STANDARD_DEVIATION)
     return scaled
-
-
-def read_description(dataset_file: Path) -> DatasetDescription:
-    """What `dataset.json` says; `DatasetError` where it is missing or damaged."""
-    try:
-        return DatasetDescription.from_json(dataset_file.read_bytes(), dataset_file)
-    except OSError as error:
-        raise DatasetError(
-            f"{dataset_file}: expected the description that prepare_dataset writes: {error.strerror}; run that first"
-        ) from error

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shardline.base.errors import ConfigError, DatasetError
-from shardline.datasets.description import SPLITS, Split
+from shardline.datasets.description import SPLITS, Split, content_digest, read_description
 from shardline.datasets.preparation import Source, prepare
 from shardline.datasets.standard_library import StandardLibrary
-from shardline.datasets.text_description import TEXT, TextDescription, content_digest, read_tokens
+from shardline.datasets.text_description import TEXT, TextDescription, read_tokens
 from shardline.datasets.text_file import TextFile
 from shardline.settings.run_config import RunConfig
 
@@ -60,7 +60,7 @@ class Text:
 
     def load(self, dataset_file: Path, split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Samples and labels uint8 [N, sequence_length], both views of the split's file, which is not copied."""
-        description = _read_description(dataset_file)
+        description = read_description(dataset_file, TextDescription.from_json)
         tokens = read_tokens(Path(description.directory), split)
         if (found := content_digest(tokens)) != description.split(split).digest:
             raise DatasetError(
@@ -87,12 +87,3 @@ def _source(config: RunConfig) -> tuple[str, Source[dict[Split, bytes]]]:
         f"network {config.network!r} learns texts: expected data_source 'embedded' (the source code of Python's "
         f"standard library) or 'text' (a file of yours), found {config.data_source!r}, which gives images"
     )
-
-
-def _read_description(dataset_file: Path) -> TextDescription:
-    try:
-        return TextDescription.from_json(dataset_file.read_bytes(), dataset_file)
-    except OSError as error:
-        raise DatasetError(
-            f"{dataset_file}: expected the description that prepare_dataset writes: {error.strerror}; run that first"
-        ) from error

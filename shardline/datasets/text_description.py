@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
 from shardline.base.errors import DatasetError
-from shardline.datasets.description import SPLITS, Split
+from shardline.datasets.description import SPLITS, Split, content_digest
 from shardline.datasets.preparation import Form
 
 
@@ -92,7 +92,3 @@ def read_tokens(folder: Path, split: Split) -> npt.NDArray[np.uint8]:
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         reason = error.strerror if isinstance(error, OSError) else "it is empty"
         raise DatasetError(f"{file}: expected the {split} text: {reason}; give a longer one") from error
-
-
-def content_digest(tokens: npt.NDArray[Any]) -> str:
-    return str(blake3(tokens.data).hexdigest())
