@@ -17,6 +17,8 @@ export PYTHON
 export CONF ?= {}
 export PORT ?= 8080
 ARGS ?=
+# Tests run in this many processes: one more than the cores of a small machine, since tests that start programs wait.
+WORKERS ?= 3
 
 .PHONY: help demo ui test soak rehearsal celery lint format docs screenshots airflow lock clean
 
@@ -29,8 +31,8 @@ demo: $(INSTALLED) ## Train, merge, validate and promote a model, without a serv
 ui: $(INSTALLED) ## Airflow's user interface on 127.0.0.1, until Ctrl-C; PORT=8080
 	@$(PYTHON_IN_VENV) -m scripts.ui --port "$$PORT"
 
-test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest
-	@$(PYTHON_IN_VENV) -m pytest -m 'not soak and not rehearsal and not celery' $(ARGS)
+test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest, WORKERS=0 runs them in one process
+	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 soak: $(INSTALLED_DEV) ## Run the long and large tests
 	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)

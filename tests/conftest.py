@@ -1,6 +1,9 @@
 """Airflow's environment in tests, set before anything imports Airflow: a home of its own, nothing of the caller's.
 
 Setting it costs nothing; the database is made only for tests that ask for `airflow_database`.
+
+`make test` runs them in several processes (pytest-xdist). A file's tests run in one of them, one after another, and so do
+all tests that share what a fixture makes once for a session: it is made once, not once a process.
 """
 
 import atexit
@@ -11,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from scripts import local_airflow
 
@@ -41,6 +45,34 @@ def isolate_environment() -> None:
 
 
 isolate_environment()
+# How long an example takes is the machine's affair.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+SHARED = {
+    "server": "a running Airflow",
+    "adam": "whole trainings",
+    "momentum": "whole trainings",
+    "airflow_database": "Airflow's database",
+    "dagbag": "Airflow's database",
+}
+"""Session's fixtures that are dear, and the group of the tests that ask for them, the slowest group first."""
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put every test into its group, and the slow groups first, so that no process ends long after the others."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    first = list(dict.fromkeys(SHARED.values()))
+    order = {group: number for number, group in enumerate(first)}
+    items.sort(key=lambda item: order.get(_group(item), len(order)))
+
+
+def _group(item: pytest.Item) -> str:
+    asked_for = getattr(item, "fixturenames", ())
+    return next((group for fixture, group in SHARED.items() if fixture in asked_for), item.nodeid.partition("::")[0])
 
 
 def pytest_collection_finish() -> None:

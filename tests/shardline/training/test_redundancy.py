@@ -13,7 +13,7 @@ RANKS = 8
 
 
 @given(st.lists(st.tuples(layouts(2), st.integers(1, 1000)), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_slice_is_saved_by_exactly_one_of_its_holders(drawn):
     declared = {f"p{number}": layout for number, (layout, _) in enumerate(drawn)}
     sizes = {f"p{number}": size for number, (_, size) in enumerate(drawn)} | {"global_step": 4}

@@ -57,7 +57,7 @@ def resharded(draw):
 
 
 @given(resharded())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_layout_on_any_number_of_ranks_is_read_from_any_other(drawn):
     whole, before, after, world_size = drawn
     with tempfile.TemporaryDirectory() as name:
@@ -65,7 +65,7 @@ def test_any_layout_on_any_number_of_ranks_is_read_from_any_other(drawn):
 
 
 @given(resharded())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_slices_that_one_holder_saved_are_found_by_all(drawn):
     whole, before, after, world_size = drawn
     sizes = {name: array.nbytes // prod(before[name].shards()) for name, array in whole.items() if name in before}
