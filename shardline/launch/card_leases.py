@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import IO
 
 from shardline.base.errors import ConfigError, LaunchError
+from shardline.launch.patience import PATIENT, Patience
 from shardline.run.directory import Home
 
 CARDS = "SHARDLINE_CARDS"
 SLOTS = "SHARDLINE_DEVICE_SLOTS"
 _DEFAULT_SLOTS = 8
-_POLL_S = 0.5
 _TICKET = re.compile(r"ticket\.(\d+)")
 
 
@@ -71,14 +71,15 @@ def cards_of(environment: Mapping[str, str]) -> tuple[int, ...]:
 class CardLedger:
     """The cards of one host, as the launches on it share them."""
 
-    def __init__(self, folder: Path, cards: Sequence[int]) -> None:
+    def __init__(self, folder: Path, cards: Sequence[int], patience: Patience = PATIENT) -> None:
         self._folder = folder
         self._cards = tuple(cards)
+        self._poll_s = patience.cards_poll_s
 
     @classmethod
-    def of_this_host(cls, home: Home, kind: str, cards: Sequence[int]) -> CardLedger:
+    def of_this_host(cls, home: Home, kind: str, cards: Sequence[int], patience: Patience = PATIENT) -> CardLedger:
         """The ledger that all launches on this host share for cards of one kind, whichever run they belong to."""
-        return cls(home.path / "cards" / socket.gethostname() / kind, cards)
+        return cls(home.path / "cards" / socket.gethostname() / kind, cards, patience)
 
     @contextmanager
     def lease(
@@ -120,7 +121,7 @@ class CardLedger:
                     told = reason
                 if give_up():
                     raise LaunchError(f"stopped while it waited: {reason}")
-                time.sleep(_POLL_S)
+                time.sleep(self._poll_s)
 
     @contextmanager
     def _choosing(self) -> Iterator[None]:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.rank_names import named
 from shardline.launch.records import RankFolder
 
-_ANSWER_S = 3.0
-_LOOK_S = 1.0
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
 _NOT_THE_TASKS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "<")
 
@@ -23,14 +22,15 @@ class Progress:
     """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step."""
 
     files: Sequence[Path]
+    poll_s: float = PATIENT.growth_poll_s
     _sizes: list[int] = field(default_factory=list)
     _grown_at: float = field(default_factory=time.monotonic)
     _looked_at: float = 0
 
     def stalled_s(self) -> float:
-        """For how many seconds none of the files has grown, to the second."""
+        """For how many seconds none of the files has grown, to `poll_s` seconds."""
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_S:
+        if now - self._looked_at >= self.poll_s:
             self._looked_at = now
             sizes = [_size(file) for file in self.files]
             if sizes != self._sizes:
@@ -42,14 +42,14 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else -1
 
 
-def report(ranks: Sequence[RankFolder], ask: Callable[[], None]) -> str:
+def report(ranks: Sequence[RankFolder], ask: Callable[[], None], patience: Patience = PATIENT) -> str:
     """`ask` the ranks for their stacks, and say where each stands, in a line.
 
     Ranks that stand at the same place are named together, the fewest first: in a collective that is the one that the
     others wait for.
     """
     ask()
-    _wait_for_answers(ranks)
+    _wait_for_answers(ranks, patience)
     places: dict[str, list[int]] = {}
     for number, rank in enumerate(ranks):
         places.setdefault(place(rank.read_stacks()), []).append(number)
@@ -57,11 +57,11 @@ def report(ranks: Sequence[RankFolder], ask: Callable[[], None]) -> str:
     return "\n".join(f"  {named(numbers)}: {where}" for where, numbers in groups)
 
 
-def _wait_for_answers(ranks: Sequence[RankFolder]) -> None:
+def _wait_for_answers(ranks: Sequence[RankFolder], patience: Patience) -> None:
     started = [rank for rank in ranks if rank.has_started()]
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + patience.stacks_s
     while time.monotonic() < deadline and not all(rank.read_stacks() for rank in started):
-        time.sleep(0.1)
+        time.sleep(patience.poll_s)
 
 
 def place(stacks: str) -> str:

@@ -24,13 +24,13 @@ from shardline.base import atomic
 from shardline.base.errors import LaunchError, ShardlineError
 from shardline.launch import preflight
 from shardline.launch.hosts import Host, is_this_host
+from shardline.launch.patience import PATIENT
 from shardline.launch.processes import LaunchProcesses
 from shardline.launch.visible_cards import DeviceTarget
 
 MARK = "shardline-host-check "
 NONCE = "nonce"
 _MEETING, _ABSENT = "master.json", "absent."
-_PATIENCE_S = 20.0
 _SOFTWARE = ("mindspore", "numpy")
 
 
@@ -49,6 +49,8 @@ class Request:
     master_port: int | None
     only_end: bool = False
     """Only end what the run has running there."""
+    meeting_s: float = PATIENT.meeting_s
+    """What the other hosts get to meet the first."""
 
     @property
     def placement(self) -> tuple[Host, ...]:
@@ -81,7 +83,7 @@ def main() -> int:
     ended, problem, master = 0, "", ""
     try:
         _check_shared(request)
-        ended = len(LaunchProcesses(Path(request.run_directory)).end(grace_s=1))
+        ended = len(LaunchProcesses(Path(request.run_directory)).end(PATIENT.leave_at_once_s))
         if not request.only_end:
             master = _check(request, number, host)
     except ShardlineError as error:
@@ -132,14 +134,15 @@ def _host_meeting(request: Request) -> str:
     port = preflight.master_port(request.master_port)
     with socket.create_server(("", port)) as listener:
         atomic.write_text(Path(request.folder) / _MEETING, json.dumps([address, port]))
-        _wait_for(len(others), listener, Path(request.folder))
+        _wait_for(len(others), listener, request)
     return f"{address}:{port}"
 
 
-def _wait_for(others: int, listener: socket.socket, folder: Path) -> None:
+def _wait_for(others: int, listener: socket.socket, request: Request) -> None:
     """Until all have come or have said that they won't; who does neither is the launch's to name."""
     listener.settimeout(0.2)
-    deadline, arrived = time.monotonic() + _PATIENCE_S, 0
+    folder = Path(request.folder)
+    deadline, arrived = time.monotonic() + request.meeting_s, 0
     while arrived + len(list(folder.glob(f"{_ABSENT}*"))) < others and time.monotonic() < deadline:
         with suppress(TimeoutError):
             listener.accept()[0].close()
@@ -160,7 +163,7 @@ def _address_towards(other: str) -> str:
 
 def _come_to_meeting(request: Request) -> None:
     meeting = Path(request.folder) / _MEETING
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + request.meeting_s
     while not meeting.exists():
         if time.monotonic() > deadline:
             raise LaunchError(f"the first host has not said in {meeting} where it listens; see what it found itself")
@@ -168,7 +171,7 @@ def _come_to_meeting(request: Request) -> None:
         time.sleep(0.1)
     address, port = json.loads(meeting.read_text())
     try:
-        socket.create_connection((address, port), timeout=_PATIENCE_S / 2).close()
+        socket.create_connection((address, port), timeout=request.meeting_s / 2).close()
     except OSError as error:
         raise LaunchError(
             f"cannot reach {address}:{port}, where rank 0 will listen: {error}; open the port to this host, set "

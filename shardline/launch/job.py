@@ -16,18 +16,10 @@ from shardline.launch import logs, parent_death
 from shardline.launch.diagnosis import Launch
 from shardline.launch.hang import Progress, report
 from shardline.launch.interruption import Interruption
-from shardline.launch.processes import ENDING_S, LaunchProcesses
+from shardline.launch.patience import PATIENT, Patience
+from shardline.launch.processes import LaunchProcesses
 from shardline.launch.records import RankFolder, rank_folder
 from shardline.run.directory import Lock
-
-_POLL_S = 0.1
-_RANKS_POLL_S = 0.5
-# What processes get to leave after SIGTERM before they are killed.
-_LEAVE_AT_ONCE_S = 1.0
-# What mpirun gets to end the other ranks by itself: it sends SIGTERM, and SIGKILL a second later.
-_FAILURE_GRACE_S = 2.0
-# What mpirun gets to leave after its last rank has.
-_LEAVE_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,7 @@ class Job:
     metrics_file: Path
     hang_timeout: float | None
     termination_grace: float
+    patience: Patience = PATIENT
     card_locks: tuple[int, ...] = ()
     """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
     _hang: str = ""
@@ -92,10 +85,10 @@ class Job:
         try:
             self._watch(process, followers, interruption)
             if interruption.reason:
-                lock.leave_within(self.termination_grace + ENDING_S)
+                lock.leave_within(self.termination_grace + self.patience.ending_s)
                 self._stop(process, followers)
         finally:
-            self.processes.end(_LEAVE_AT_ONCE_S, process)
+            self.processes.end(self.patience.leave_at_once_s, process)
         followers.finish()
         launch = Launch(
             self.folder,
@@ -127,7 +120,8 @@ class Job:
     def _watch(self, process: subprocess.Popen[bytes], followers: Followers, interruption: Interruption) -> None:
         """Return when mpirun has ended, or should be ended."""
         give_up_at = None
-        progress = Progress([self.metrics_file, *(rank.log for rank in self._ranks)])
+        files = [self.metrics_file, *(rank.log for rank in self._ranks)]
+        progress = Progress(files, self.patience.growth_poll_s)
         while process.poll() is None and not interruption.reason:
             followers.follow()
             if give_up_at is None:
@@ -135,9 +129,9 @@ class Job:
             elif time.monotonic() > give_up_at:
                 return
             if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
-                self._hang = report(self._ranks, lambda: process.send_signal(signal.SIGUSR1))
+                self._hang = report(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
                 return
-            time.sleep(_POLL_S)
+            time.sleep(self.patience.poll_s)
 
     def _stop(self, process: subprocess.Popen[bytes], followers: Followers) -> None:
         """Tell the ranks on all hosts to stop, and give them time to save and leave.
@@ -150,17 +144,18 @@ class Job:
         deadline = time.monotonic() + self.termination_grace
         while process.poll() is None and time.monotonic() < deadline:
             followers.follow()
-            time.sleep(_POLL_S)
+            time.sleep(self.patience.poll_s)
 
     def _give_up_at(self) -> float | None:
         """When mpirun should be gone, once all ranks have finished or one has failed; None while all is well."""
         now = time.monotonic()
         if now < self._next_look:
             return None
-        self._next_look = now + _RANKS_POLL_S
+        self._next_look = now + self.patience.ranks_poll_s
         if all(rank.has_left_well() for rank in self._ranks):
-            return now + _LEAVE_GRACE_S
-        return now + _FAILURE_GRACE_S if any(rank.read_failure() for rank in self._ranks) else None
+            return now + self.patience.leave_grace_s
+        has_failed = any(rank.read_failure() for rank in self._ranks)
+        return now + self.patience.failure_grace_s if has_failed else None
 
 
 def _out_of_memory_kills() -> int:

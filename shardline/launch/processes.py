@@ -17,13 +17,9 @@ from pathlib import Path
 import psutil
 
 from shardline.base.errors import LaunchError
+from shardline.launch.patience import PATIENT, Patience
 
 MARKER = "SHARDLINE_LAUNCH"
-# After SIGKILL only a process in an uninterruptible system call stays, on a network drive that hangs, say.
-_KILL_TIMEOUT_S = 15
-ENDING_S = _KILL_TIMEOUT_S + 5
-"""What `LaunchProcesses.end` takes at most, with a second of grace."""
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,7 @@ class LaunchProcesses:
     """All processes of the launches of one run directory, except the caller and what the caller descends from."""
 
     run_directory: Path
+    patience: Patience = PATIENT
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,7 +54,7 @@ class LaunchProcesses:
         ranks = [process for process in alive if mpirun is None or process.pid != mpirun.pid]
         _send(psutil.Process.terminate, ranks or alive)
         self._wait(grace_s, mpirun)
-        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        deadline = time.monotonic() + self.patience.kill_s
         while left := self.alive():  # each round anew: a process may have forked before it was killed
             ended |= {process.pid for process in left}
             if time.monotonic() > deadline:
@@ -72,7 +69,7 @@ class LaunchProcesses:
     def _wait(self, timeout_s: float, mpirun: subprocess.Popen[bytes] | None) -> None:
         deadline = time.monotonic() + timeout_s
         while self.alive() and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+            time.sleep(self.patience.poll_s)
         if mpirun is not None:
             mpirun.poll()
 

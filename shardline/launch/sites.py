@@ -26,10 +26,10 @@ from shardline.launch.host_check import MARK, NONCE, Finding, Request, software
 from shardline.launch.hosts import Host, hosts_of, is_this_host
 from shardline.launch.interruption import Interruption
 from shardline.launch.mpirun import find, session_folder, without_outer_run
+from shardline.launch.patience import Patience
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
 
-_TIMEOUT_S = 90.0
 _MODULE = "shardline.launch.host_check"
 
 
@@ -40,6 +40,7 @@ class ThisHost:
     config: RunConfig
     world_size: int
     environment: Mapping[str, str]
+    patience: Patience
 
     @property
     def ranks_here(self) -> int:
@@ -112,13 +113,14 @@ class SeveralHosts(ThisHost):
                 self.environment.get("SHARDLINE_MASTER_ADDRESS"),
                 self.config.master_port,
                 only_end,
+                self.patience.meeting_s,
             )
             program = [sys.executable, "-m", _MODULE, json.dumps(asdict(request))]
             environment, output = without_outer_run(self.environment) | session, folder / "mpirun"
             command = find(self.environment).command_on_hosts(
                 self.hosts, folder / "hosts", program, environment, one_a_host=True
             )
-            _run(command, environment, output, interruption)
+            _run(command, environment, output, interruption, self.patience)
             findings = _findings(output)
             if missing := [host.name for host in self.hosts if host.name not in {found.host for found in findings}]:
                 raise LaunchError(
@@ -129,12 +131,14 @@ class SeveralHosts(ThisHost):
             return findings
 
 
-def site_of(config: RunConfig, world_size: int, directory: RunDirectory, environment: Mapping[str, str]) -> ThisHost:
+def site_of(
+    config: RunConfig, world_size: int, directory: RunDirectory, environment: Mapping[str, str], patience: Patience
+) -> ThisHost:
     """Where `world_size` ranks run; a single one runs here."""
     hosts = hosts_of(config.hostfile, world_size, environment) if world_size > 1 else ()
     if not hosts:
-        return ThisHost(config, world_size, environment)
-    return SeveralHosts(config, world_size, environment, hosts, directory)
+        return ThisHost(config, world_size, environment, patience)
+    return SeveralHosts(config, world_size, environment, patience, hosts, directory)
 
 
 def say(message: str) -> None:
@@ -153,16 +157,22 @@ def _nonce(directory: RunDirectory) -> Iterator[tuple[Path, str]]:
         shutil.rmtree(folder, ignore_errors=True)  # a network drive may keep names of open files for a moment
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], output: Path, interruption: Interruption) -> None:
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: Path,
+    interruption: Interruption,
+    patience: Patience,
+) -> None:
     """Run an mpirun to its end, or give it up after a while; its output goes to the file `output`."""
     tie = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), str(int(signal.SIGTERM))]
     with output.open("wb") as log:
         process = subprocess.Popen(
             [*tie, *command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    deadline = time.monotonic() + _TIMEOUT_S
+    deadline = time.monotonic() + patience.hosts_s
     while process.poll() is None and time.monotonic() < deadline and not interruption.reason:
-        time.sleep(0.1)
+        time.sleep(patience.poll_s)
     if process.poll() is None:
         process.terminate()
         try:

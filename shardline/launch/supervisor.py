@@ -30,6 +30,7 @@ from shardline.launch.card_leases import CardLedger, Lease, cards_of
 from shardline.launch.interruption import Interruption
 from shardline.launch.job import Job, Outcome
 from shardline.launch.mpirun import remove_abandoned_sessions, session_folder, without_outer_run
+from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.processes import LaunchProcesses
 from shardline.launch.sites import ThisHost, say, site_of
 from shardline.run.directory import RunDirectory
@@ -40,7 +41,9 @@ from shardline.run.environment import home_from
 _SINGLE_DEVICE = {"tasks.validate": "validate"}
 
 
-def launch(module: str, directory: RunDirectory, environment: Mapping[str, str]) -> dict[str, Any]:
+def launch(
+    module: str, directory: RunDirectory, environment: Mapping[str, str], patience: Patience = PATIENT
+) -> dict[str, Any]:
     """Run `module` on its ranks to the end; return the JSON object that rank 0 printed last.
 
     Raises `ConfigError`, `RunDirectoryError` (the run directory is in use), `Stopped` (all ranks were told to, and have
@@ -48,9 +51,10 @@ def launch(module: str, directory: RunDirectory, environment: Mapping[str, str])
     """
     config = directory.read_config()
     with directory.lock() as lock, Interruption() as interruption:
-        _end_leftovers(directory)
+        _end_leftovers(directory, patience)
         preflight.check(module, config, directory)
-        site = site_of(config, 1 if module in _SINGLE_DEVICE else config.world_size, directory, environment)
+        world_size = 1 if module in _SINGLE_DEVICE else config.world_size
+        site = site_of(config, world_size, directory, environment, patience)
         with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
             master = site.check(preflight.memory_a_rank(module, config), interruption)
             outcome = _prepare(module, directory, site, lease, session | _meeting(*master)).run(interruption, lock)
@@ -64,13 +68,13 @@ def _cards(site: ThisHost, directory: RunDirectory, interruption: Interruption) 
     if not site.ranks_here:
         return nullcontext(Lease((), ()))
     home = home_from(site.environment)
-    ledger = CardLedger.of_this_host(home, site.config.device_target, cards_of(site.environment))
+    ledger = CardLedger.of_this_host(home, site.config.device_target, cards_of(site.environment), site.patience)
     return ledger.lease(site.ranks_here, directory.path.name, say, lambda: bool(interruption.reason))
 
 
-def _end_leftovers(directory: RunDirectory) -> None:
+def _end_leftovers(directory: RunDirectory, patience: Patience) -> None:
     """End what an earlier try may have left running: it would hold its cards."""
-    if left := LaunchProcesses(directory.path).end(grace_s=1):
+    if left := LaunchProcesses(directory.path, patience).end(patience.leave_at_once_s):
         say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
     remove_abandoned_sessions(directory.path)
 
@@ -81,7 +85,7 @@ def _meeting(address: str, port: str) -> dict[str, str]:
 
 def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease, variables: dict[str, str]) -> Job:
     """Set the logs of an earlier try aside, and put the command together; mpirun gets `variables`, too."""
-    processes = LaunchProcesses(directory.path)
+    processes = LaunchProcesses(directory.path, site.patience)
     folder = directory.path / "log_output" / _SINGLE_DEVICE.get(module, "1")
     if earlier := logs.set_aside(folder):
         say(f"the logs of the try before are in {earlier}")
@@ -103,6 +107,7 @@ def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease,
         directory.metrics_file,
         site.config.hang_timeout,
         site.config.termination_grace,
+        site.patience,
         lease.descriptors,
     )
 

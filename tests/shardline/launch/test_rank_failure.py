@@ -5,7 +5,8 @@ import signal
 import psutil
 import pytest
 
-pytestmark = pytest.mark.usefixtures("each_mpirun")
+each_mpirun = pytest.mark.usefixtures("each_mpirun")
+"""Where it matters how mpirun sees a rank end, and ends the others; what a rank raises, it records itself."""
 
 
 def failed(launch, kind: str = "LaunchError", code: int = 1) -> str:
@@ -37,6 +38,7 @@ def test_an_explained_error_shows_its_message_without_a_traceback(start, directo
     assert "Traceback" not in message
 
 
+@each_mpirun
 def test_an_error_that_all_ranks_raise_is_named_once(start):
     # mpirun tells the others to go as soon as the first has left, perhaps before they raise: here they don't listen.
     message = failed(start("raise TrainingError", SCENARIO_IGNORES_SIGTERM="1"), "TrainingError")
@@ -70,12 +72,14 @@ def test_a_program_that_leaves_no_record_is_understood_by_its_last_lines(start, 
     assert f": {name}: " in message.partition("\n")[0]
 
 
+@each_mpirun
 def test_an_exit_code_is_named(start):
     message = failed(start("exit 7", ranks="3"))
     assert message.partition("\n")[0].endswith("left with exit code 7.")
     assert message.startswith("rank 3 on ")
 
 
+@each_mpirun
 def test_a_rank_killed_from_outside_is_named_although_others_complain_too(start, directory):
     launch = start("sleep 600", ranks="3")
     launch.wait_for_ranks()
@@ -86,6 +90,7 @@ def test_a_rank_killed_from_outside_is_named_although_others_complain_too(start,
     assert "  | rank 3 acts: sleep 600" in message.splitlines()
 
 
+@each_mpirun
 def test_a_crash_in_native_code_is_named_with_the_python_stack(start):
     message = failed(start("segfault", ranks="3"))
     assert message.startswith("rank 3 on ")
@@ -93,12 +98,14 @@ def test_a_crash_in_native_code_is_named_with_the_python_stack(start):
     assert "  | Fatal Python error: Segmentation fault" in message.splitlines()
 
 
+@each_mpirun
 def test_a_rank_that_leaves_without_a_word_is_named(start, directory):
     message = failed(start("sleep 600", SCENARIO_OTHERS="vanish", ranks="0,1,3"))
     assert message.startswith("rank 2 on ")
     assert message.partition("\n")[0].endswith(" left without finishing, with exit code 0.")
 
 
+@each_mpirun
 def test_ranks_that_ignore_sigterm_are_gone_too(start):
     launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
     launch.wait_for_ranks()

@@ -13,7 +13,7 @@ from shardline.launch.processes import MARKER
 from shardline.launch.records import rank_folder
 from shardline.settings.run_config import RunConfig
 
-from .conftest import wait_until
+from .conftest import PATIENCE_S, wait_until
 
 KILLS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP}
 
@@ -42,7 +42,7 @@ SAVED = "the ranks saved shard set 120 and left; the next try goes on from it; t
 
 
 def test_ranks_that_are_told_to_stop_save_before_they_leave(each_mpirun, start):
-    launch = start("save 3")  # longer than mpirun gives its ranks after a SIGTERM of its own
+    launch = start("save 1.5")  # longer than mpirun gives its ranks after a SIGTERM of its own
     trains(launch)
     launch.process.terminate()
     ended = launch.wait()
@@ -53,7 +53,7 @@ def test_ranks_that_are_told_to_stop_save_before_they_leave(each_mpirun, start):
 
 def test_ranks_save_when_the_parent_has_been_killed_and_nobody_reads_what_they_say(start, directory):
     """Airflow 3 kills a task's runner 5 seconds after it has asked it to stop."""
-    launch = start("save 3", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
+    launch = start("save 1.5", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
     trains(launch)
     launch.process.kill()
     launch.process.stdout.close()
@@ -64,7 +64,7 @@ def test_ranks_save_when_the_parent_has_been_killed_and_nobody_reads_what_they_s
 
 
 def test_the_next_try_waits_until_a_try_that_saves_has_left(start, directory):
-    first = start("save 3")
+    first = start("save 1.5")
     trains(first)
     first.process.terminate()
     wait_until(lambda: "leaves before" in (directory.path / ".lock").read_text(), "the first says that it leaves")
@@ -169,7 +169,7 @@ def test_a_launch_whose_output_nobody_reads_ends(start):
     with launch.directory.rank_log(0).open("a") as log:
         log.write("one more line\n")
     assert b"LaunchError: nobody reads the output of this launch any more" in launch.process.stderr.read()
-    assert launch.process.wait(30) != 0
+    assert launch.process.wait(PATIENCE_S) != 0
     assert not launch.alive()
 
 
@@ -192,7 +192,7 @@ def test_what_an_earlier_try_left_running_is_ended_first(start, directory):
         ended = start().wait()
         assert ended.exit_code == 0
         assert f"launch: ended 1 processes that an earlier try of {directory.path} had left running" in ended.stderr
-        assert left.wait(timeout=30) == -signal.SIGKILL
+        assert left.wait(timeout=PATIENCE_S) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         for process in (left, other):

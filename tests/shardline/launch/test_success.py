@@ -4,16 +4,12 @@ import json
 import os
 
 
-def test_the_last_line_is_rank_zeros_result(each_mpirun, start):
+def test_the_last_line_is_rank_zeros_result_and_every_rank_has_its_log(each_mpirun, start, directory):
     ended = start().wait()
     assert ended.exit_code == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert json.loads(lines[-1]) == {"world_size": 4, "standard_input": ""}
     assert lines[:-1] == ["rank 0 has met the others", "rank 0 acts: finish", "a library says goodbye"]
-
-
-def test_every_rank_logs_to_the_same_place_under_each_open_mpi(each_mpirun, start, directory):
-    assert start().wait().exit_code == 0
     for rank in range(4):
         text = (directory.path / "log_output" / "1" / f"rank.{rank}" / "stdout").read_text()
         assert f"rank {rank} has met the others\n" in text
