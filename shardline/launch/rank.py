@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from shardline.base.errors import ShardlineError, Stopped, kind_of
 from shardline.base.exit_codes import FAILED, STOPPED, ExitCode
@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _flush()
     _record(folder, failure)
+    if failure is None or _has_stopped(failure):
+        _leave_mpi()
     os._exit(0 if failure is None or _has_stopped(failure) else failure.exit_code)
 
 
@@ -155,6 +157,13 @@ def _flush() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     ctypes.CDLL(None).fflush(None)
+
+
+def _leave_mpi() -> None:
+    """Leave MPI with all other ranks, where the module has joined it: else mpirun takes this rank for failed."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
 
 
 def _has_stopped(failure: Failure) -> bool:

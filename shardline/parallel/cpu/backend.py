@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore.communication import GlobalComm
-
 from shardline.checkpoint.strategy.layout import Layout, replicated
 from shardline.networks.operators import Operator
 from shardline.networks.train_spec import Network
-from shardline.parallel.cpu import cluster
+from shardline.parallel.cpu import collectives
+from shardline.parallel.cpu.all_reduce import AllReduce
 from shardline.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
-from shardline.parallel.cpu.timed import TimedAllReduce, in_collectives
 from shardline.parallel.placement import Placement, movement, stored
 from shardline.parallel.program import Program, Step
 from shardline.parallel.schedule import Compute, Move, plan_of
@@ -29,7 +27,7 @@ class CpuBackend(SingleDevice):
 
     def start(self) -> None:
         super().start()
-        cluster.join(self.rank, self.world_size)
+        collectives.join(self.rank, self.world_size)
 
     def program(self, operators: Sequence[Operator]) -> Program:
         plan = plan_of(operators, self.world_size, self.layouts)
@@ -63,11 +61,11 @@ class CpuBackend(SingleDevice):
         return Placement(shape, stored(layout)), replicated(self.world_size, len(shape))
 
     def sum_over_ranks(self) -> Any:
-        return TimedAllReduce(GlobalComm.WORLD_COMM_GROUP)
+        return AllReduce(tuple(range(self.world_size)))
 
     @property
     def collectives_seconds(self) -> float | None:
-        return in_collectives.seconds
+        return collectives.in_collectives.seconds
 
     def total(self, values: Sequence[float]) -> list[float]:
-        return cluster.total(values)
+        return collectives.total(values, self.world_size)

@@ -12,8 +12,7 @@ from mindspore.ops.auto_generate import SplitWithSize
 
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.parallel import schedule
-from shardline.parallel.cpu.cluster import group_of
-from shardline.parallel.cpu.timed import TimedAllReduce
+from shardline.parallel.cpu.all_reduce import AllReduce
 from shardline.parallel.placement import Movement, Placement, movement
 from shardline.parallel.primitives import PrimitiveCell
 
@@ -53,7 +52,7 @@ class Bucket(nn.Cell):
         super().__init__()
         first = movements[0]
         self.pads: Any = tuple(ops.Pad(steps.padding) for steps in movements) if first.padding else None
-        self.all_reduce: Any = TimedAllReduce(group_of(first.group)) if first.group else None
+        self.all_reduce: Any = AllReduce(first.group) if first.group else None
         self.is_one = len(movements) == 1
         self.windows, self.sizes = tuple(windows), tuple(prod(window) for window in windows)
         self.begins = tuple(tuple(part.start for part in steps.region or ()) for steps in movements)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from shardline.run.environment import PROJECT
+
+OPTIONS = ("--oversubscribe", "--allow-run-as-root", "--bind-to", "none")
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,8 @@ def train(folder, world_size, runs):
 def mpirun(world_size):
     found = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert found, "mpirun is among the project's requirements"
-    return [found, "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", str(world_size)]
+    return [found, *OPTIONS, "-n", str(world_size)]
 
 
 def rank_environment():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return os.environ | {
-        "SHARDLINE_MASTER_ADDRESS": "127.0.0.1",
-        "SHARDLINE_MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
+    return os.environ | {"OMP_NUM_THREADS": "1"}

@@ -9,10 +9,9 @@ import mindspore
 import pytest
 from mindspore import ops
 
-from shardline.base.errors import ConfigError, LaunchError, TrainingError
+from shardline.base.errors import ConfigError
 from shardline.checkpoint.strategy.strategy_file import read_strategy, write_strategy
 from shardline.parallel.backends import backend_of, rank_of
-from shardline.parallel.cpu import cluster
 from shardline.parallel.cpu.backend import CpuBackend
 from shardline.parallel.layouts import strategy_of
 from shardline.parallel.semi_auto import SemiAutoBackend
@@ -54,19 +53,6 @@ def test_cores_are_shared_out_among_the_ranks_of_a_machine(monkeypatch):
     assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}) == 2
     assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "64"}) == 1
     assert threads_per_rank({}) is None, "a single rank has them all"
-
-
-@pytest.mark.parametrize("environment", [{}, {"SHARDLINE_MASTER_ADDRESS": "127.0.0.1", "SHARDLINE_MASTER_PORT": "x"}])
-def test_ranks_must_be_told_where_to_meet(environment):
-    with pytest.raises(LaunchError, match=r"SHARDLINE_MASTER_ADDRESS and SHARDLINE_MASTER_PORT must say"):
-        cluster.join(0, 8, environment)
-
-
-def test_a_mindspore_without_the_private_function_is_named(monkeypatch):
-    monkeypatch.delattr("mindspore.communication.management._init_with_store")
-    meeting = {"SHARDLINE_MASTER_ADDRESS": "127.0.0.1", "SHARDLINE_MASTER_PORT": "1"}
-    with pytest.raises(TrainingError, match=rf"found MindSpore {mindspore.__version__} .*_init_with_store"):
-        cluster.join(0, 8, meeting)
 
 
 @pytest.fixture
