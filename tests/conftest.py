@@ -2,8 +2,8 @@
 
 Setting it costs nothing; the database is made only for tests that ask for `airflow_database`.
 
-`make test` runs them in several processes (pytest-xdist). A file's tests run in one of them, one after another, and so do
-all tests that share what a fixture makes once for a session: it is made once, not once a process.
+`make test` runs them in several processes (pytest-xdist). A file's tests run in one of them, one after another, and so
+do all tests that share what a fixture makes once for a session: it is made once, not once a process.
 """
 
 import atexit
@@ -52,12 +52,13 @@ settings.load_profile("patient")
 
 SHARED = {
     "server": "a running Airflow",
-    "adam": "whole trainings",
-    "momentum": "whole trainings",
+    "new_run": "whole trainings",
     "airflow_database": "Airflow's database",
     "dagbag": "Airflow's database",
 }
 """Session's fixtures that are dear, and the group of the tests that ask for them, the slowest group first."""
+SLOW = ("tests/shardline/parallel/", "tests/shardline/launch/", "tests/shardline/recipes/", "tests/shardline/training/")
+"""Folders whose tests start ranks."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
@@ -65,9 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put every test into its group, and the slow groups first, so that no process ends long after the others."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    first = list(dict.fromkeys(SHARED.values()))
-    order = {group: number for number, group in enumerate(first)}
-    items.sort(key=lambda item: order.get(_group(item), len(order)))
+    order = {group: number for number, group in enumerate(dict.fromkeys(SHARED.values()))}
+    items.sort(key=lambda item: (order.get(_group(item), len(order)), not item.nodeid.startswith(SLOW)))
 
 
 def _group(item: pytest.Item) -> str:
