@@ -58,6 +58,8 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     meter = Meter() if arguments.json else ReportingMeter(sys.stderr)
     with meter.running() if isinstance(meter, ReportingMeter) else nullcontext():
         resharded = reshard(request, meter)
+    for notice in resharded.notices:
+        print(f"note: {notice}", file=sys.stderr)
     return {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
 
 

@@ -16,7 +16,8 @@ from shardline.base.digest import file_digest
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
 from shardline.checkpoint.formats.reading import index_checkpoint
-from shardline.checkpoint.shards.selection import is_optimizer_state
+from shardline.checkpoint.shards.roles import Role, roles_of
+from shardline.checkpoint.shards.selection import traits_of
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import Layout, replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts, layouts_by_stage, read_strategy
@@ -89,8 +90,8 @@ def _parameters(
 ) -> Iterator[dict[str, Any]]:
     layouts = staged.stages[stage]
     headers = {header.name: header for header in indices[stage].schema.headers} if stage in indices else {}
-    names = list(dict.fromkeys([*layouts, *headers]))
-    for name in names:
+    roles = roles_of(traits_of(headers, layouts), has_strategy=True)
+    for name in dict.fromkeys([*layouts, *headers]):
         header = headers.get(name)
         layout = layouts.get(name) or _whole(header, staged.ranks_per_stage)
         yield {
@@ -98,7 +99,7 @@ def _parameters(
             "stage": stage,
             "layout": ways.number(layout),
             "in_strategy": name in layouts,
-            "kind": "state" if is_optimizer_state(name, set(names)) else "weight" if name in layouts else "other",
+            "kind": "state" if roles[name] is Role.STATE else "weight" if name in layouts else "other",
             **_sizes(layout, header),
         }
 

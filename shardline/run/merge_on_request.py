@@ -138,6 +138,8 @@ def _reshard(
     if request.output.exists():  # this task ran before, and was cleared
         shutil.rmtree(request.output)
     resharded = reshard(request, meter)
+    for notice in resharded.notices:
+        print(f"note: {notice}", file=sys.stderr)
     return {"folder": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.errors import MissingShard
 from shardline.checkpoint.formats.checkpoint_file import Checkpoint
 from shardline.checkpoint.shards.finding import find_slices
 from shardline.checkpoint.shards.plan import PlannedTensor, held_slices, plan_merge
@@ -76,6 +77,12 @@ def open_set(checkpoints: Path, shard_set: ShardSet, strategy_file: Path) -> Sav
     layouts = layouts_by_stage([(strategy_file, read_strategy(strategy_file))])
     slices = find_slices(checkpoints, layouts.world_size, str(shard_set.step))
     plan = plan_merge(slices, layouts, Selection(), shard_set.integrated)
+    absent = sorted(layouts.saved_names.difference(tensor.header.name for tensor in plan.tensors))
+    if absent:
+        raise MissingShard(
+            f"{checkpoints}: shard set {shard_set.step} lacks {len(absent)} states that training goes on from, such as "
+            f"{absent[0]}; restore its files, or take another step"
+        )
     return SavedSet(tuple(Checkpoint(index) for index in slices.files), plan.tensors)
 
 

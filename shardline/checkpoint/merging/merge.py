@@ -57,7 +57,10 @@ def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
 
 def notices_of(prepared: Prepared) -> tuple[str, ...]:
     """What the user should know: what was passed over, and what no check could tell."""
-    return (*prepared.slices.notices, *_doubts(indistinguishable_ranks(prepared.plan)), *_absences(prepared))
+    plan = prepared.plan
+    unmatched = (f"{option} matches no tensor" for option in plan.unmatched)
+    doubts = _doubts(indistinguishable_ranks(plan))
+    return (*prepared.slices.notices, *plan.notices, *unmatched, *doubts, *_absences(prepared))
 
 
 def _doubts(groups: Sequence[Sequence[int | str]]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError, LayoutError, OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import default_workers, in_parallel
-from shardline.checkpoint.formats.file_index import Format
+from shardline.checkpoint.formats.file_index import Format, TensorHeader
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.formats.output_file import OutputFile, layout_output
 from shardline.checkpoint.formats.reading import index_checkpoint
@@ -34,8 +34,10 @@ from shardline.checkpoint.merging.output_lock import exclusive
 from shardline.checkpoint.merging.proof import Proven, prove_resharded
 from shardline.checkpoint.merging.rank_identity import check_no_rank_is_anothers_copy
 from shardline.checkpoint.merging.request import MergeRequest, prepare, read_strategies
+from shardline.checkpoint.shards.absences import check_absences
 from shardline.checkpoint.shards.finding import SliceSet
 from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor, held_slices, plan_merge
+from shardline.checkpoint.shards.roles import parameter_of
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
 from shardline.checkpoint.shards.slice_digest import verified_digest
@@ -66,11 +68,12 @@ class ReshardRequest:
 
 @dataclass(frozen=True)
 class Resharded:
-    """The outcome: the new folder, its number of ranks, and the digests of its files by rank."""
+    """The outcome: the new folder, its number of ranks, the digests of its files by rank, and what to tell the user."""
 
     output: Path
     world_size: int
     digests: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Target:
     tensors: Mapping[str, PlannedTensor]
     files: tuple[OutputFile, ...]
     strategy_digest: str
+    notices: tuple[str, ...]
 
 
 def reshard(request: ReshardRequest, meter: Meter | None = None) -> Resharded:
@@ -115,21 +119,23 @@ def _target(request: ReshardRequest, plan: Plan) -> Target:
     layouts, digests = read_strategies(request.to_strategies)
     if layouts is None:
         raise ConfigError("reshard to what? Give --to-strategy FILE, one a pipeline stage")
-    tensors = {tensor.header.name: _with_new_copies(tensor, layouts) for tensor in plan.tensors}
-    unknown = sorted(layouts.saved_names.difference(tensors))
-    if unknown and not (request.selection.include or request.selection.exclude or request.selection.weights_only):
-        raise LayoutError(
-            f"{request.to_strategies[0]} knows {len(unknown)} parameters that the source doesn't hold, such as "
-            f"{unknown[0]}; give the strategy of the same network and optimizer"
-        )
+    headers = {tensor.header.name: tensor.merged for tensor in plan.tensors}
+    notices = check_absences(
+        request.integrated or plan.slices.directory, headers, layouts, request.selection, "the same network"
+    )
+    unmatched = set(plan.unmatched).intersection(request.selection.unmatched(layouts.names))
+    notices += tuple(f"{option} matches no tensor" for option in sorted(unmatched))
+    tensors = {tensor.header.name: _with_new_copies(tensor, layouts, headers) for tensor in plan.tensors}
     name = request.name or _source_name(plan)
     files = []
     for stage in range(len(layouts.stages)):
         files += _stage_files(f"{name}.{request.file_format}", tensors.values(), stage, layouts, request.file_format)
-    return Target(tensors, tuple(files), digests[0] if len(digests) == 1 else "")
+    return Target(tensors, tuple(files), digests[0] if len(digests) == 1 else "", notices)
 
 
-def _with_new_copies(tensor: PlannedTensor, layouts: StagedLayouts) -> PlannedTensor:
+def _with_new_copies(
+    tensor: PlannedTensor, layouts: StagedLayouts, headers: Mapping[str, TensorHeader]
+) -> PlannedTensor:
     """The tensor as the new ranks hold it: sliced in the stages that know it, or whole everywhere."""
     name, shape, per_stage = tensor.header.name, tensor.header.shape, layouts.ranks_per_stage
     copies = tuple(
@@ -137,7 +143,7 @@ def _with_new_copies(tensor: PlannedTensor, layouts: StagedLayouts) -> PlannedTe
         for stage, known in enumerate(layouts.stages)
         if name in known
     )
-    if not copies and (tensor.is_known or _is_state_of_split_parameter(tensor, layouts)):
+    if not copies and (tensor.is_known or _must_be_cut(tensor, layouts, headers)):
         raise LayoutError(
             f"parameter {name}: the new strategy doesn't know it, so that nothing says how to cut it; give a strategy "
             "that does, or leave it out (--exclude, --weights-only)"
@@ -150,13 +156,13 @@ def _with_new_copies(tensor: PlannedTensor, layouts: StagedLayouts) -> PlannedTe
     return PlannedTensor(tensor.merged, tensor.target, copies, is_known=True)
 
 
-def _is_state_of_split_parameter(tensor: PlannedTensor, layouts: StagedLayouts) -> bool:
-    """Whether it is an optimizer state of a parameter that the new strategy splits: it would have to be split too."""
-    _, _, parameter = tensor.header.name.partition(".")
-    found = (known[parameter] for known in layouts.stages if parameter in known)
-    return any(
-        len(layout.tensor_map) == len(tensor.header.shape) and max(layout.shards(), default=1) > 1 for layout in found
-    )
+def _must_be_cut(tensor: PlannedTensor, layouts: StagedLayouts, headers: Mapping[str, TensorHeader]) -> bool:
+    """Whether it is a state or copy of a parameter that the new strategy splits: it would have to be split too."""
+    parameter = parameter_of(tensor.header.name, layouts.by_name)
+    if parameter is None or max(layouts.by_name[parameter].shards(), default=1) == 1:
+        return False
+    shape = tensor.header.shape
+    return parameter in headers and len(shape) > 0 and shape == headers[parameter].shape
 
 
 def _check_divides(name: str, copy: Copy, shape: tuple[int, ...]) -> None:
@@ -238,7 +244,8 @@ class _Resharding:
                 atomic.sync_directory(folder)
         self.folder.rename(self.request.output)
         atomic.sync_directory(self.request.output.parent)
-        return Resharded(self.request.output, len(digests), tuple(digests))
+        notices = (*self.plan.slices.notices, *self.plan.notices, *self.target.notices)
+        return Resharded(self.request.output, len(digests), tuple(digests), notices)
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"rank_{rank}" / self.target.files[rank].name

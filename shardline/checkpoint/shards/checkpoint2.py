@@ -24,7 +24,7 @@ from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
 from shardline.checkpoint.formats.safetensors_file import index_safetensors
 from shardline.checkpoint.shards.finding import SliceSet
 from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor
-from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.shards.selection import Selection, check_listed
 from shardline.checkpoint.strategy.layout import replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
@@ -162,7 +162,8 @@ def plan_checkpoint2(iteration: Iteration, selection: Selection) -> Plan:
     names = _selected(metadata, slices, selection)
     tensors = tuple(_plan_tensor(metadata, metadata.tensors[name], numbers, slices, selection) for name in names)
     layouts = {tensor.header.name: tensor.copies[0].layout for tensor in tensors}
-    return Plan(slices, StagedLayouts((layouts,), len(files)), tensors, selection, integrated=False)
+    staged, unmatched = StagedLayouts((layouts,), len(files)), selection.unmatched(metadata.tensors)
+    return Plan(slices, staged, tensors, selection, integrated=False, unmatched=unmatched)
 
 
 def _index_files(folder: Path, metadata: Metadata) -> dict[str, FileIndex]:
@@ -214,9 +215,13 @@ def _selected(metadata: Metadata, slices: SliceSet, selection: Selection) -> lis
             f"{slices.directory / METADATA}: parameter {saved} is there, although its allow_to_save is false; nothing "
             "says which is true: leave the flag out, or the slices"
         )
-    kept = [name for name in names if _is_weight(metadata, name)] if selection.weights_only else names
-    by_name = replace(selection, weights_only=False, known_only=False)
-    chosen = by_name.choose(kept, None, {file.schema for file in slices.files})
+    if selection.trainable is not None:
+        check_listed(selection.trainable, names)
+        listed = frozenset(selection.trainable)
+        kept = [name for name in names if name in listed]
+    else:
+        kept = [name for name in names if _is_weight(metadata, name)] if selection.weights_only else names
+    chosen = [name for name in kept if selection.matches(name)]
     if not chosen:
         raise MissingShard(
             f"{slices.directory}: none of the {len(names)} tensors is selected; widen --include or narrow --exclude"

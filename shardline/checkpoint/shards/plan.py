@@ -6,7 +6,7 @@ Everything that can be wrong with a set of slices without looking at their value
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from shardline.base.errors import LayoutError, MissingShard
 from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader
-from shardline.checkpoint.formats.tensor_types import TEXT, TensorType
+from shardline.checkpoint.formats.tensor_types import TensorType
+from shardline.checkpoint.shards.absences import check_absences
 from shardline.checkpoint.shards.finding import SliceSet
+from shardline.checkpoint.shards.roles import cut_like
 from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.shards.training_record import recorded_parameters
 from shardline.checkpoint.strategy.boxes import Box
 from shardline.checkpoint.strategy.layout import Layout, replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
@@ -70,6 +73,10 @@ class Plan:
     tensors: tuple[PlannedTensor, ...]
     selection: Selection
     integrated: bool
+    notices: tuple[str, ...] = ()
+    """What the user should know of what was left out, and of what isn't there."""
+    unmatched: tuple[str, ...] = ()
+    """Patterns of the selection that match neither a tensor nor a parameter that the strategy knows."""
 
     @property
     def bytes_out(self) -> int:
@@ -88,22 +95,20 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
     nothing = StagedLayouts(({},), len(slices.files))
     staged = nothing if integrated or layouts is None else layouts
     ranks = _ranks_by_schema(slices.files)
-    names = _all_names(ranks)
-    unsaved = sorted(layouts.saved_names.difference(names)) if layouts else []
-    if unsaved:
-        raise MissingShard(
-            f"{slices.directory}: the strategy knows {len(unsaved)} parameters that no rank has saved, such as "
-            f"{unsaved[0]}; give the strategy of the run that saved these files"
-        )
+    headers = _first_headers(ranks)
+    absences = check_absences(slices.directory, headers, layouts, selection) if layouts else ()
     if integrated:
-        _check_whole(slices, ranks, names)
-    chosen = selection.choose(names, layouts.names if layouts else None, ranks)
+        _check_whole(slices, ranks, headers)
+    recorded = recorded_parameters(slices) if selection.weights_only else None
+    chosen, notices = selection.choose(headers, layouts.by_name if layouts else None, recorded)
     if not chosen:
         raise MissingShard(
-            f"{slices.directory}: none of the {len(names)} tensors is selected; widen --include or narrow --exclude"
+            f"{slices.directory}: none of the {len(headers)} tensors is selected; widen --include or narrow --exclude"
         )
+    _check_not_slices([headers[name] for name in chosen], staged, headers)
     tensors = tuple(_plan_tensor(name, staged, ranks, slices, selection) for name in chosen)
-    return Plan(slices, staged, tensors, selection, integrated)
+    unmatched = selection.unmatched({*headers, *(layouts.names if layouts else ())})
+    return Plan(slices, staged, tensors, selection, integrated, (*absences, *notices), unmatched)
 
 
 def _ranks_by_schema(files: Sequence[FileIndex]) -> dict[Schema, list[int]]:
@@ -113,12 +118,16 @@ def _ranks_by_schema(files: Sequence[FileIndex]) -> dict[Schema, list[int]]:
     return ranks
 
 
-def _all_names(ranks: Mapping[Schema, Sequence[int]]) -> list[str]:
-    """Every tensor's name, in the order of the first rank that has it."""
-    return list(dict.fromkeys(header.name for schema in ranks for header in schema.headers))
+def _first_headers(ranks: Mapping[Schema, Sequence[int]]) -> dict[str, TensorHeader]:
+    """Every tensor's header on the first rank that has it, in that order."""
+    headers: dict[str, TensorHeader] = {}
+    for schema in ranks:
+        for header in schema.headers:
+            headers.setdefault(header.name, header)
+    return headers
 
 
-def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names: Sequence[str]) -> None:
+def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names: Iterable[str]) -> None:
     """`MissingShard` where a rank's file, which should be the whole model, lacks a tensor that another has."""
     for schema, holders in ranks.items():
         missing = [name for name in names if name not in schema.positions]
@@ -153,7 +162,6 @@ def _whole_copies(
 ) -> tuple[tuple[Copy, ...], TensorHeader]:
     """A tensor that the strategy doesn't know: any rank that has it should have all of it."""
     header = _same_header(found, slices, "every rank should hold it whole, for no strategy says how it is split")
-    _check_not_a_slice(header, staged)
     layout = replicated(len(slices.files), len(header.shape))
     return (Copy(0, layout, tuple(_some(found))),), header
 
@@ -261,20 +269,22 @@ def _same_header(found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet, 
     return next(iter(found))
 
 
-def _check_not_a_slice(header: TensorHeader, staged: StagedLayouts) -> None:
-    """Refuse an optimizer state that is sliced like its parameter while the strategy knows the parameter alone.
+def _check_not_slices(
+    chosen: Iterable[TensorHeader], staged: StagedLayouts, headers: Mapping[str, TensorHeader]
+) -> None:
+    """Refuse a state or copy that is sliced like its parameter while the strategy knows the parameter alone.
 
     Equal slices (the zeros of a state that was never updated) would otherwise pass for the whole.
     """
-    _, _, parameter = header.name.partition(".")
-    for layouts in staged.stages:
-        layout = layouts.get(parameter)
-        if layout is None or header.type is TEXT or len(layout.tensor_map) != len(header.shape):
+    for header in chosen:
+        if header.name in staged.by_name:
             continue
-        if max(layout.shards(), default=1) > 1:
+        parameter = cut_like(header, staged.by_name, headers)
+        if parameter is not None:
             raise LayoutError(
-                f"the strategy knows {parameter}, which is split, but not this state of it; merge the weights alone "
-                "(--weights-only), or give a strategy file that was saved with only_trainable_params=False"
+                f"parameter {header.name}: the strategy knows {parameter}, which is split, but not this state or copy "
+                "of it; merge the weights alone (--weights-only), leave it out by name (--exclude), or give a strategy "
+                "file that was saved with only_trainable_params=False"
             )
 
 

@@ -11,6 +11,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -61,6 +62,11 @@ class StagedLayouts:
     def names(self) -> frozenset[str]:
         """Every stage's parameters and optimizer states."""
         return frozenset(name for stage in self.stages for name in stage)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layout]:
+        """Every name's layout, in the first stage that knows it."""
+        return {name: stage[name] for stage in reversed(self.stages) for name in stage}
 
     @property
     def saved_names(self) -> frozenset[str]:

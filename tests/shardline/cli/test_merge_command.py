@@ -125,7 +125,7 @@ def test_a_merged_file_is_verified_from_its_record_alone(folder, tmp_path):
         (["--output", "x.ckpt", "--step", "newest"], "MissingShard: "),
         ([], "ConfigError: --shards DIR and --output FILE go together"),
         (["--output", "x.ckpt", "--run-directory", "y"], "leave one of them out"),
-        (["--output", "x.ckpt", "--max-file-size", "much"], "expected a size such as 5GB"),
+        (["--output", "x.ckpt", "--max-file-size", "much"], "expected a size such as 60KB, 5GB"),
         (["--output", "x.ckpt", "--workers", "0"], "expected a number of at least 1"),
         (["--output", "x.ckpt", "--dtype", "int8"], "invalid choice: 'int8'"),
     ],
