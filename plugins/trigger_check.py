@@ -3,6 +3,10 @@
 Airflow checks each parameter by itself. This middleware of its API server reads the document that a trigger brings,
 from the form or by REST, and answers 400 where its parameters do not go together or one is unknown, in the words in
 which the first task would refuse it. `retraining` is left to that: its defaults are known to its DAG file alone.
+
+Nothing of a request is read before Airflow, asked as its own route asks it, says that the user may trigger the DAG;
+whom it refuses, it answers itself, as if this module were not there. What is read is bounded, and not checked on the
+event loop, which other requests need meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +15,11 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import unquote
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import bearer_scheme, get_user, requires_access_dag
+from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 
 from shardline.base.errors import ConfigError
 from shardline.settings.housekeeping_config import HousekeepingConfig
@@ -24,6 +32,9 @@ PARAMETERS: Mapping[str, type[Parameters]] = {
     "merge_checkpoint": MergeCheckpointConfig,
     "housekeeping": HousekeepingConfig,
 }
+MOST_BYTES = 1 << 20
+"""Of a trigger's body: parameters are a few kilobytes."""
+
 _TRIGGER = re.compile(r"/api/v2/dags/(?P<dag_id>[^/]+)/dagRuns/?$")
 
 Message = MutableMapping[str, Any]
@@ -40,30 +51,46 @@ class TriggerCheck:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a trigger with wrong parameters; hand everything else on as it came."""
-        parameters = _parameters_of(scope)
-        if parameters is None:
+        dag_id = _triggered(scope)
+        if dag_id is None or not await _may_trigger(dag_id, Request(scope)):
             await self._app(scope, receive, send)
             return
         messages = await _body(receive)
-        problem = _problem(parameters, b"".join(message.get("body", b"") for message in messages))
-        if problem:
-            await _refuse(problem, send)
+        body = b"".join(message.get("body", b"") for message in messages)
+        if len(body) > MOST_BYTES:
+            await _refuse(413, f"expected a trigger of at most {MOST_BYTES} bytes, found more", send)
+        elif problem := await run_in_threadpool(_problem, PARAMETERS[dag_id], body):
+            await _refuse(400, problem, send)
         else:
             await self._app(scope, _replay(messages, receive), send)
 
 
-def _parameters_of(scope: Mapping[str, Any]) -> type[Parameters] | None:
-    """What the triggered DAG takes, where `scope` is a trigger of one of ours."""
+def _triggered(scope: Mapping[str, Any]) -> str | None:
+    """The DAG, where `scope` is a trigger of one of ours."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     match = _TRIGGER.search(scope["path"])
-    return PARAMETERS.get(unquote(match["dag_id"])) if match else None
+    return match["dag_id"] if match and match["dag_id"] in PARAMETERS else None
+
+
+async def _may_trigger(dag_id: str, request: Request) -> bool:
+    """Whether Airflow knows who asks, and lets them trigger the DAG: by the two dependencies of its own route."""
+    check = requires_access_dag(method="POST", access_entity=DagAccessEntity.RUN, param_dag_id=dag_id)
+    try:
+        user = await get_user(request, None, await bearer_scheme(request))
+        await run_in_threadpool(check, request, user)
+    except HTTPException:
+        return False
+    return True
 
 
 async def _body(receive: Receive) -> list[Message]:
+    """What `receive` brings, until the body is whole or too large."""
     messages = [await receive()]
-    while messages[-1].get("more_body"):
+    size = len(messages[0].get("body", b""))
+    while messages[-1].get("more_body") and size <= MOST_BYTES:
         messages.append(await receive())
+        size += len(messages[-1].get("body", b""))
     return messages
 
 
@@ -82,7 +109,7 @@ def _problem(parameters: type[Parameters], body: bytes) -> str:
     """What is wrong with the parameters in a trigger's body; nothing where it has none: that is Airflow's to judge."""
     try:
         conf = json.loads(body).get("conf")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     if not isinstance(conf, dict):
         return ""
@@ -93,8 +120,8 @@ def _problem(parameters: type[Parameters], body: bytes) -> str:
     return ""
 
 
-async def _refuse(problem: str, send: Send) -> None:
+async def _refuse(status: int, problem: str, send: Send) -> None:
     answer = json.dumps({"detail": problem}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": answer})

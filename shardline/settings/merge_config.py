@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from shardline.base.sizes import PATTERN
-from shardline.settings.parameters import Parameters, PlainName
+from shardline.settings.parameters import Parameters, PlainName, Texts
 
 RECORD_TYPES = {"float32": "float32", "float16": "float16 (half)", "bfloat16": "bfloat16"}
 _SELECTION: dict[str, Any] = {"section": "Which tensors"}
@@ -33,7 +33,7 @@ class MergeCheckpointConfig(Parameters):
         description="Instead of a run: a folder that holds rank_0, rank_1, …, in SHARDLINE_HOME or below "
         "SHARDLINE_ALLOWED_ROOTS.",
     )
-    strategy: tuple[str, ...] = Field(
+    strategy: Texts = Field(
         (),
         title="Strategy files",
         description="For a folder: one file a pipeline stage, a line each. A run knows its own.",
@@ -53,7 +53,7 @@ class MergeCheckpointConfig(Parameters):
         title="Format",
         json_schema_extra=_OUTPUT | {"values_display": {"ckpt": "MindSpore .ckpt", "safetensors": ".safetensors"}},
     )
-    target_strategy: tuple[str, ...] = Field(
+    target_strategy: Texts = Field(
         (),
         title="Target strategy files",
         description="Instead of one checkpoint: slices for these strategies, one file a pipeline stage, a line each.",
@@ -79,13 +79,13 @@ class MergeCheckpointConfig(Parameters):
         description="Cast floating-point tensors. Empty: as they are.",
         json_schema_extra=_SELECTION | {"values_display": RECORD_TYPES},
     )
-    include: tuple[str, ...] = Field(
+    include: Texts = Field(
         (),
         title="Include",
         description="Keep only tensors whose names match one of these patterns, a line each: **layer1.***",
         json_schema_extra=_SELECTION,
     )
-    exclude: tuple[str, ...] = Field(
+    exclude: Texts = Field(
         (),
         title="Exclude",
         description="Leave out tensors whose names match one of these.",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, ValidationError
+from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from shardline.base.errors import ConfigError
 
+_MOST_LINES, _MOST_CHARACTERS = 20, 500
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -28,6 +31,9 @@ def _plain(value: str) -> str:
 PlainName = Annotated[str, AfterValidator(_plain)]
 """A name that is safe as that of a file or a folder."""
 
+Texts = Annotated[tuple[str, ...], FailFast()]
+"""Several texts, of which the first wrong one is named."""
+
 
 class Parameters(BaseModel):
     """Parameters that a user chooses; immutable, of exactly the declared types."""
@@ -38,11 +44,19 @@ class Parameters(BaseModel):
     def from_json(cls, document: str | bytes) -> Self:
         """The parameters in a JSON object; `ConfigError` names each wrong one and what it should be."""
         try:
-            return cls.model_validate(json.loads(document))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the parameters are not JSON: {error}") from error
+            given = json.loads(document)
+        except (ValueError, RecursionError) as error:  # ValueError: a number of too many digits, too
+            raise ConfigError(f"the parameters are not JSON, or nested too deeply: {error}") from None
+        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
+        for name in unknown:
+            del given[name]
+        try:
+            parameters = cls.model_validate(given)
         except ValidationError as error:
-            raise ConfigError(cls._explain(error)) from error
+            raise ConfigError(cls._explain(unknown, error.errors())) from None
+        if unknown:
+            raise ConfigError(cls._explain(unknown, []))
+        return parameters
 
     def to_json(self) -> str:
         """The document as it stands in a run directory: every parameter, sorted, indented."""
@@ -55,16 +69,21 @@ class Parameters(BaseModel):
         return {name: _flattened(schema) for name, schema in properties.items()}
 
     @classmethod
-    def _explain(cls, error: ValidationError) -> str:
-        lines = []
-        for problem in error.errors():
+    def _explain(cls, unknown: Sequence[str], problems: Sequence[ErrorDetails]) -> str:
+        """What is wrong, in lines, as many as a person reads; whatever was sent, the message stays short."""
+        lines = [f"{_cut(repr(name)[1:-1])}: unknown parameter" for name in unknown]  # on one line, whatever it is
+        lines[:1] = [f"{line}; known are {', '.join(cls.model_fields)}" for line in lines[:1]]
+        for problem in problems:
             name = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"{name}: unknown parameter; known are {', '.join(cls.model_fields)}")
-            else:
-                message = problem["msg"].removeprefix("Value error, ")  # pydantic's, before what a validator raised
-                lines.append(f"{name}: {message} (found {problem['input']!r})" if name else message)
-        return "bad parameters:\n  " + "\n  ".join(lines)
+            message = problem["msg"].removeprefix("Value error, ")  # pydantic's, before what a validator raised
+            found = f" (found {_cut(repr(problem['input']))})" if name else ""
+            lines.append(f"{name}{': ' if name else ''}{_cut(message)}{found}")
+        more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+        return "bad parameters:\n  " + "\n  ".join([*lines[:_MOST_LINES], *more])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _flattened(schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from shardline.settings import presets
-from shardline.settings.parameters import Parameters, PlainName
+from shardline.settings.parameters import Parameters, PlainName, Texts
 
 BUILT_IN_NETWORKS = ("mlp", "gpt")
 
@@ -86,7 +86,7 @@ class RunParameters(Parameters):
         description="For language models: validation fails above it, and nothing is promoted.",
     )
 
-    mirrors: tuple[str, ...] = Field(
+    mirrors: Texts = Field(
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",

@@ -1,27 +1,70 @@
-"""Wrong parameters are refused when a run is triggered; everything else passes as it came."""
+"""Wrong parameters are refused when somebody triggers a run who may; nothing of a stranger's request is looked at."""
 
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx
 import pytest
-from fastapi import FastAPI, Request
-from starlette.testclient import TestClient
 
-from plugins.trigger_check import TriggerCheck
+import plugins.trigger_check
+from plugins.trigger_check import MOST_BYTES, PARAMETERS, TriggerCheck
+
+NOT_OURS = "consume_model"  # another DAG of the same Airflow, which the check leaves alone
+DEEP = '{"conf": ' + '{"a": ' * 50_000 + "1" + "}" * 50_001
+MANY = json.dumps({"logical_date": None, "conf": {f"unknown{number}": 1 for number in range(20_000)}})
+LARGE = json.dumps({"logical_date": None, "conf": {"data_directory": "x" * (MOST_BYTES + 1)}})
+BODIES = {
+    "wrong": '{"logical_date": null, "conf": {"epohcs": 3, "rnu": 1, "kepe": 2}}',
+    "none": "",
+    "no JSON": "{",
+    "no object": "[]",
+    "deep": DEEP,
+    "many": MANY,
+    "large": LARGE,
+    "digits": '{"logical_date": null, "conf": {"epochs": ' + "9" * 5000 + "}}",
+}
 
 
-@pytest.fixture
-def client() -> TestClient:
-    """An application that says what reached it, behind the middleware."""
-    app = FastAPI()
-
-    @app.api_route("/{path:path}", methods=["GET", "POST", "PATCH"])
-    async def reached(request: Request, path: str) -> dict[str, object]:
-        return {"method": request.method, "path": path, "body": (await request.body()).decode()}
-
-    app.add_middleware(TriggerCheck)
-    return TestClient(app)
+def trigger(site, user: str | None, dag_id: str, body: str) -> httpx.Response:
+    with site.client(user) as client:
+        return client.post(f"/api/v2/dags/{dag_id}/dagRuns", content=body, headers={"Content-Type": "application/json"})
 
 
-def trigger(dag_id: str) -> str:
-    return f"/api/v2/dags/{dag_id}/dagRuns"
+def post(site, dag_id: str, conf: Any) -> httpx.Response:
+    return trigger(site, "ada", dag_id, json.dumps({"logical_date": None, "conf": conf}))
+
+
+@pytest.mark.parametrize(("user", "status"), [(None, 401), ("vera", 403), ("otto", 403)])
+@pytest.mark.parametrize("body", BODIES)
+def test_who_may_not_trigger_hears_what_airflow_says_of_any_dag(site, user, status, body):
+    expected = trigger(site, user, NOT_OURS, BODIES[body])
+    for dag_id in PARAMETERS:
+        answer = trigger(site, user, dag_id, BODIES[body])
+        assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
+        assert answer.status_code in (status, 400, 422)  # Airflow's own, of what it cannot even parse
+        assert b"known are" not in answer.content
+        assert len(answer.content) < 10_000
+    if body in ("wrong", "none", "many", "large"):
+        assert expected.status_code in (status, 422)
+    if body == "wrong":
+        assert expected.status_code == status
+
+
+@pytest.mark.parametrize("token", ["forged", "ada's, cut"])
+def test_a_forged_token_is_no_better(site, token):
+    token = site.token("ada")[:-8] + "AAAAAAAA" if token != "forged" else token
+    answers = [
+        httpx.post(
+            f"{site.address}/api/v2/dags/{dag_id}/dagRuns",
+            content=BODIES["wrong"],
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        for dag_id in (NOT_OURS, *PARAMETERS)
+    ]
+    assert {answer.status_code for answer in answers} <= {401, 403}
+    assert len({answer.content for answer in answers}) == 1
 
 
 @pytest.mark.parametrize(
@@ -35,32 +78,117 @@ def trigger(dag_id: str) -> str:
         ("housekeeping", {"keep_runs": -1}, "keep_runs: "),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_the_parameter_named(client, dag_id, conf, message):
-    answer = client.post(trigger(dag_id), json={"logical_date": None, "conf": conf})
+def test_what_does_not_go_together_is_refused_with_the_parameter_named(site, dag_id, conf, message):
+    answer = post(site, dag_id, conf)
     assert answer.status_code == 400
     assert message in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("dag_id", PARAMETERS)
 @pytest.mark.parametrize(
-    ("path", "body"),
+    "conf",
     [
-        (trigger("sharded_training"), '{"logical_date": null, "conf": {"epochs": 2, "preset": "tutorial"}}'),
-        (trigger("sharded_training"), '{"logical_date": null}'),
-        (trigger("sharded_training"), '{"conf": null}'),
-        (trigger("sharded_training"), "[]"),
-        (trigger("sharded_training"), "no JSON"),
-        (trigger("retraining"), '{"conf": {"data_source": "directory"}}'),
-        (trigger("somebody_elses"), '{"conf": {"epohcs": 1}}'),
-        ("/api/v2/dags/sharded_training/clearTaskInstances", '{"conf": {"epohcs": 1}}'),
+        {f"unknown{number}": 1 for number in range(20_000)},
+        {"x" * 900_000: 1},
+        {"mirrors": [1] * 300_000, "include": [1] * 10, "keep_runs": "x" * 1000},
+        {"network": "x" * 400_000, "name": "x" * 400_000},
+        {"\ud800\n": "\ud800", "epochs": "\ud800"},
     ],
 )
-def test_everything_else_reaches_airflow_as_it_came(client, path, body):
-    answer = client.post(path, content=body)
+def test_an_answer_stays_short_whatever_was_sent(site, dag_id, conf):
+    answer = post(site, dag_id, conf)
+    assert answer.status_code == 400
+    assert len(answer.content) < 20_000
+
+
+def test_a_body_that_is_too_large_is_refused_before_all_of_it_is_read(site):
+    answer = trigger(site, "ada", "sharded_training", LARGE)
+    assert answer.status_code == 413
+    assert f"at most {MOST_BYTES} bytes" in answer.json()["detail"]
+
+
+def test_the_body_of_a_stranger_is_not_asked_for(monkeypatch):
+    reached = []
+
+    async def airflow(scope, receive, send):
+        reached.append(scope["path"])
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    async def nobody(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(plugins.trigger_check, "_may_trigger", nobody)
+    scope = {"type": "http", "method": "POST", "path": "/api/v2/dags/housekeeping/dagRuns", "headers": []}
+    asyncio.run(TriggerCheck(airflow)(scope, receive, receive))
+    assert reached == [scope["path"]]
+
+
+def test_the_event_loop_serves_others_while_parameters_are_checked(monkeypatch):
+    """A check that takes long, and another request beside it: the second does not wait for the first."""
+    order = []
+
+    async def anybody(*_: Any) -> bool:
+        return True
+
+    def slow(*_: Any) -> str:
+        time.sleep(0.5)
+        return "wrong"
+
+    async def airflow(scope, receive, send):
+        order.append("another")
+
+    async def send(message):
+        order.append(message["type"])
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def both():
+        check = TriggerCheck(airflow)
+        scope = {"type": "http", "method": "POST", "path": "/api/v2/dags/housekeeping/dagRuns", "headers": []}
+        first = asyncio.create_task(check(scope, receive, send))
+        await asyncio.sleep(0.1)
+        await check(scope | {"method": "GET"}, receive, send)
+        await first
+
+    monkeypatch.setattr(plugins.trigger_check, "_may_trigger", anybody)
+    monkeypatch.setattr(plugins.trigger_check, "_problem", slow)
+    asyncio.run(both())
+    assert order == ["another", "http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize(
+    "body", ['{"logical_date": null, "conf": {"epochs": 2, "preset": "tutorial"}}', '{"logical_date": null}']
+)
+def test_good_parameters_reach_airflow(site, body):
+    answer = trigger(site, "ada", "sharded_training", body)
     assert answer.status_code == 200
-    assert answer.json() == {"method": "POST", "path": path[1:], "body": body}
+    assert answer.json()["conf"] == json.loads(body).get("conf", {})
 
 
-def test_other_methods_and_large_documents_pass(client):
-    assert client.get(trigger("sharded_training")).json()["method"] == "GET"
-    large = '{"conf": {"data_directory": "' + "x" * 500_000 + '"}}'
-    assert client.post(trigger("sharded_training"), content=large).json()["body"] == large
+@pytest.mark.parametrize("body", ['{"conf": null}', "[]", "no JSON", DEEP, '{"conf": 3}'])
+def test_what_has_no_parameters_is_airflows_to_judge(site, body):
+    expected, answer = trigger(site, "ada", NOT_OURS, body), trigger(site, "ada", "sharded_training", body)
+    assert (answer.status_code, answer.json()) == (expected.status_code, expected.json())
+    assert answer.status_code in (400, 422)
+
+
+def test_other_requests_pass_as_they_came():
+    """ASGI: the very messages, and the scope, of what is no trigger of ours."""
+    passed = []
+
+    async def airflow(scope, receive, send):
+        passed.append((scope, receive, send))
+
+    receive, send = object(), object()
+    for scope in (
+        {"type": "lifespan"},
+        {"type": "websocket", "path": "/api/v2/dags/sharded_training/dagRuns"},
+        {"type": "http", "method": "GET", "path": "/api/v2/dags/sharded_training/dagRuns"},
+        {"type": "http", "method": "POST", "path": "/api/v2/dags/retraining/dagRuns"},
+        {"type": "http", "method": "POST", "path": "/api/v2/dags/sharded_training/clearTaskInstances"},
+    ):
+        asyncio.run(TriggerCheck(airflow)(scope, receive, send))
+        assert passed[-1] == (scope, receive, send)
