@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from shardline.base.exit_codes import BAD_PARAMETERS
+
 COMMANDS = {
     "merge": ("merge_command", "slices become one integrated checkpoint, proved"),
     "merge-parts": ("parts_command", "the same by several processes or machines: plan, write, commit"),
@@ -22,7 +24,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 2 where there is none of that name."""
+    """Run one command; the exit code is 2 where there is none of that name, or a package is missing that it needs."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["-h"], ["--help"]):
         print(_usage())
@@ -33,7 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[given[0]]
     sys.argv[0] = f"shardline {given[0]}"  # what argparse calls the program
-    return int(import_module(f"shardline.cli.{module}").main(given[1:]))
+    try:
+        return int(import_module(f"shardline.cli.{module}").main(given[1:]))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(__package__.partition(".")[0]):
+            raise
+        print(
+            f"ConfigError: {sys.argv[0]} needs the package {error.name}, which is not installed; install it, or all "
+            "that trainings need: pip install 'shardline[train]'",
+            file=sys.stderr,
+        )
+        return BAD_PARAMETERS
 
 
 def _usage() -> str:

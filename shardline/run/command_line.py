@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import ShardlineError
+from shardline.base.errors import ConfigError, ShardlineError
 from shardline.base.exit_codes import FAILED, ExitCode
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from, run_directory_from
@@ -44,7 +44,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     except ShardlineError as error:
         sys.stdout.flush()
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        record_outcome(home_from(os.environ), os.environ, error)
+        _record(error)
         return ExitCode(error.exit_code, error)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
@@ -53,10 +53,19 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
         return ExitCode(FAILED, error)
-    record_outcome(home_from(os.environ), os.environ, None)
+    _record(None)
     if result is not None:
         print(json.dumps(result), flush=True)
     return 0
+
+
+def _record(error: ShardlineError | None) -> None:
+    """Leave how the task ended in its run."""
+    try:
+        home = home_from(os.environ)
+    except ConfigError:
+        return  # without a shared folder there is no run to leave it in: an installed library, used by hand
+    record_outcome(home, os.environ, error)
 
 
 def run_task(description: str, task: Callable[[RunDirectory], Mapping[str, Any]]) -> int:

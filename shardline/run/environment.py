@@ -10,11 +10,18 @@ from shardline.base.errors import ConfigError
 from shardline.run.directory import Home, RunDirectory
 
 PROJECT = Path(__file__).resolve().parents[2]
+"""The checkout; of an installed library, the folder that it is installed in."""
 
 
 def home_from(environment: Mapping[str, str]) -> Home:
-    """The shared folder: SHARDLINE_HOME, or `var` in the checkout."""
-    return Home(Path(environment.get("SHARDLINE_HOME") or PROJECT / "var").absolute())
+    """The shared folder: SHARDLINE_HOME, or `var` in the checkout; `ConfigError` where there is neither."""
+    if named := environment.get("SHARDLINE_HOME"):
+        return Home(Path(named).absolute())
+    if not (PROJECT / "dags").is_dir():
+        raise ConfigError(
+            "SHARDLINE_HOME is not set; set it to the folder that all workers share, of runs, data and models"
+        )
+    return Home(PROJECT / "var")
 
 
 def run_directory_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunDirectory:
