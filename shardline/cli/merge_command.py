@@ -77,10 +77,17 @@ def _summarise(merged: Merged, quiet: bool) -> None:
         print(f"{merged.output} is up to date: nothing was done")
         return
     record = merged.record
+    print(f"from {_taken(record['inputs']['files'])}")
     for file in record["output"]:
         print(f"{merged.output.with_name(file['name'])}: {human_size(file['size'])}, BLAKE3 {file['digest'][:16]}…")
     if record["proof"]:
         print(f"proved: {record['proof']['slices_compared']} slices of {record['proof']['tensors']} tensors compared")
+
+
+def _taken(files: Sequence[Mapping[str, Any]]) -> str:
+    """Which files were merged: their number, the first and the last. The record names them all."""
+    paths = [str(file["path"]) for file in files]
+    return paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,6 +41,7 @@ def add_source_options(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--shards", type=Path, metavar="DIR", help="the folder that holds rank_0, rank_1, …")
     arguments.add_argument("--strategy", type=Path, nargs="+", default=[], metavar="FILE", help="one a pipeline stage")
     arguments.add_argument("--step", help="global step (with manifests), EPOCH_STEP or STEP; default: the newest")
+    arguments.add_argument("--prefix", metavar="GLOB", help="of several trainings' files, those of this prefix or name")
     arguments.add_argument("--integrated", action="store_true", help="every rank saved the whole model")
     arguments.add_argument("--workers", type=positive, help="threads")
     arguments.add_argument("--json", action="store_true", help="print the result alone")
@@ -73,6 +74,7 @@ def request_from(arguments: argparse.Namespace) -> MergeRequest:
         strategies=tuple(arguments.strategy),
         output=output_with_format(arguments.output, arguments.format),
         step=arguments.step,
+        prefix=arguments.prefix,
         integrated=arguments.integrated or None,
         selection=selection_from(arguments),
         max_file_size=arguments.max_file_size,

@@ -49,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         strategies=tuple(arguments.strategy),
         integrated=arguments.source,
         step=arguments.step,
+        prefix=arguments.prefix,
         name=arguments.name,
         file_format=arguments.format,
         selection=selection_from(arguments),

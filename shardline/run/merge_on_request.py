@@ -37,6 +37,7 @@ class Source:
     shards: Path
     strategies: tuple[Path, ...]
     step: str | None
+    prefix: str | None = None
 
 
 def merge_checkpoint(
@@ -56,7 +57,7 @@ def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> I
     if config.shards is not None:
         shards = roots.folder(_absolute(config.shards, "shards"), "shards")
         strategies = tuple(roots.file(_absolute(file, "strategy"), "strategy") for file in config.strategy)
-        yield Source(shards, strategies, config.step)
+        yield Source(shards, strategies, config.step, config.prefix)
         return
     assert config.run is not None  # noqa: S101  MergeCheckpointConfig
     run = _run(config.run, home)
@@ -106,6 +107,7 @@ def _merge(source: Source, config: MergeCheckpointConfig, run: RunDirectory, met
         strategies=source.strategies,
         output=run.merged / f"{config.name}.{config.format}",
         step=source.step,
+        prefix=source.prefix,
         integrated=config.integrated or None,
         selection=_selection(config),
         max_file_size=_bytes(config.max_file_size),
@@ -130,6 +132,7 @@ def _reshard(
         shards=source.shards,
         strategies=source.strategies,
         step=source.step,
+        prefix=source.prefix,
         name=config.name,
         file_format=config.format,
         selection=_selection(config),

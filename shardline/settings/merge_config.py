@@ -41,6 +41,11 @@ class MergeCheckpointConfig(Parameters):
     step: str | None = Field(
         None, title="Step", description="Global step (with manifests), EPOCH_STEP or STEP. Empty: the newest."
     )
+    prefix: str | None = Field(
+        None,
+        title="Prefix",
+        description="For a folder: of several trainings' files, those of this prefix or name, which may be a pattern.",
+    )
     integrated: bool = Field(
         False, title="Integrated", description="For a folder: every rank saved the whole model instead of its slices."
     )
@@ -113,6 +118,8 @@ class MergeCheckpointConfig(Parameters):
             raise ValueError("run and shards: give one of them, to say which slices to merge")
         if self.run is not None and self.strategy:
             raise ValueError("strategy: a run knows its own; leave it empty, or give shards instead of run")
+        if self.run is not None and self.prefix is not None:
+            raise ValueError("prefix: a run's manifest says which files are its own; leave it empty")
         if self.run is not None and self.integrated:
             raise ValueError("integrated: a run's manifest says so itself; leave it off")
         if self.shards is not None and not self.strategy and not self.integrated:

@@ -19,8 +19,9 @@ from shardline.checkpoint.strategy.strategy_file import StagedLayouts, read_layo
 
 @dataclass(frozen=True)
 class MergeRequest:
-    """What to merge into what. `step` is as `find_slices` takes it; `integrated` says that every rank's file is whole.
+    """What to merge into what. `step` and `prefix` are as `find_slices` takes them.
 
+    `integrated` says that every rank's file is whole.
     `max_file_size` (bytes) splits a .safetensors output; `crc` ends a .ckpt with MindSpore's checksum. Without `proof`
     replicas are still compared. A request that `owns_folder` replaces whatever merge is there, of any name.
     """
@@ -29,6 +30,7 @@ class MergeRequest:
     strategies: tuple[Path, ...]
     output: Path
     step: str | None = None
+    prefix: str | None = None
     integrated: bool | None = None
     selection: Selection = field(default_factory=Selection)
     max_file_size: int | None = None
@@ -104,7 +106,7 @@ def plan_of(request: MergeRequest) -> tuple[Plan, tuple[str, ...]]:
         _check_needs_no_strategy(request)
         return plan_checkpoint2(find_iteration(request.shards, request.step), request.selection), ()
     layouts, digests = read_strategies(request.strategies)
-    slices = find_slices(request.shards, layouts.world_size if layouts else None, request.step)
+    slices = find_slices(request.shards, layouts.world_size if layouts else None, request.step, request.prefix)
     integrated = _is_integrated(request, slices)
     if layouts is None and not integrated:
         raise ConfigError(
@@ -117,10 +119,11 @@ def plan_of(request: MergeRequest) -> tuple[Plan, tuple[str, ...]]:
 def _check_needs_no_strategy(request: MergeRequest) -> None:
     given = [f"--strategy {request.strategies[0]}"] if request.strategies else []
     given += ["--integrated"] if request.integrated else []
+    given += ["--prefix"] if request.prefix is not None else []
     if given:
         raise ConfigError(
-            f"{request.shards} is Checkpoint 2.0 of MindFormers, whose metadata.json says how it is sharded; leave "
-            f"{' and '.join(given)} out"
+            f"{request.shards} is Checkpoint 2.0 of MindFormers, whose metadata.json says how it is sharded and where "
+            f"every slice lies; leave {' and '.join(given)} out"
         )
 
 

@@ -59,6 +59,7 @@ class ReshardRequest:
     strategies: tuple[Path, ...] = ()
     integrated: Path | None = None
     step: str | None = None
+    prefix: str | None = None
     name: str | None = None
     file_format: Format = "ckpt"
     selection: Selection = field(default_factory=Selection)
@@ -110,6 +111,7 @@ def _plan(request: ReshardRequest) -> Plan:
         strategies=request.strategies,
         output=request.output / "whole.ckpt",
         step=request.step,
+        prefix=request.prefix,
         selection=request.selection,
     )
     return prepare(merge_request).plan

@@ -1,42 +1,52 @@
-"""Where the slices of one step lie: a folder of `rank_N` folders, with or without our manifest.
+"""Which files of a folder are the slices of one step. The rule, for whoever wrote them:
 
-With a manifest, the files are those that it names. Without one (slices that another training script saved), each
-rank's folder holds files named `PREFIX-EPOCH_STEP.ckpt` or `.safetensors`, as MindSpore's `ModelCheckpoint` names
-them, several steps side by side; the newest step that all ranks have is taken, numerically. A folder with exactly one
-checkpoint file may name it as it likes.
+1. **Manifests first.** Where the folder holds `shard_set-STEP.json`, which our training writes last, the greatest step
+   is taken, and its files are those that the manifest names.
+2. **Ranks.** Else every rank has a folder `rank_N`; or, where there is none, the rank stands in the names of files in
+   the folder itself: `PREFIX_rank_N-EPOCH_STEP.ckpt`. Only `.ckpt` and `.safetensors` files count. Everything else is
+   left alone and never changed: hidden files and folders, `rank_0.bak`, `rank_00`, folders named like files.
+3. **Trainings.** A rank's files are told apart by prefix and format (`rank_files`). Of several trainings that one is
+   taken which every rank's `meta.json` names, or which is the last restart by MindSpore's numbers and by time; where
+   nothing says so, all are listed and one must be chosen by prefix, step or name (`choice`).
+4. **The step.** Of that training, the newest step that all ranks have, by numbers.
+5. **The number of ranks** is the strategy's. Folders of more ranks are left out only where they are known to be of an
+   earlier training.
+
+What was passed over is said in a notice; which files were taken stands in the record.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from shardline.base.errors import ConfigError, CorruptShard, LayoutError, MissingShard, StepMismatch
+from shardline.base.errors import (
+    CheckpointError,
+    ConfigError,
+    CorruptShard,
+    LayoutError,
+    MissingShard,
+    StepMismatch,
+    UnsupportedFormat,
+)
 from shardline.checkpoint.formats.file_index import FileIndex
+from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.formats.reading import index_checkpoint
+from shardline.checkpoint.shards.choice import CLOSE, Choice, choose
+from shardline.checkpoint.shards.rank_files import SUFFIXES, UNNUMBERED, Reading, named_rank, readings
 from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.checkpoint.shards.trainings import Wanted, trainings_in, written
 
-_RANK = re.compile(r"^rank_(0|[1-9]\d*)$")
-_STEP = re.compile(r"^(?P<prefix>.+)-(?P<epoch>\d+)_(?P<step>\d+)$")
-_SUFFIXES = (".ckpt", ".safetensors")
-
-
-class Saved(NamedTuple):
-    """What a file's name says of when it was saved. Greater is newer."""
-
-    epoch: int
-    step: int
-    prefix: str
-    suffix: str
-
-    def __str__(self) -> str:
-        return f"{self.prefix}-{self.epoch}_{self.step}{self.suffix}"
-
-
-UNNAMED = Saved(-1, -1, "", "")
+_RANK = re.compile(r"rank_(0|[1-9][0-9]{0,17})")
+_UNFINISHED = re.compile(r"ttp_saved_checkpoints-step_[0-9]+_tmp")
+_STRATEGY = "ckpt_strategy_rank_"
+"""How MindFormers names the strategy file of a rank."""
+_MOST_LISTED = 16
 
 
 @dataclass(frozen=True)
@@ -56,60 +66,175 @@ class SliceSet:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_slices(directory: Path, world_size: int | None, step: str | None = None) -> SliceSet:
-    """The slices in `directory` of `step`, or of the newest step that is complete.
+@dataclass(frozen=True)
+class Found:
+    """Where the slices of one step lie: every rank's file, by global rank; not opened yet. Else as in `SliceSet`."""
 
-    `step` is a global step where there are manifests, else EPOCH_STEP or STEP as the files' names have it.
-    `world_size` is what the strategy says; `None` takes all ranks that there are.
+    files: tuple[Path, ...]
+    step: str
+    shard_set: ShardSet | None = None
+    notices: tuple[str, ...] = ()
+
+
+def find_slices(
+    directory: Path, world_size: int | None, step: str | None = None, prefix: str | None = None
+) -> SliceSet:
+    """The slices in `directory` of `step`, or of the newest step that is complete, with the index of every file."""
+    found = locate_slices(directory, world_size, step, prefix)
+    indexes = tuple(index_checkpoint(path) for path in found.files)
+    return SliceSet(directory, indexes, found.step, found.shard_set, found.notices)
+
+
+def locate_slices(directory: Path, world_size: int | None, step: str | None = None, prefix: str | None = None) -> Found:
+    """Where the slices in `directory` of `step`, or of the newest step that is complete, lie.
+
+    `step` is a global step where there are manifests, else EPOCH_STEP or STEP as the files' names have it; `prefix` is
+    a file's prefix or whole name, or a glob of one. `world_size` is what the strategy says; `None` takes all ranks
+    that there are.
+
+    `MissingShard` where files are missing, `StepMismatch` where several trainings could be meant or are mixed,
+    `LayoutError` where the number of ranks is not the strategy's, `UnsupportedFormat` for a folder of another kind.
     """
-    if not directory.is_dir():
-        raise MissingShard(f"{directory}: there is no such folder; expected one that holds rank_0, rank_1, …")
+    _check_folder(directory)
     try:
-        if ShardSet.steps(directory) and "_" not in (step or ""):
-            return _with_manifest(directory, world_size, step)
-        return _by_names(directory, world_size, step)
+        wanted = Wanted(step, prefix)
+        found = None if "_" in (step or "") else _with_manifest(directory, world_size, wanted)
+        return found or _by_names(directory, world_size, wanted)
     except OSError as error:
         raise MissingShard(f"{directory}: cannot be listed: {error}; is it readable for this user?") from error
 
 
-def _with_manifest(directory: Path, world_size: int | None, step: str | None) -> SliceSet:
-    wanted = None if step is None else ShardSet.path(directory, _number(step))
-    shard_set = ShardSet.read(wanted) if wanted else ShardSet.newest(directory)
+def _check_folder(directory: Path) -> None:
+    if directory.is_file():
+        raise UnsupportedFormat(
+            f"{directory} is a file; expected the folder that holds rank_0, rank_1, … To cut a whole model, give the "
+            "file to shardline reshard --from"
+        )
+    if not directory.is_dir():
+        raise MissingShard(f"{directory}: there is no such folder; expected one that holds rank_0, rank_1, …")
+    if _UNFINISHED.fullmatch(directory.name):
+        raise MissingShard(
+            f"{directory}: MindSpore's fault tolerance takes _tmp off this folder's name when all ranks have saved, "
+            "which they had not; take another step, or rename it if all files are there"
+        )
+
+
+def _with_manifest(directory: Path, world_size: int | None, wanted: Wanted) -> Found | None:
+    """What the manifest of the step, or the newest, names; `None` where no manifest is meant."""
+    steps = ShardSet.steps(directory)
+    if not steps:
+        return None
+    if wanted.step is not None:
+        steps = [_number(wanted.step)]
+    shard_set = next((found for step in reversed(steps) if (found := _manifest(directory, step, wanted))), None)
     if shard_set is None:
-        raise MissingShard(f"{directory}: expected a complete shard set, found none; has training saved one?")
+        return None
     _check_world(directory, shard_set.world_size, world_size, "the manifest names")
-    paths = [shard_set.file(directory, item) for item in shard_set.slices]
+    paths = tuple(shard_set.file(directory, item) for item in shard_set.slices)
     for path, item in zip(paths, shard_set.slices, strict=True):
         if (size := path.stat().st_size) != item.size:
             raise CorruptShard(
                 f"{path} (rank {item.rank}): the manifest of step {shard_set.step} says {item.size} bytes, found "
                 f"{size}; restore the file, or take another step"
             )
-    return SliceSet(directory, _index(paths), str(shard_set.step), shard_set)
+    notices: Iterable[str] = ()
+    if wanted.step is None:
+        _check_is_last(directory, shard_set.step, steps)
+        notices = _without_manifest(directory, shard_set, paths)
+    return Found(paths, str(shard_set.step), shard_set, tuple(notices))
 
 
-def _by_names(directory: Path, world_size: int | None, step: str | None) -> SliceSet:
-    folders = _rank_folders(directory)
-    _check_world(directory, len(folders), world_size, "there are folders of")
-    saved = {rank: _saved_files(folder) for rank, folder in folders.items()}
-    chosen = _choose(directory, saved, step)
-    paths = [_inside(directory, files[chosen]) for _, files in sorted(saved.items())]
-    label = "" if chosen is UNNAMED else f"{chosen.epoch}_{chosen.step}"
-    return SliceSet(directory, _index(paths), label, notices=_notices(saved, chosen) if step is None else ())
+def _manifest(directory: Path, step: int, wanted: Wanted) -> ShardSet | None:
+    shard_set = ShardSet.read(ShardSet.path(directory, step))
+    if wanted.prefix is None:
+        return shard_set
+    named = {item.rank: [Path(item.path)] for item in shard_set.slices if item.path.endswith(SUFFIXES)}
+    return shard_set if Wanted(prefix=wanted.prefix).of(trainings_in(named)) else None
 
 
-def _rank_folders(directory: Path) -> dict[int, Path]:
-    matches = ((_RANK.match(path.name), path) for path in directory.iterdir() if path.is_dir())
-    folders = {int(match[1]): path for match, path in matches if match}
-    if not folders:
-        raise MissingShard(f"{directory}: expected folders rank_0, rank_1, …, found none")
-    missing = sorted(set(range(max(folders) + 1)) - set(folders))
-    if missing:
+def _check_is_last(directory: Path, step: int, steps: Sequence[int]) -> None:
+    """Refuse the greatest step where another was saved after it: two trainings wrote into the folder."""
+    saved = written(ShardSet.path(directory, step))
+    later = [other for other in steps if written(ShardSet.path(directory, other)) > saved + CLOSE]
+    if later:
+        raise StepMismatch(
+            f"{directory}: {step} is the greatest step that has a manifest, but step {max(later)} was saved after it; "
+            "the manifests are of two trainings, or were copied without their times: choose with "
+            f"--step {step} or --step {max(later)}"
+        )
+
+
+def _without_manifest(directory: Path, shard_set: ShardSet, paths: Sequence[Path]) -> Iterable[str]:
+    """What to say of later files on all ranks that no manifest names."""
+    saved = max(written(path) for path in paths)
+    ranks = frozenset(range(shard_set.world_size))
+    for training in trainings_in(checkpoint_files(directory)):
+        for moment in training.moments_of(ranks)[-1:]:
+            files = training.saves[moment]
+            if all(written(files[rank]) > saved + CLOSE for rank in ranks):
+                yield (
+                    f"taking step {shard_set.step}, the newest that has a manifest; {training.name(moment)} is newer "
+                    f"on all ranks, an unfinished save or another training's: --step {moment} takes it"
+                )
+
+
+def _by_names(directory: Path, world_size: int | None, wanted: Wanted) -> Found:
+    files = checkpoint_files(directory)
+    if not files:
+        raise _no_ranks(directory)
+    if any(path.name.startswith(_STRATEGY) for paths in files.values() for path in paths):
+        raise UnsupportedFormat(f"{directory} holds strategy files, no slices; give it as --strategy")
+    ranks = frozenset(_ranks_of(directory, files, world_size))
+    own = {rank: paths for rank, paths in files.items() if rank in ranks}
+    for rank, paths in own.items():
+        if not paths:
+            raise MissingShard(
+                f"{directory / f'rank_{rank}'}: expected a file named PREFIX-EPOCH_STEP.ckpt or .safetensors, found "
+                "none"
+            )
+    choice = choose(directory, trainings_in(own), ranks, wanted)
+    left_out = {rank: paths for rank, paths in files.items() if rank not in ranks}
+    notices = choice.notices + _left_out(directory, choice, left_out, wanted)
+    paths_taken = tuple(_inside(directory, choice.files[rank]) for rank in sorted(ranks))
+    return Found(paths_taken, "" if choice.moment == UNNUMBERED else str(choice.moment), notices=notices)
+
+
+def checkpoint_files(directory: Path) -> dict[int, list[Path]]:
+    """The checkpoint files of every rank: in its folder `rank_N`, or by the rank in their names where there is none."""
+    with os.scandir(directory) as entries:
+        names = [(entry.name, entry.is_dir()) for entry in entries]
+    folders = {int(match[1]): name for name, is_dir in names if is_dir and (match := _RANK.fullmatch(name))}
+    if folders:
+        return {rank: _files_in(directory / folders[rank]) for rank in sorted(folders)}
+    found: dict[int, list[Path]] = {}
+    for name in sorted(name for name, is_dir in names if not is_dir and _is_checkpoint(name)):
+        rank = named_rank(name)
+        if rank is not None:
+            found.setdefault(rank, []).append(directory / name)
+    return {rank: found[rank] for rank in sorted(found)}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(e.name for e in entries if _is_checkpoint(e.name) and not e.is_dir())]
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith(SUFFIXES) and not name.startswith(".") and name not in SUFFIXES
+
+
+def _ranks_of(directory: Path, files: Mapping[int, object], world_size: int | None) -> range:
+    """The ranks whose files are needed; `MissingShard` where there are none of one."""
+    expected = range(max(files) + 1 if world_size is None else world_size)
+    missing = list(islice((rank for rank in expected if rank not in files), _MOST_LISTED))
+    if missing and max(files) >= missing[0]:
         raise MissingShard(
-            f"{directory}: the folders of ranks {missing[:16]} are missing, though there is rank_{max(folders)}; "
+            f"{directory}: the folders of ranks {missing} are missing, though there is rank_{max(files)}; "
             "copy every rank's folder here"
         )
-    return folders
+    if missing:
+        _check_world(directory, len(files), world_size, "there are folders of")
+    return expected
 
 
 def _check_world(directory: Path, found: int, expected: int | None, how: str) -> None:
@@ -117,75 +242,74 @@ def _check_world(directory: Path, found: int, expected: int | None, how: str) ->
         return
     what = f"{directory}: the strategy shards over {expected} ranks, {how} {found}"
     if found < expected:
-        raise MissingShard(f"{what}; copy the folders of ranks {found} to {expected - 1} here")
+        raise MissingShard(
+            f"{what}; copy the folders of ranks {found} to {expected - 1} here, or give the strategy of the run that "
+            "saved them"
+        )
     raise LayoutError(f"{what}; give the strategy of the run that saved them, all of its stages")
 
 
-def _saved_files(folder: Path) -> dict[Saved, Path]:
-    """The checkpoint files of one rank, by when they were saved."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and not path.name.startswith(".")]
-    named = {}
-    for path in files:
-        if match := _STEP.match(path.stem):
-            named[Saved(int(match["epoch"]), int(match["step"]), match["prefix"], path.suffix)] = path
-    if not named and len(files) == 1:
-        return {UNNAMED: files[0]}
-    if not named:
-        raise MissingShard(
-            f"{folder}: expected a file named PREFIX-EPOCH_STEP.ckpt or .safetensors, found "
-            f"{[path.name for path in files] or 'none'}"
+def _left_out(directory: Path, choice: Choice, others: Mapping[int, Sequence[Path]], wanted: Wanted) -> tuple[str, ...]:
+    """What to say of `others`, the files of ranks that the strategy doesn't have; `LayoutError` where it has to.
+
+    They are known to be of an earlier training where they have no file of the one that is taken, or lack two of its
+    saves: of one that was killed while it saved, they would lack one.
+    """
+    if not others:
+        return ()
+    world_size = len(choice.training.saves[choice.moment])
+    saved = {rank: {read for path in paths for read in readings(path.name, rank)} for rank, paths in others.items()}
+    taken = Reading(choice.training.label, choice.moment)
+    if any(taken in reads for reads in saved.values()):
+        _check_world(directory, world_size + len(others), world_size, "there are folders of")
+    name = choice.training.name(choice.moment)
+    listed = f"ranks {sorted(others)[:_MOST_LISTED]}"
+    if wanted.step is None and wanted.prefix is None and not _are_earlier(choice, others, saved):
+        option = f"--step {choice.moment}" if choice.moment != UNNUMBERED else f"--prefix '{choice.training.prefix}'"
+        raise LayoutError(
+            f"{directory}: the strategy shards over {world_size} ranks, there are folders of "
+            f"{world_size + len(others)}; {listed} have no {name}: if they are of an earlier training, say {option}; "
+            "else give the strategy of the run that saved them, all of its stages"
         )
-    return named
-
-
-def _choose(directory: Path, saved: Mapping[int, Mapping[Saved, Path]], step: str | None) -> Saved:
-    """The newest key that all ranks have, or the one that `step` names."""
-    common = set.intersection(*(set(files) for files in saved.values()))
-    wanted = {key for key in common if step is None or _names(key, step)}
-    if not wanted:
-        raise _no_common_step(directory, saved, step)
-    newest = max(wanted)
-    epochs = {key.epoch for key in wanted}
-    if step is not None and len(epochs) > 1:
-        raise ConfigError(
-            f"step {step}: epochs {sorted(epochs)} have one; give EPOCH_STEP, such as {newest.epoch}_{step}"
-        )
-    rivals = [key for key in wanted if key[:2] == newest[:2]]
-    if len(rivals) > 1:
-        raise StepMismatch(
-            f"{directory}: epoch {newest.epoch} step {newest.step} was saved as "
-            f"{' and as '.join(map(str, sorted(rivals)))}, by different runs; keep the files of one of them"
-        )
-    return newest
-
-
-def _names(key: Saved, step: str) -> bool:
-    return step in (f"{key.epoch}_{key.step}", str(key.step))
-
-
-def _no_common_step(
-    directory: Path, saved: Mapping[int, Mapping[Saved, Path]], step: str | None
-) -> StepMismatch | MissingShard:
-    if step is not None:
-        there = {rank: any(_names(key, step) for key in files) for rank, files in saved.items()}
-        without = [rank for rank, found in there.items() if not found]
-        return MissingShard(f"{directory}: ranks {sorted(without)[:16]} have no checkpoint of step {step}")
-    newest = {rank: max(files) for rank, files in sorted(saved.items())}
-    groups: dict[Saved, list[int]] = {}
-    for rank, key in newest.items():
-        groups.setdefault(key, []).append(rank)
-    found = "; ".join(f"ranks {ranks[:16]}: {key}" for key, ranks in sorted(groups.items()))
-    return StepMismatch(
-        f"{directory}: the ranks have no step in common (newest: {found}); restore the missing files, or train again"
+    return (
+        f"{listed} are left out: the strategy shards over {world_size} ranks, and they have no {name}, as folders of "
+        "an earlier, larger training",
     )
 
 
-def _notices(saved: Mapping[int, Mapping[Saved, Path]], chosen: Saved) -> tuple[str, ...]:
-    newer = sorted({key for files in saved.values() for key in files if key[:2] > chosen[:2]})
-    if not newer or chosen is UNNAMED:
-        return ()
-    holders = sorted(rank for rank, files in saved.items() if newer[-1] in files)
-    return (f"taking {chosen}, the newest that all ranks have; {newer[-1]} is on ranks {holders[:16]} only",)
+def _are_earlier(choice: Choice, others: Mapping[int, Sequence[Path]], saved: Mapping[int, Iterable[Reading]]) -> bool:
+    times = [written(path) for paths in others.values() for path in paths]
+    if max(times, default=0.0) > max(written(path) for path in choice.files.values()) + CLOSE:
+        return False
+    held = {read.moment for reads in saved.values() for read in reads if read.label == choice.training.label}
+    newest = max(held, default=None)
+    return newest is None or sum(moment > newest for moment in choice.training.saves) > 1
+
+
+def _no_ranks(directory: Path) -> CheckpointError:
+    """The error for a folder that holds no rank's files: what it holds instead, and what to give."""
+    names = sorted(path.name for path in directory.iterdir())
+    if _RANK.fullmatch(directory.name) and any(_is_checkpoint(name) for name in names):
+        return MissingShard(f"{directory} is the folder of one rank; give {directory.parent}, which holds all of them")
+    below = [name for name in names if (directory / name / "rank_0").is_dir()]
+    if below:
+        given = ", ".join(str(directory / name) for name in below[:_MOST_LISTED])
+        return MissingShard(f"{directory} holds no rank_0, rank_1, … itself; these folders in it do, give one: {given}")
+    if _is_whole_model(directory):
+        return UnsupportedFormat(
+            f"{directory} holds a whole model, no ranks' slices: there is nothing to merge. To cut it for ranks, give "
+            "it to shardline reshard --from"
+        )
+    found = f"found {', '.join(names[:8])}" if names else "found none: it is empty"
+    return MissingShard(f"{directory}: expected folders rank_0, rank_1, …, {found}")
+
+
+def _is_whole_model(directory: Path) -> bool:
+    try:
+        read_file_set(directory)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _inside(directory: Path, path: Path) -> Path:
@@ -194,10 +318,6 @@ def _inside(directory: Path, path: Path) -> Path:
             f"{path} is a symbolic link that leads out of {directory}, to {path.resolve()}; copy it here"
         )
     return path
-
-
-def _index(paths: Iterable[Path]) -> tuple[FileIndex, ...]:
-    return tuple(index_checkpoint(path) for path in paths)
 
 
 def _number(step: str) -> int:
