@@ -8,9 +8,12 @@ host, on another when nothing has been written to it for an hour.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import glob
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -20,6 +23,8 @@ from pathlib import Path
 _HOST = socket.gethostname().replace(".", "-")
 _STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)@(?P<host>[^.]*)\.staged$")
 _SILENT_SECONDS = 3600
+_CURRENT_DIRECTORY, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 
 
 def staged_path(target: Path) -> Path:
@@ -81,23 +86,44 @@ def write_text(target: Path, text: str) -> None:
 
 
 def remove_abandoned(target: Path) -> list[Path]:
-    """Remove what writers of `target` that no longer run left staged, and return those paths."""
+    """Remove what writers of `target` that no longer run left staged, files or folders, and return those paths."""
     removed = []
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.staged"):
         match = _STAGED.match(path.name)
         if match and match["target"] == target.name and _is_abandoned(path, match):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def exchange(path: Path, other: Path) -> bool:
+    """Let two files or folders swap their names in one step; false where the file system cannot, as NFS."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_CURRENT_DIRECTORY, os.fsencode(path), _CURRENT_DIRECTORY, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(path), None, str(other))
 
 
 def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
     if match["host"] == _HOST:
         return not _is_running(int(match["pid"]))
     try:
-        return time.time() - path.stat().st_mtime > _SILENT_SECONDS
+        return time.time() - _last_change(path) > _SILENT_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _last_change(path: Path) -> float:
+    """When `path`, or anything in it, was last written to, in seconds of the epoch."""
+    return max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
 
 
 def _is_running(pid: int) -> bool:

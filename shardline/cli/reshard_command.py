@@ -2,13 +2,17 @@
 
     shardline reshard --shards DIR --strategy FILE [FILE…] --to-strategy FILE [FILE…] --output DIR
     shardline reshard --from FILE|DIR --to-strategy FILE [FILE…] --output DIR
+    shardline reshard --shards CHECKPOINT2 --to-strategy FILE [FILE…] --output DIR
+    shardline reshard … --format checkpoint2 --output DIR
 
-The new folder holds rank_0, rank_1, …, proved against the source, and `reshard.json`; it appears whole or not at all.
+The new folder holds rank_0, rank_1, … (or an iteration of MindFormers' Checkpoint 2.0), proved against the source, and
+`reshard.json`; it appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -20,8 +24,11 @@ from shardline.base.progress import Meter, ReportingMeter
 from shardline.base.termination import clean_up_when_terminated
 from shardline.base.workers import default_workers
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
-from shardline.cli.options import add_selection_options, add_source_options, selection_from
+from shardline.cli.options import add_selection_options, add_source_options, positive, selection_from
 from shardline.run import command_line
+
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_MOST_RANKS = 1 << 20
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,10 +37,20 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="an integrated checkpoint, or its index or folder"
     )
-    arguments.add_argument("--to-strategy", type=Path, nargs="+", required=True, metavar="FILE", help="one a stage")
+    arguments.add_argument("--to-strategy", type=Path, nargs="+", default=[], metavar="FILE", help="one a stage")
+    arguments.add_argument("--unsharded", action="store_true", help="to one rank, which holds everything whole")
     arguments.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    arguments.add_argument("--name", help="the name of every rank's file, without suffix; default: the source's")
-    arguments.add_argument("--format", choices=("ckpt", "safetensors"), default="ckpt")
+    arguments.add_argument(
+        "--name",
+        help="the name of every rank's file, without suffix; default: the source's; of Checkpoint 2.0 a prefix",
+    )
+    arguments.add_argument("--format", choices=("ckpt", "safetensors", "checkpoint2"), default="ckpt")
+    arguments.add_argument(
+        "--ranks", type=rank_list, metavar="LIST", help="write only these ranks' folders, as for one host: 0-7,16"
+    )
+    arguments.add_argument(
+        "--iteration", type=positive, metavar="N", help="of Checkpoint 2.0, where the source doesn't say it"
+    )
     add_selection_options(arguments)
     arguments.add_argument("--allow-non-finite", action="store_true", help="accept NaN and infinities")
     return arguments
@@ -55,13 +72,29 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         selection=selection_from(arguments),
         allow_non_finite=arguments.allow_non_finite,
         workers=arguments.workers or default_workers(),
+        unsharded=arguments.unsharded,
+        ranks=arguments.ranks,
+        iteration=arguments.iteration,
     )
     meter = Meter() if arguments.json else ReportingMeter(sys.stderr)
     with meter.running() if isinstance(meter, ReportingMeter) else nullcontext():
         resharded = reshard(request, meter)
-    for notice in resharded.notices:
-        print(f"note: {notice}", file=sys.stderr)
+    if not arguments.json:
+        for notice in resharded.notices:
+            print(f"note: {notice}", file=sys.stderr)
     return {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
+
+
+def rank_list(text: str) -> tuple[int, ...]:
+    """Ranks, and ranges of them, both ends included: 0-7,16."""
+    ranks: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last >= _MOST_RANKS:
+            raise argparse.ArgumentTypeError(f"expected ranks such as 0-7,16, found {text!r:.80}")
+        ranks.update(range(first, last + 1))
+    return tuple(sorted(ranks))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,12 +97,13 @@ def decode_layout(document: Any) -> RankedLayout:
     )
 
 
-def ranked_layout_of(layout: Layout, first_rank: int) -> RankedLayout:
-    """`layout` of the ranks from `first_rank` on, its optimizer sharding written as further axes of dimension 0.
+@lru_cache(maxsize=4096)
+def ranked_layout_of(layout: Layout, first_rank: int, shape: tuple[int, ...]) -> RankedLayout:
+    """How the ranks from `first_rank` on hold a tensor of `shape`: optimizer sharding is further axes of dimension 0.
 
-    `LayoutError` where no axes say what the optimizer sharding does.
+    `LayoutError` where Checkpoint 2.0 cannot say it.
     """
-    if layout.field or layout.indices_offset:
+    if layout.field or layout.is_cut_by_hand(shape):
         raise LayoutError(
             f"{layout}: its slices are {'interleaved' if layout.field else 'uneven'}, which Checkpoint 2.0 cannot say; "
             "give another --to-strategy"
@@ -111,6 +112,8 @@ def ranked_layout_of(layout: Layout, first_rank: int) -> RankedLayout:
     aliases = tuple(string.ascii_lowercase[: len(plain.device_matrix)])
     if len(aliases) != len(plain.device_matrix):
         raise LayoutError(f"{layout}: Checkpoint 2.0 names axes by letters, of which there are {len(aliases)}")
+    if not np.array_equal(plain.slice_indices(), layout.slice_indices()):
+        raise AssertionError(f"{layout} became {plain}, which gives ranks other slices")
     return RankedLayout(plain, tuple(range(first_rank, first_rank + plain.world_size)), aliases)
 
 

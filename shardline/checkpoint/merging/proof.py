@@ -76,23 +76,33 @@ def prove_resharded(
     files: Sequence[OpenCheckpoint],
     written_files: Sequence[OpenCheckpoint],
 ) -> Proven:
-    """Put the whole tensor together from the slices that were written, and compare it with every slice on both sides.
+    """Put the whole tensor together from its source, and compare it with every slice on both sides.
 
-    `resharded` is the same tensor as the written files hold it. `ProofError` or `ReplicaMismatch` at the first
-    difference.
+    `resharded` is the same tensor as the written files hold it, perhaps not all of it: what they hold nothing of is
+    passed over on both sides, and there is no digest then. `ProofError` or `ReplicaMismatch` at the first difference.
     """
-    digest = blake3()
-    compared = 0
+    digest, is_whole = blake3(), True
+    slices, compared = 0, 0
     for window in _windows_of(tensor):
+        written = [copy for copy in resharded.copies if _holds_any(resharded, copy, window)]
+        if not written:
+            is_whole = False
+            continue
         whole = np.empty(window.shape, dtype=tensor.target.storage)
-        for _, part, source in _parts(resharded, resharded.copies[0], window, written_files):
-            whole[part] = source
+        for _, part, source in _parts(tensor, tensor.copies[0], window, files):
+            shape = whole[part].shape
+            whole[part] = cast(source.reshape(-1), tensor.header.type, tensor.target).reshape(shape)
         digest.update(whole.reshape(-1).view(np.uint8).data)
-        for copy in resharded.copies:
-            _compare_copy(resharded, copy, window, whole, written_files)
+        for copy in written:
+            compared += _compare_copy(resharded, copy, window, whole, written_files)
         for copy in tensor.copies:
-            compared += _compare_copy(tensor, copy, window, whole, files)
-    return Proven(digest.hexdigest(), sum(len(copy.holders) for copy in tensor.copies), compared)
+            _compare_copy(tensor, copy, window, whole, files)
+    slices = sum(len(copy.holders) for copy in resharded.copies)
+    return Proven(digest.hexdigest() if is_whole else "", slices, compared)
+
+
+def _holds_any(tensor: PlannedTensor, copy: Copy, window: Window) -> bool:
+    return bool(_touched(_holders_bounds(tensor, copy), window).any())
 
 
 def _windows_of(tensor: PlannedTensor) -> Iterator[Window]:
@@ -131,11 +141,9 @@ def _parts(
     tensor: PlannedTensor, copy: Copy, window: Window, files: Sequence[OpenCheckpoint]
 ) -> Iterator[tuple[int, tuple[slice, ...], NDArray[np.generic]]]:
     """For each rank that holds some of `window`: the rank, where that lies in the window, and the elements."""
-    shape, depth = tensor.header.shape or (1,), len(window.leading)
-    layout = copy.layout
-    bounds = _bounds(layout, shape) if tensor.header.shape else np.tile([[[[0, 1]]]], (layout.world_size, 1, 1, 1))
-    fields = bounds.shape[1]
-    bounds = bounds[np.array(copy.local_ranks(), dtype=np.int64)].reshape(-1, *bounds.shape[2:])
+    depth = len(window.leading)
+    bounds = _holders_bounds(tensor, copy)
+    fields = len(bounds) // len(copy.holders)
     for number in np.flatnonzero(_touched(bounds, window)).tolist():
         holder, field = divmod(number, fields)
         rank = copy.holders[holder]
@@ -146,6 +154,13 @@ def _parts(
         start = _place_in_slice(held, (*window.leading, rows[0]), field)
         source = _read_source(tensor, files[rank], start, part_shape)
         yield rank, (here, *(slice(*edges) for edges in held[depth + 1 :])), source
+
+
+def _holders_bounds(tensor: PlannedTensor, copy: Copy) -> NDArray[np.int64]:
+    """What each holder has of each field, one after another: [holders × fields, dimensions, 2]."""
+    shape, layout = tensor.header.shape, copy.layout
+    bounds = _bounds(layout, shape) if shape else np.tile([[[[0, 1]]]], (layout.world_size, 1, 1, 1))
+    return bounds[np.array(copy.local_ranks(), dtype=np.int64)].reshape(-1, *bounds.shape[2:])
 
 
 def _touched(bounds: NDArray[np.int64], window: Window) -> NDArray[np.bool_]:

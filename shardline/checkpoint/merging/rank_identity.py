@@ -36,10 +36,12 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int | str]]:
         copies_of = Counter(keys)
         for holder, key in zip(copy.holders, keys, strict=True):
             (compared if copies_of[key] > 1 else held)[holder].append(key)
-    groups: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
-    for rank in range(len(plan.slices.files)):
-        groups[tuple(compared[rank])].append(rank)
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     files = plan.slices.files
+    for rank, file in enumerate(files):
+        # Of files that say whose they are, only those of the same tensors and shapes can pass for one another.
+        schema = None if file.rank is None else file.schema
+        groups[(schema, *compared[rank])].append(rank)
     return [
         [rank if files[rank].rank is None else files[rank].path.name for rank in ranks]
         for ranks in groups.values()

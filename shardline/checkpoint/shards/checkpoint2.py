@@ -46,6 +46,11 @@ class Iteration:
         return "" if self.number is None else str(self.number)
 
 
+def iteration_folder(number: int) -> str:
+    """The name that MindFormers gives the folder of an iteration."""
+    return f"iteration_{number:08d}"
+
+
 def is_checkpoint2(folder: Path) -> bool:
     """Whether `folder` is one that MindFormers saved Checkpoint 2.0 into, or one iteration of it, complete or not."""
     if not folder.is_dir():
@@ -163,7 +168,14 @@ def plan_checkpoint2(iteration: Iteration, selection: Selection) -> Plan:
     tensors = tuple(_plan_tensor(metadata, metadata.tensors[name], numbers, slices, selection) for name in names)
     layouts = {tensor.header.name: tensor.copies[0].layout for tensor in tensors}
     staged, unmatched = StagedLayouts((layouts,), len(files)), selection.unmatched(metadata.tensors)
-    return Plan(slices, staged, tensors, selection, integrated=False, unmatched=unmatched)
+    notices = tuple(_states_left_out(metadata, selection))
+    return Plan(slices, staged, tensors, selection, integrated=False, notices=notices, unmatched=unmatched)
+
+
+def _states_left_out(metadata: Metadata, selection: Selection) -> Iterable[str]:
+    if selection.weights_only and selection.trainable is None:
+        count = sum(not _is_weight(metadata, name) for name in metadata.slices)
+        yield f"weights only: {count} tensors that the optimizer's files hold were left out; the files' names say so"
 
 
 def _index_files(folder: Path, metadata: Metadata) -> dict[str, FileIndex]:
@@ -265,7 +277,7 @@ def _plan_tensor(
     layout = replicated(1, len(tensor.shape)) if tensor.layout is None else tensor.layout.layout
     copy = Copy(0, layout, tuple(held), tuple(held.values()))
     header = TensorHeader(tensor.name, kind.type, tensor.shape)
-    return PlannedTensor(header, selection.target(kind.type), (copy,), is_known=True)
+    return PlannedTensor(header, selection.target(kind.type), (copy,), is_known=tensor.layout is not None)
 
 
 def _whose(tensor: StoredTensor, number: int) -> str:

@@ -55,8 +55,12 @@ class ShardSet:
     def write(self, directory: Path) -> Path:
         """Make the set visible in `directory`, and return the manifest's path."""
         path = self.path(directory, self.step)
-        atomic.write_text(path, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        atomic.write_text(path, self.encode())
         return path
+
+    def encode(self) -> str:
+        """The manifest as it stands in its file."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> ShardSet:

@@ -160,16 +160,18 @@ def whole_values() -> dict[str, np.ndarray]:
     }
 
 
-def parameters(ranks: Sequence[int], device_matrix: tuple[int, ...] = (2, 2)) -> dict[str, Parameter]:
+def parameters(
+    ranks: Sequence[int], device_matrix: tuple[int, ...] = (2, 2), aliases: tuple[str, ...] = ("dp", "tp")
+) -> dict[str, Parameter]:
     """The fixtures' parameters as `ranks` share them."""
     import mindspore
     from mindspore.parallel import Layout
 
-    mesh = Layout(device_matrix, ("dp", "tp"), list(ranks))
+    mesh, (dp, tp) = Layout(device_matrix, aliases, list(ranks)), aliases
     layouts = {
-        "decoder.0.weight": mesh("tp", "None", "dp"),
-        "it's": mesh(("dp", "tp"), "None"),
-        "embedding.table": mesh("tp", "None"),
+        "decoder.0.weight": mesh(tp, "None", dp),
+        "it's": mesh((dp, tp), "None"),
+        "embedding.table": mesh(tp, "None"),
     }
     held = {}
     for name, value in whole_values().items():
@@ -181,9 +183,9 @@ def parameters(ranks: Sequence[int], device_matrix: tuple[int, ...] = (2, 2)) ->
     return held
 
 
-def stages() -> list[dict[str, Parameter]]:
+def stages(aliases: tuple[str, ...] = ("dp", "tp")) -> list[dict[str, Parameter]]:
     """The parameters of four ranks in two pipeline stages, which share the embedding."""
-    first, second = parameters([0, 1], (1, 2)), parameters([2, 3], (1, 2))
+    first, second = (parameters(ranks, (1, 2), aliases) for ranks in ([0, 1], [2, 3]))
     own = {"decoder.0.weight", "adam_m.decoder.0.weight"}
     stage0 = {name: one for name, one in first.items() if name not in own}
     stage1 = {name: one for name, one in second.items() if "it's" not in name}
@@ -196,6 +198,9 @@ def main() -> None:
     save(FIXTURES / "every_rank", 12, four)
     save(FIXTURES / "balanced", 7, four, balanced=True)
     save(FIXTURES / "two_stages", 3, stages(), prefix=None)
+    # As a run in static graphs names the axes, to be compared with what we write byte for byte.
+    save(FIXTURES / "static_graph", 7, [parameters(range(4), aliases=("a", "b"))] * 4, balanced=True)
+    save(FIXTURES / "static_graph_stages", 7, stages(("a", "b")), balanced=True, prefix=None)
 
 
 if __name__ == "__main__":

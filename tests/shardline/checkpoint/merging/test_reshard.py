@@ -166,7 +166,10 @@ def test_the_record_names_inputs_and_outputs(source):
     resharded = to(source, 4)
     record = json.loads((resharded.output / "reshard.json").read_bytes())
     assert len(record["inputs"]["digests"]) == 8
-    assert record["digests"] == list(resharded.digests)
+    assert [file["digest"] for file in record["files"]] == list(resharded.digests)
+    assert (record["world_size"], record["ranks"]) == (4, "all")
+    assert record["files"][3]["path"] == "rank_3/checkpoint-1_20.ckpt"
+    assert record["tensors"]["layer1.weight"]["slices_compared"] == 4
 
 
 def test_states_that_the_new_strategy_does_not_know_are_refused(source):
