@@ -68,6 +68,7 @@ class ReshardRequest:
     strategies: tuple[Path, ...] = ()
     integrated: Path | None = None
     step: str | None = None
+    prefix: str | None = None
     name: str | None = None
     file_format: TargetFormat = "ckpt"
     selection: Selection = field(default_factory=Selection)
@@ -132,8 +133,9 @@ def _check_options(request: ReshardRequest) -> None:
         raise ConfigError(
             "reshard from what? Give --shards DIR, with --strategy FILE unless it is Checkpoint 2.0, or --from FILE"
         )
-    if request.integrated is not None and (request.strategies or request.step is not None):
-        raise ConfigError("--strategy and --step are of --shards; an integrated checkpoint has neither: leave them out")
+    of_shards = (request.strategies, request.step is not None, request.prefix is not None)
+    if request.integrated is not None and any(of_shards):
+        raise ConfigError("--strategy, --step and --prefix are of --shards, not of --from: leave them out")
     if request.unsharded == bool(request.to_strategies):
         raise ConfigError(
             "reshard to what? Give either --to-strategy FILE, one a pipeline stage, or --unsharded for a single rank "
@@ -156,6 +158,7 @@ def _plan(request: ReshardRequest) -> tuple[Plan, tuple[str, ...]]:
             strategies=request.strategies,
             output=request.output / "whole.ckpt",
             step=request.step,
+            prefix=request.prefix,
             selection=request.selection,
         )
     )
