@@ -56,11 +56,18 @@ def test_the_free_text_parameters_are_all_known_here():
 
 def test_hostile_text_arrives_as_it_was_typed(prepare, tmp_path):
     text = hostile(tmp_path / "marker")
-    parameters = dict.fromkeys(("data_directory", "text_file", "strategy_load_file", "sample_prompt"), text)
+    parameters = dict.fromkeys(("data_directory", "text_file", "sample_prompt"), text)
     run = prepare(**parameters)
     assert run.state == "success"
     config = run_directory(run).read_config()
     assert {name: getattr(config, name) for name in parameters} == parameters
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("name", ["strategy_load_file", "start_file", "resume_from"])
+def test_hostile_paths_are_looked_for_as_they_were_typed(prepare, tmp_path, name):
+    text = hostile(tmp_path / "marker")
+    assert prepare(**{name: text}).state == "failed"
     assert not (tmp_path / "marker").exists()
 
 
