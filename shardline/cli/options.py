@@ -10,6 +10,8 @@ from shardline.base.sizes import parse_size
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.tensor_types import CASTS
 from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.shards.listed_names import listed_names
+from shardline.checkpoint.shards.renaming import read_rules
 from shardline.checkpoint.shards.selection import Selection
 from shardline.run import command_line
 
@@ -52,6 +54,17 @@ def add_selection_options(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--include", nargs="+", action="extend", default=[], metavar="GLOB", help="keep only these")
     arguments.add_argument("--exclude", nargs="+", action="extend", default=[], metavar="GLOB", help="leave these out")
     arguments.add_argument("--weights-only", action="store_true", help="leave optimizer states out")
+    arguments.add_argument(
+        "--trainable-from",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the weights to keep: a list of names, an index, a checkpoint, or strategies; implies --weights-only",
+    )
+    arguments.add_argument(
+        "--rename", type=Path, metavar="FILE", help="names in the output: PATTERN = REPLACEMENT a line"
+    )
     arguments.add_argument("--dtype", choices=tuple(CASTS), help="cast floating-point tensors")
 
 
@@ -60,8 +73,10 @@ def selection_from(arguments: argparse.Namespace) -> Selection:
     return Selection(
         include=tuple(arguments.include),
         exclude=tuple(arguments.exclude),
-        weights_only=arguments.weights_only,
+        weights_only=arguments.weights_only or bool(arguments.trainable_from),
         dtype=arguments.dtype,
+        trainable=listed_names(arguments.trainable_from) if arguments.trainable_from else None,
+        rename=read_rules(arguments.rename) if arguments.rename is not None else (),
     )
 
 

@@ -108,9 +108,14 @@ class FileIndex:
 _PATH_LIKE = re.compile(r"(^/|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f\x7f])")
 
 
+def is_parameter_name(name: str) -> bool:
+    """Whether a network may give this name: some text that cannot be taken for a path."""
+    return bool(name) and _PATH_LIKE.search(name) is None
+
+
 def check_name(name: str, path: Path) -> None:
     """Refuse a name that no network gives and that could be taken for a path."""
-    if not name or _PATH_LIKE.search(name):
+    if not is_parameter_name(name):
         raise CorruptShard(
             f"{path}: expected a parameter's name, found {name!r}; the file was not written by a training run"
         )

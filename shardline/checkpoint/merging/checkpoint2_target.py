@@ -111,11 +111,13 @@ def weights_of(plan: Plan, names: Sequence[str]) -> set[str]:
     files = plan.slices.files
     kinds = {number: kind_of(file.path.name) for number, file in enumerate(files) if file.rank is not None}
     if kinds:
-        held = {tensor.header.name: {kinds[holder] for holder in tensor.copies[0].holders} for tensor in plan.tensors}
+        held = {tensor.merged.name: {kinds[holder] for holder in tensor.copies[0].holders} for tensor in plan.tensors}
         return {name for name in names if held[name] != {"opt"}}
     headers = {header.name: header for file in reversed(files) for header in file.schema.headers}
     recorded = recorded_parameters(plan.slices)
-    return set(names).intersection(Selection(weights_only=True).choose(headers, plan.layouts.by_name, recorded).names)
+    weights = frozenset(Selection(weights_only=True).choose(headers, plan.layouts.by_name, recorded).names)
+    renamed = {tensor.merged.name for tensor in plan.tensors if tensor.header.name in weights}
+    return renamed.intersection(names)
 
 
 def _shared(tensor: PlannedTensor) -> _Shared:

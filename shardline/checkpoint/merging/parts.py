@@ -155,7 +155,7 @@ def _collect(work: MergeWork, folder: Path, digest: str) -> None:
         if document.get("plan") == digest:
             work.input_digests |= {int(rank): str(found) for rank, found in document["inputs"].items()}
             work.proven |= {str(name): Proven(**found) for name, found in document["proven"].items()}
-    tensors = {tensor.header.name for tensor in work.prepared.plan.tensors}
+    tensors = {tensor.merged.name for tensor in work.prepared.plan.tensors}
     missing = sorted(tensors - set(work.proven))
     undigested = sorted(set(range(len(work.files))) - set(work.input_digests))
     if missing or undigested:

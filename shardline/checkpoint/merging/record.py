@@ -51,7 +51,7 @@ def build_record(
         "output": output,
         "inputs": dict(inputs),
         "options": prepared.options(),
-        "tensors": [_tensor(tensor, *places[tensor.header.name], proven) for tensor in prepared.plan.tensors],
+        "tensors": [_tensor(tensor, *places[tensor.merged.name], proven) for tensor in prepared.plan.tensors],
         "proof": _proof(proven) if proven else None,
         "swaps_undetectable_among_ranks": indistinguishable_ranks(prepared.plan),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "blake3": blake3_version},
@@ -112,6 +112,8 @@ def _tensor(tensor: PlannedTensor, name: str, file: OutputFile, proven: Mapping[
         "extents": [list(extent) for extent in file.extents[merged.name]],
         "layouts": [str(copy.layout) for copy in tensor.copies] if tensor.is_known else "whole on every rank",
     }
+    if tensor.header.name != merged.name:
+        entry["source_name"] = tensor.header.name
     if tensor.header.type != tensor.target:
         entry["source_type"] = tensor.header.type.name
     if merged.name in proven:

@@ -166,7 +166,7 @@ def _plan(request: ReshardRequest) -> tuple[Plan, tuple[str, ...]]:
 
 def _check_names(request: ReshardRequest, plan: Plan, layouts: StagedLayouts) -> tuple[str, ...]:
     """What to say of parameters that the new strategy knows and the source lacks, and of patterns without effect."""
-    headers = {tensor.header.name: tensor.merged for tensor in plan.tensors}
+    headers = {tensor.merged.name: tensor.merged for tensor in plan.tensors}
     source = request.integrated or plan.slices.directory
     absences = check_absences(source, headers, layouts, request.selection, "the same network")
     unmatched = set(plan.unmatched).intersection(request.selection.unmatched(layouts.names))
@@ -198,7 +198,8 @@ class _Resharding:
     def __init__(self, prepared: _Prepared, folder: Path, meter: Meter) -> None:
         self.prepared, self.folder, self.meter = prepared, folder, meter
         self.request, self.plan, self.target = prepared.request, prepared.plan, prepared.target
-        self.tensors = [tensor for tensor in self.plan.tensors if tensor.header.name in self.target.tensors]
+        self.sources = {tensor.merged.name: tensor.header.name for tensor in self.plan.tensors}
+        self.tensors = [tensor for tensor in self.plan.tensors if tensor.merged.name in self.target.tensors]
         self.inputs: dict[int, str] = {}
         self.proven: dict[str, Proven] = {}
 
@@ -245,7 +246,7 @@ class _Resharding:
         return blocks if self.target.is_complete else filter(self._is_held, blocks)
 
     def _is_held(self, block: BlockOfTensor) -> bool:
-        for copy in self.target.tensors[block.tensor.header.name].copies:
+        for copy in self.target.tensors[block.tensor.merged.name].copies:
             held = held_slices(copy, block.tensor.header.shape)
             if any(held.ranks(piece) for piece in held.overlapping(block.box)):
                 return True
@@ -253,7 +254,7 @@ class _Resharding:
 
     def _distribute(self, content: Elements, block: BlockOfTensor, staged: Sequence[StagedFile]) -> None:
         """Write every new slice's part of a block to all files that hold that slice."""
-        name, shape = block.tensor.header.name, block.tensor.header.shape
+        name, shape = block.tensor.merged.name, block.tensor.header.shape
         for copy in self.target.tensors[name].copies:
             held = held_slices(copy, shape)
             for piece in held.overlapping(block.box):
@@ -276,7 +277,7 @@ class _Resharding:
         with open_all(written) as written_files:
 
             def prove_one(tensor: PlannedTensor) -> None:
-                name = tensor.header.name
+                name = tensor.merged.name
                 self.proven[name] = prove_resharded(tensor, self.target.tensors[name], files, written_files)
                 self.meter.advance(tensor.merged.size, tensors=1)
 
@@ -324,6 +325,8 @@ class _Resharding:
     def _tensor_record(self, name: str, tensor: PlannedTensor) -> dict[str, Any]:
         proven = self.proven[name]
         record: dict[str, Any] = {"layouts": [str(copy.layout) for copy in tensor.copies]}
+        if self.sources[name] != name:
+            record["source_name"] = self.sources[name]
         if proven.digest:
             record["digest"] = proven.digest
         return {**record, "slices_compared": proven.slices, "bytes_compared": proven.bytes_compared}

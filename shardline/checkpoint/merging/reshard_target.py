@@ -45,7 +45,7 @@ class Target:
 
 def one_rank(plan: Plan) -> StagedLayouts:
     """The layouts of a single rank that holds everything whole."""
-    return StagedLayouts(({tensor.header.name: replicated(1, len(tensor.header.shape)) for tensor in plan.tensors},), 1)
+    return StagedLayouts(({tensor.merged.name: replicated(1, len(tensor.header.shape)) for tensor in plan.tensors},), 1)
 
 
 def new_copies(plan: Plan, layouts: StagedLayouts) -> dict[str, PlannedTensor]:
@@ -53,8 +53,8 @@ def new_copies(plan: Plan, layouts: StagedLayouts) -> dict[str, PlannedTensor]:
 
     `LayoutError` where the layouts don't divide a tensor, or don't know one that has to be cut.
     """
-    headers = {tensor.header.name: tensor.merged for tensor in plan.tensors}
-    return {tensor.header.name: _with_new_copies(tensor, layouts, headers) for tensor in plan.tensors}
+    headers = {tensor.merged.name: tensor.merged for tensor in plan.tensors}
+    return {tensor.merged.name: _with_new_copies(tensor, layouts, headers) for tensor in plan.tensors}
 
 
 def rank_folders(
@@ -107,7 +107,7 @@ def _with_new_copies(
     tensor: PlannedTensor, layouts: StagedLayouts, headers: Mapping[str, TensorHeader]
 ) -> PlannedTensor:
     """The tensor as the new ranks hold it: sliced in the stages that know it, or whole everywhere."""
-    name, shape, per_stage = tensor.header.name, tensor.header.shape, layouts.ranks_per_stage
+    name, shape, per_stage = tensor.merged.name, tensor.header.shape, layouts.ranks_per_stage
     copies = tuple(
         Copy(stage * per_stage, known[name], tuple(range(stage * per_stage, (stage + 1) * per_stage)))
         for stage, known in enumerate(layouts.stages)
@@ -129,7 +129,7 @@ def _with_new_copies(
 
 def _must_be_cut(tensor: PlannedTensor, layouts: StagedLayouts, headers: Mapping[str, TensorHeader]) -> bool:
     """Whether it is a state or copy of a parameter that the new strategy splits: it would have to be split too."""
-    parameter = parameter_of(tensor.header.name, layouts.by_name)
+    parameter = parameter_of(tensor.merged.name, layouts.by_name)
     if parameter is None or max(layouts.by_name[parameter].shards(), default=1) == 1:
         return False
     shape = tensor.header.shape

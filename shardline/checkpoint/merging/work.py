@@ -61,7 +61,7 @@ class MergeWork:
                 digest_of[written.tensor].update(*written)
 
         places = {name: place for place, name in enumerate(self._home)}
-        tensors = sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.header.name])
+        tensors = sorted(self.prepared.plan.tensors, key=lambda tensor: places[tensor.merged.name])
         self._begin("merging", tensors)
         in_order(self._block_writer(), digest, blocks_of(tensors, self._workers), self._workers)
         self._output_digests |= {number: digest.hexdigest() for number, digest in digests.items()}
@@ -103,7 +103,7 @@ class MergeWork:
         """Compare what was written of `tensors` with every slice."""
 
         def prove_tensor(tensor: PlannedTensor) -> None:
-            name = tensor.header.name
+            name = tensor.merged.name
             file = self._home[name]
             self.proven[name] = prove(tensor, file, file.layout.extents[name], self.files)
             self.meter.advance(tensor.merged.size, tensors=1)

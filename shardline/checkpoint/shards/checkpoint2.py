@@ -23,7 +23,7 @@ from shardline.checkpoint.formats.checkpoint2_storage import StoredSlice, kind_o
 from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
 from shardline.checkpoint.formats.safetensors_file import index_safetensors
 from shardline.checkpoint.shards.finding import SliceSet
-from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor
+from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor, with_new_names
 from shardline.checkpoint.shards.selection import Selection, check_listed
 from shardline.checkpoint.strategy.layout import replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
@@ -168,8 +168,9 @@ def plan_checkpoint2(iteration: Iteration, selection: Selection) -> Plan:
     tensors = tuple(_plan_tensor(metadata, metadata.tensors[name], numbers, slices, selection) for name in names)
     layouts = {tensor.header.name: tensor.copies[0].layout for tensor in tensors}
     staged, unmatched = StagedLayouts((layouts,), len(files)), selection.unmatched(metadata.tensors)
-    notices = tuple(_states_left_out(metadata, selection))
-    return Plan(slices, staged, tensors, selection, integrated=False, notices=notices, unmatched=unmatched)
+    renamed, unused = with_new_names(tensors, selection)
+    notices = (*_states_left_out(metadata, selection), *unused)
+    return Plan(slices, staged, renamed, selection, integrated=False, notices=notices, unmatched=unmatched)
 
 
 def _states_left_out(metadata: Metadata, selection: Selection) -> Iterable[str]:

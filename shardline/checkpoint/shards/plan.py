@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHea
 from shardline.checkpoint.formats.tensor_types import TensorType
 from shardline.checkpoint.shards.absences import check_absences
 from shardline.checkpoint.shards.finding import SliceSet
+from shardline.checkpoint.shards.renaming import rename
 from shardline.checkpoint.shards.roles import cut_like
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.training_record import recorded_parameters
@@ -49,19 +50,21 @@ class Copy:
 class PlannedTensor:
     """A whole tensor of the merged checkpoint, and the copies of it that the slices hold.
 
-    `header` has the slices' element type and the whole shape; `target` is the element type that is written. A tensor
-    that the strategy doesn't know is `replicated`: every rank is expected to hold it whole, and equal.
+    `header` has the slices' name and element type and the whole shape; `target` is the element type that is written,
+    and `new_name` the name, where it is another. A tensor that the strategy doesn't know is `replicated`: every rank is
+    expected to hold it whole, and equal.
     """
 
     header: TensorHeader
     target: TensorType
     copies: tuple[Copy, ...]
     is_known: bool
+    new_name: str | None = None
 
     @property
     def merged(self) -> TensorHeader:
         """The tensor as it stands in the output."""
-        return TensorHeader(self.header.name, self.target, self.header.shape)
+        return TensorHeader(self.new_name or self.header.name, self.target, self.header.shape)
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,23 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
             f"{slices.directory}: none of the {len(headers)} tensors is selected; widen --include or narrow --exclude"
         )
     _check_not_slices([headers[name] for name in chosen], staged, headers)
-    tensors = tuple(_plan_tensor(name, staged, ranks, slices, selection) for name in chosen)
+    tensors = [_plan_tensor(name, staged, ranks, slices, selection) for name in chosen]
     unmatched = selection.unmatched({*headers, *(layouts.names if layouts else ())})
-    return Plan(slices, staged, tensors, selection, integrated, (*absences, *notices), unmatched)
+    renamed, unused = with_new_names(tensors, selection)
+    return Plan(slices, staged, renamed, selection, integrated, (*absences, *notices, *unused), unmatched)
+
+
+def with_new_names(
+    tensors: Sequence[PlannedTensor], selection: Selection
+) -> tuple[tuple[PlannedTensor, ...], tuple[str, ...]]:
+    """`tensors` with the names that the selection's rules give them, and a notice for each rule that gives none."""
+    names, unused = rename((tensor.header.name for tensor in tensors), selection.rename)
+    notices = tuple(f"{rule.where}: {rule.pattern!r} renames none of the {len(tensors)} tensors" for rule in unused)
+    new = {tensor.header.name: names[tensor.header.name] for tensor in tensors}
+    return tuple(
+        replace(tensor, new_name=new[tensor.header.name]) if new[tensor.header.name] != tensor.header.name else tensor
+        for tensor in tensors
+    ), notices
 
 
 def _ranks_by_schema(files: Sequence[FileIndex]) -> dict[Schema, list[int]]:

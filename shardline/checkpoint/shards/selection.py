@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from shardline.base.errors import ConfigError, MissingShard
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_types import CASTS, TEXT, TensorType
+from shardline.checkpoint.shards.renaming import Rule
 from shardline.checkpoint.shards.roles import Role, Trait, parameter_of, roles_of
 from shardline.checkpoint.strategy.layout import Layout
 
@@ -29,7 +30,8 @@ class Selection:
 
     `weights_only` leaves out optimizer states and the scalars and texts that training saves beside the network;
     `trainable` are the names that it keeps, where somebody listed them. `known_only` leaves out whatever the strategy
-    doesn't know. `dtype` casts floating-point tensors.
+    doesn't know. `dtype` casts floating-point tensors. `rename` gives names in the output; all else speaks of the
+    slices' own.
     """
 
     include: tuple[str, ...] = ()
@@ -38,6 +40,7 @@ class Selection:
     known_only: bool = False
     dtype: str | None = None
     trainable: tuple[str, ...] | None = None
+    rename: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in CASTS:
@@ -179,7 +182,11 @@ def selection_record(selection: Selection) -> dict[str, Any]:
         "known_only": selection.known_only,
         "dtype": selection.dtype,
     }
-    return record if selection.trainable is None else {**record, "trainable": list(selection.trainable)}
+    if selection.trainable is not None:
+        record["trainable"] = list(selection.trainable)
+    if selection.rename:
+        record["rename"] = [[rule.pattern, rule.replacement] for rule in selection.rename]
+    return record
 
 
 def selection_from(record: Mapping[str, Any]) -> Selection:
@@ -192,4 +199,5 @@ def selection_from(record: Mapping[str, Any]) -> Selection:
         known_only=bool(record["known_only"]),
         dtype=record["dtype"],
         trainable=None if listed is None else tuple(listed),
+        rename=tuple(Rule(old, new, f"rule {n}") for n, (old, new) in enumerate(record.get("rename", ()), 1)),
     )

@@ -66,7 +66,10 @@ class StagedLayouts:
     @cached_property
     def by_name(self) -> Mapping[str, Layout]:
         """Every name's layout, in the first stage that knows it."""
-        return {name: stage[name] for stage in reversed(self.stages) for name in stage}
+        layouts: dict[str, Layout] = {}
+        for stage in self.stages:
+            layouts |= {name: layout for name, layout in stage.items() if name not in layouts}
+        return layouts
 
     @property
     def saved_names(self) -> frozenset[str]:
