@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
+from shardline.base.json_object import read_object
 
-_NAME = re.compile(r"^shard_set-(\d+)\.json$")
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_BUFFER = 1 << 20
+_NAME = re.compile(r"shard_set-(0|[1-9][0-9]{0,17})\.json")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TYPES = {"world_size": int, "step": int, "epoch": int, "integrated": bool}
+_SLICE_TYPES = {"rank": int, "size": int, "path": str, "digest": str}
+_MOST_LISTED = 16
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,21 @@ class ShardSet:
     @classmethod
     def read(cls, path: Path) -> ShardSet:
         """The manifest at `path`; `MissingShard` where there is none, `CorruptShard` where it is not one."""
+        if not path.exists():
+            raise MissingShard(f"{path}: there is no such shard set{_what_there_is(path.parent)}")
+        document = read_object(path, "manifest")
         try:
-            document = json.loads(path.read_bytes())
             shard_set = cls(**{**document, "slices": tuple(SliceFile(**item) for item in document["slices"])})
-        except FileNotFoundError as error:
-            raise MissingShard(f"{path}: there is no such shard set{_what_there_is(path.parent)}") from error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CorruptShard(f"{path}: this is no manifest of a shard set: {error}") from error
-        _check(shard_set, path)
+        except (TypeError, KeyError) as error:
+            raise CorruptShard(f"{path}: this is no manifest of a shard set: {error!s:.200}") from error
+        for problem in _problems(shard_set, path):
+            raise CorruptShard(f"{path}: {problem}; the manifest is damaged or made by hand")
         return shard_set
 
     @classmethod
     def steps(cls, directory: Path) -> list[int]:
         """The steps that `directory` holds complete shard sets of, oldest first."""
-        names = (_NAME.match(path.name) for path in directory.glob("shard_set-*.json"))
+        names = (_NAME.fullmatch(path.name) for path in directory.glob("shard_set-*.json"))
         return sorted(int(match[1]) for match in names if match)
 
     @classmethod
@@ -122,39 +126,34 @@ def digest_message(shard_set: ShardSet, item: SliceFile, file: Path, digest: str
     )
 
 
-def _check(shard_set: ShardSet, path: Path) -> None:
-    for problem in _problems(shard_set):
-        raise CorruptShard(f"{path}: {problem}; the manifest is damaged or made by hand")
-
-
-def _problems(shard_set: ShardSet) -> list[str]:
-    problems = [
-        f"expected {name} to be {kind.__name__}, found {value!r}"
-        for name, kind, value in _typed_fields(shard_set)
-        if type(value) is not kind
-    ]
-    if problems:
-        return problems
-    if [item.rank for item in shard_set.slices] != list(range(shard_set.world_size)):
-        found = [item.rank for item in shard_set.slices]
-        problems.append(f"expected one file for each of ranks 0 to {shard_set.world_size - 1}, found ranks {found}")
+def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
+    yield from _wrong_types(shard_set)
+    named = _NAME.fullmatch(path.name)
+    if named is not None and int(named[1]) != shard_set.step:
+        yield f"expected the manifest of step {named[1]}, as it is named, found that of step {shard_set.step}"
+    count = len(shard_set.slices)
+    if count != shard_set.world_size or any(item.rank != rank for rank, item in enumerate(shard_set.slices)):
+        found = [item.rank for item in shard_set.slices[:_MOST_LISTED]]
+        listed = f"{found} and {count - _MOST_LISTED} others" if count > _MOST_LISTED else f"{found}"
+        yield f"expected one file for each of ranks 0 to {shard_set.world_size - 1}, found ranks {listed}"
     for item in shard_set.slices:
         parts = PurePosixPath(item.path).parts
-        if not parts or item.path.startswith("/") or ".." in parts or not _DIGEST.match(item.digest) or item.size < 0:
-            problems.append(f"rank {item.rank}: {asdict(item)} is no file within the folder with a digest")
-    return problems
+        is_within = bool(parts) and not item.path.startswith("/") and ".." not in parts and "\0" not in item.path
+        if not is_within or not _DIGEST.fullmatch(item.digest) or item.size < 0:
+            yield f"rank {item.rank}: {asdict(item)!s:.300} is no file within the folder with a digest"
+    if len({item.path for item in shard_set.slices}) != count:
+        yield "two ranks have one file"
 
 
-def _typed_fields(shard_set: ShardSet) -> list[tuple[str, type, Any]]:
-    kinds: dict[str, type] = {"world_size": int, "step": int, "epoch": int, "integrated": bool}
-    fields: list[tuple[str, type, Any]] = [
-        (name, kinds.get(name, str), getattr(shard_set, name))
-        for name in ("world_size", "step", "epoch", "integrated", "strategy_digest", "configuration_digest")
-    ]
+def _wrong_types(shard_set: ShardSet) -> Iterator[str]:
+    for name in ("world_size", "step", "epoch", "integrated", "strategy_digest", "configuration_digest"):
+        kind = _TYPES.get(name, str)
+        if type(value := getattr(shard_set, name)) is not kind:
+            yield f"expected {name} to be {kind.__name__}, found {value!r:.100}"
     for item in shard_set.slices:
-        fields += [("rank", int, item.rank), ("size", int, item.size), ("path", str, item.path)]
-        fields.append(("digest", str, item.digest))
-    return fields
+        for name, kind in _SLICE_TYPES.items():
+            if type(value := getattr(item, name)) is not kind:
+                yield f"expected {name} to be {kind.__name__}, found {value!r:.100}"
 
 
 def _what_there_is(directory: Path) -> str:

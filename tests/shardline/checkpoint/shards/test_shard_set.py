@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 
@@ -108,3 +109,67 @@ def test_a_manifest_that_is_none_is_refused(shard_set, tmp_path, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CorruptShard, match="manifest"):
         ShardSet.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"a": ' * 100_000,
+        b'{"world_size": ' + b"9" * 10_000 + b"}",
+        b'{"step": 1, "step": 2}',
+        b'{"slices": "ab"}',
+        b'{"slices": {"a": 1}}',
+        b'{"slices": [[1]]}',
+        b"\xff\xfe",
+    ],
+)
+def test_hostile_json_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "shard_set-20.json"
+    path.write_bytes(content)
+    with pytest.raises(CorruptShard, match=r"shard_set-20\.json"):
+        ShardSet.read(path)
+
+
+def test_a_world_size_of_a_thousand_million_takes_no_memory(shard_set, tmp_path):
+    path = shard_set.write(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "world_size": 10**9}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptShard, match=r"each of ranks 0 to 999999999, found ranks \[0, 1\]"):
+            ShardSet.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_manifest_is_of_the_step_that_its_name_says(shard_set, tmp_path):
+    shard_set.write(tmp_path).rename(tmp_path / "shard_set-30.json")
+    with pytest.raises(CorruptShard, match="expected the manifest of step 30, as it is named, found that of step 20"):
+        ShardSet.newest(tmp_path)
+
+
+def test_two_ranks_have_two_files(shard_set, tmp_path):
+    path = shard_set.write(tmp_path)
+    document = json.loads(path.read_text())
+    document["slices"][1]["path"] = document["slices"][0]["path"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(CorruptShard, match="two ranks have one file"):
+        ShardSet.read(path)
+
+
+def test_names_that_only_look_like_manifests_are_none(shard_set, tmp_path):
+    shard_set.write(tmp_path)
+    for name in ("shard_set-007.json", "shard_set-٣.json", "shard_set-5.json.bak", "shard_set-.json"):
+        (tmp_path / name).write_text("{}")
+    assert ShardSet.steps(tmp_path) == [20]
+
+
+def test_a_folder_named_like_a_manifest_is_refused(tmp_path):
+    (tmp_path / "shard_set-20.json").mkdir()
+    with pytest.raises(MissingShard, match=r"shard_set-20\.json: there is no such manifest"):
+        ShardSet.read(tmp_path / "shard_set-20.json")
