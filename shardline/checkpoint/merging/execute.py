@@ -17,7 +17,7 @@ from shardline.base.errors import NonFiniteValue, ReplicaMismatch
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
 from shardline.checkpoint.formats.tensor_types import cast, has_non_finite
-from shardline.checkpoint.shards.plan import Copy, PlannedTensor, held_slices
+from shardline.checkpoint.shards.plan import Copy, PlannedTensor, held_slices, why_replicas_differ
 from shardline.checkpoint.strategy.boxes import Box, blocks
 
 BLOCK_BYTES = 2 << 20
@@ -111,7 +111,7 @@ class Assembler:
         raise ReplicaMismatch(
             f"parameter {block.tensor.header.name}, element {where}: {self.files[rank].index.with_rank(rank)} has "
             f"{found[index]!r}, but another rank that holds the same slice has {expected[index]!r}"
-            f"{_unknown_hint(block.tensor)}; the ranks are of different steps, swapped or damaged: take another step"
+            f"{why_replicas_differ(block.tensor)}"
         )
 
     def _check_finite(self, elements: Elements, block: BlockOfTensor, header: TensorHeader) -> None:
@@ -132,9 +132,3 @@ def differing(found: Elements, expected: Elements) -> tuple[int, ...] | None:
     if not unequal.any():
         return None
     return tuple(int(index) for index in np.unravel_index(int(np.argmax(unequal)), unequal.shape))
-
-
-def _unknown_hint(tensor: PlannedTensor) -> str:
-    return (
-        "" if tensor.is_known else " (the strategy doesn't know this parameter, so that all ranks should hold it equal)"
-    )

@@ -21,7 +21,7 @@ from shardline.checkpoint.formats.file_index import Extent
 from shardline.checkpoint.formats.staging import StagedFile
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
 from shardline.checkpoint.formats.tensor_types import cast
-from shardline.checkpoint.shards.plan import Copy, PlannedTensor
+from shardline.checkpoint.shards.plan import Copy, PlannedTensor, why_replicas_differ
 from shardline.checkpoint.strategy.layout import Layout
 
 _WINDOW_BYTES = 1 << 20
@@ -276,12 +276,9 @@ def _difference(
     held_by = next(group for group in copy.layout.replica_groups() if place in group)
     first = next(holder for holder, place in zip(copy.holders, local, strict=True) if place in held_by)
     if copy is not tensor.copies[0] or rank != first:
-        unknown = (
-            "" if tensor.is_known else " (no strategy says how it is split, so that all ranks should hold it equal)"
-        )
         return ReplicaMismatch(
-            f"{where}: {file.index.with_rank(rank)} differs from what other ranks hold of the same slice{unknown}; "
-            "the ranks are of different steps, swapped or damaged: take another step"
+            f"{where}: {file.index.with_rank(rank)} differs from what other ranks hold of the same slice"
+            f"{why_replicas_differ(tensor)}"
         )
     return ProofError(
         f"{where}: the written output differs from {file.index.with_rank(rank)}; the file changed, or memory or "

@@ -5,6 +5,8 @@ Everything that can be wrong with a set of slices without looking at their value
 
 from __future__ import annotations
 
+import glob
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -178,7 +180,8 @@ def _whole_copies(
     name: str, staged: StagedLayouts, found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet
 ) -> tuple[tuple[Copy, ...], TensorHeader]:
     """A tensor that the strategy doesn't know: any rank that has it should have all of it."""
-    header = _same_header(found, slices, "every rank should hold it whole, for no strategy says how it is split")
+    why = "every rank should hold it whole, for no strategy says how it is split; if it is a value of each rank's own, "
+    header = _same_header(found, slices, f"{why}leave it out with --exclude {_pattern(name)}")
     layout = replicated(len(slices.files), len(header.shape))
     return (Copy(0, layout, tuple(_some(found))),), header
 
@@ -307,6 +310,22 @@ def _check_not_slices(
 
 def _some(found: Mapping[TensorHeader, Sequence[int]]) -> list[int]:
     return sorted(rank for ranks in found.values() for rank in ranks)
+
+
+def why_replicas_differ(tensor: PlannedTensor) -> str:
+    """What to say, and to do, where ranks differ in what they should hold equal."""
+    if tensor.is_known:
+        return "; the ranks are of different steps, swapped or damaged: take another step"
+    return (
+        " (no strategy says how it is split, so that all ranks should hold it equal); if it is a value of each rank's "
+        "own, as a rank's number or a random state are, it is no part of the model: leave it out with "
+        f"--exclude {_pattern(tensor.header.name)}; else the ranks are of different steps or swapped: take another step"
+    )
+
+
+def _pattern(name: str) -> str:
+    """The pattern that matches `name` alone, as a shell takes it."""
+    return shlex.quote(glob.escape(name))
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ import pytest
 
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard, ReplicaMismatch, StepMismatch
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
 from tests.shardline.checkpoint.merge_case import Case
 from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, tensors
@@ -138,3 +139,22 @@ def test_whole_models_taken_for_slices_are_refused(case):
     case.refused(LayoutError, "did every rank save the whole model")
     merged = read_checkpoint(case.merge(integrated=True).output)
     assert merged["layer1.weight"].shape == (12, 8)
+
+
+@pytest.mark.parametrize("proof", [True, False])
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ([np.array(rank, np.int32) for rank in range(8)], ReplicaMismatch),
+        ([f"state of rank {rank}" for rank in range(8)], ReplicaMismatch),
+        (["x" * (rank + 1) for rank in range(8)], LayoutError),
+    ],
+    ids=["a rank's number", "random states", "of different lengths"],
+)
+def test_a_value_of_each_ranks_own_is_named_with_what_to_do(case, values, error, proof):
+    """As MindSpore's TrainFaultTolerance appends `cur_rank`, and others their random states."""
+    for rank, value in enumerate(values):
+        case.rewrite(rank, **{"cur_rank[0]": value})
+    case.refused(error, r"a value of each rank's own.*leave it out with --exclude 'cur_rank\[\[\]0\]'", proof=proof)
+    merged = case.merge(selection=Selection(exclude=("cur_rank[[]0]",)), proof=proof)
+    assert "cur_rank[0]" not in read_checkpoint(merged.output)
