@@ -3,8 +3,8 @@
     python -m shardline.launch.host_check REQUEST       (a JSON object: `Request`)
 
 It sees whether the host has the launch's run directory and software, ends what an earlier try left running there, looks
-at cards and memory, and meets the first host's process at the address and port where rank 0 will listen. What it found
-is the line that it prints: `Finding`, as JSON behind `MARK`.
+at cards and memory, and connects to the first host's process by TCP, as the ranks will. What it found is the line that
+it prints: `Finding`, as JSON behind `MARK`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from shardline.launch.visible_cards import DeviceTarget
 
 MARK = "shardline-host-check "
 NONCE = "nonce"
-_MEETING, _ABSENT = "master.json", "absent."
+_MEETING, _ABSENT = "meeting.json", "absent."
+_ANY_PORT = 0
+_LOOPBACK = "127.0.0.1"
 _SOFTWARE = ("mindspore", "numpy")
 
 
@@ -45,8 +47,6 @@ class Request:
     hosts: dict[str, int]
     device_target: DeviceTarget
     memory_a_rank: int
-    master_address: str | None
-    master_port: int | None
     only_end: bool = False
     """Only end what the run has running there."""
     meeting_s: float = PATIENT.meeting_s
@@ -66,8 +66,6 @@ class Finding:
     node: str
     ended: int = 0
     problem: str = ""
-    master: str = ""
-    """The first host's: `ADDRESS:PORT` where rank 0 can listen."""
 
 
 def software() -> dict[str, str]:
@@ -80,17 +78,17 @@ def main() -> int:
     request = Request(**json.loads(sys.argv[1]))
     number = int(os.environ["OMPI_COMM_WORLD_RANK"])
     host = _own_entry(request.placement, number)
-    ended, problem, master = 0, "", ""
+    ended, problem = 0, ""
     try:
         _check_shared(request)
         ended = len(LaunchProcesses(Path(request.run_directory)).end(PATIENT.leave_at_once_s))
         if not request.only_end:
-            master = _check(request, number, host)
+            _check(request, number, host)
     except ShardlineError as error:
         problem = str(error)
         with suppress(OSError):  # where the folder isn't shared, the first host has to wait
             (Path(request.folder) / f"{_ABSENT}{number}").touch()
-    print(MARK + json.dumps(asdict(Finding(number, host.name, platform.node(), ended, problem, master))), flush=True)
+    print(MARK + json.dumps(asdict(Finding(number, host.name, platform.node(), ended, problem))), flush=True)
     return 0
 
 
@@ -112,7 +110,7 @@ def _check_shared(request: Request) -> None:
         )
 
 
-def _check(request: Request, number: int, host: Host) -> str:
+def _check(request: Request, number: int, host: Host) -> None:
     if (found := software()) != request.software:
         differences = ", ".join(
             f"{name} {found.get(name)} instead of {version}"
@@ -122,20 +120,18 @@ def _check(request: Request, number: int, host: Host) -> str:
         raise LaunchError(f"{sys.executable} has {differences}; install the same on all hosts")
     preflight.check_host(request.device_target, host.ranks, request.memory_a_rank, os.environ)
     if number == 0:
-        return _host_meeting(request)
-    _come_to_meeting(request)
-    return ""
+        _host_meeting(request)
+    else:
+        _come_to_meeting(request)
 
 
-def _host_meeting(request: Request) -> str:
-    """Listen where rank 0 will, until all other hosts have been there; return `ADDRESS:PORT`."""
+def _host_meeting(request: Request) -> None:
+    """Listen on the interface towards the others, until all of them have been there."""
     others = [host.name for host in request.placement[1:]]
-    address = request.master_address or (_address_towards(others[0]) if others else preflight.MASTER_ADDRESS)
-    port = preflight.master_port(request.master_port)
-    with socket.create_server(("", port)) as listener:
-        atomic.write_text(Path(request.folder) / _MEETING, json.dumps([address, port]))
+    address = _address_towards(others[0]) if others else _LOOPBACK
+    with socket.create_server(("", _ANY_PORT)) as listener:
+        atomic.write_text(Path(request.folder) / _MEETING, json.dumps([address, listener.getsockname()[1]]))
         _wait_for(len(others), listener, request)
-    return f"{address}:{port}"
 
 
 def _wait_for(others: int, listener: socket.socket, request: Request) -> None:
@@ -155,9 +151,7 @@ def _address_towards(other: str) -> str:
         try:
             probe.connect((other.rpartition("@")[2], 9))
         except OSError as error:
-            raise LaunchError(
-                f"no way to {other} from here: {error}; set SHARDLINE_MASTER_ADDRESS to an address of this host"
-            ) from error
+            raise LaunchError(f"no way to {other} from here: {error}; name it as this host knows it") from error
         return str(probe.getsockname()[0])
 
 
@@ -174,8 +168,8 @@ def _come_to_meeting(request: Request) -> None:
         socket.create_connection((address, port), timeout=request.meeting_s / 2).close()
     except OSError as error:
         raise LaunchError(
-            f"cannot reach {address}:{port}, where rank 0 will listen: {error}; open the port to this host, set "
-            "master_port to one that is, or SHARDLINE_MASTER_ADDRESS to an address that this host reaches"
+            f"cannot reach the first host at {address}:{port}: {error}; ranks connect to each other by TCP, on ports "
+            "that the system chooses: let the run's hosts reach each other on all of them"
         ) from error
 
 

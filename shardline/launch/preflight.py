@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-import random
 import shutil
-import socket
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -22,15 +20,12 @@ from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
 
 TRAINING = "tasks.train"
-MASTER_ADDRESS = "127.0.0.1"
 
 # A rank of MindSpore 2.10 has 120 to 140 MB of its own once it has imported the framework; it shares the other 250.
 _LEAST_MEMORY_A_RANK = 100 * 2**20
 # Logs and records of a rank, before its first checkpoint.
 _LEAST_DISK_A_RANK = 64 * 2**10
 _CGROUP = Path("/sys/fs/cgroup")
-# Below the kernel's ephemeral ports (from 32768), where a connection of anybody's could take the number meanwhile.
-_PORTS = range(20000, 32000)
 
 
 def check(module: str, config: RunConfig, directory: RunDirectory) -> None:
@@ -120,46 +115,3 @@ def check_disk(folder: Path, logs: int, shard_set: int = 0) -> None:
         raise LaunchError(f"cannot write in the run directory {folder}: {error.strerror}; {remedy}") from error
     finally:
         probe.unlink(missing_ok=True)
-
-
-def master_port(asked: int | None) -> int:
-    """The port on which rank 0 will listen: the one `asked` for, or one that is free now."""
-    if asked is not None:
-        if not _is_free(asked):
-            raise LaunchError(
-                f"master_port {asked} is in use{_user_of(asked)}; "
-                "end that process, choose another port, or leave master_port empty for any free one"
-            )
-        return asked
-    for port in random.sample(_PORTS, k=len(_PORTS)):
-        if _is_free(port):
-            return port
-    raise LaunchError(f"no free port between {_PORTS.start} and {_PORTS.stop}; set master_port to one that is")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        # As rank 0 will do: connections of an earlier try that are only timing out don't count.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("", port))
-            listener.listen(1)
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
-    return True
-
-
-def _user_of(port: int) -> str:
-    """Who listens on `port`, as far as this user may know."""
-    try:
-        owners = {
-            connection.pid
-            for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid
-        }
-        names = [f"{psutil.Process(pid).name()} (process {pid})" for pid in sorted(owners)]
-    except psutil.Error:
-        return ""
-    return f" by {', '.join(names)}" if names else ""

@@ -46,15 +46,11 @@ class ThisHost:
     def ranks_here(self) -> int:
         return self.world_size
 
-    def check(self, memory_a_rank: int, interruption: Interruption) -> tuple[str, str]:
-        """Look whether every host can hold its ranks; the address and port where rank 0 can listen.
-
-        Raises `LaunchError` or `ConfigError`.
-        """
+    def check(self, memory_a_rank: int, interruption: Interruption) -> None:
+        """Look whether every host can hold its ranks; `LaunchError` or `ConfigError` where one cannot."""
         preflight.check_host(self.config.device_target, self.world_size, memory_a_rank, self.environment)
         if self.world_size > (cores := len(os.sched_getaffinity(0))):
             say(f"{self.world_size} ranks share the {cores} cores of this host that the launch may use")
-        return preflight.MASTER_ADDRESS, str(preflight.master_port(self.config.master_port))
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
         """What starts the ranks: each is `program`. `folder` takes files, `environment` is what mpirun will have."""
@@ -75,7 +71,7 @@ class SeveralHosts(ThisHost):
     def ranks_here(self) -> int:
         return sum(host.ranks for host in self.hosts if is_this_host(host.name))
 
-    def check(self, memory_a_rank: int, interruption: Interruption) -> tuple[str, str]:
+    def check(self, memory_a_rank: int, interruption: Interruption) -> None:
         """As above; ends what earlier tries left on the hosts, and names every host that doesn't serve."""
         findings = self._ask(memory_a_rank, interruption)
         if problems := [f"  {_named(finding)}: {finding.problem}" for finding in findings if finding.problem]:
@@ -83,8 +79,6 @@ class SeveralHosts(ThisHost):
         for finding in findings:
             if finding.ended:
                 say(f"ended {finding.ended} processes that an earlier try had left running on {_named(finding)}")
-        address, _, port = next(finding.master for finding in findings if finding.master).rpartition(":")
-        return address, port
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
         return find(self.environment).command_on_hosts(self.hosts, folder / "hosts", program, environment)
@@ -110,8 +104,6 @@ class SeveralHosts(ThisHost):
                 {host.name: host.ranks for host in self.hosts},
                 self.config.device_target,
                 memory_a_rank,
-                self.environment.get("SHARDLINE_MASTER_ADDRESS"),
-                self.config.master_port,
                 only_end,
                 self.patience.meeting_s,
             )

@@ -56,8 +56,8 @@ def launch(
         world_size = 1 if module in _SINGLE_DEVICE else config.world_size
         site = site_of(config, world_size, directory, environment, patience)
         with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
-            master = site.check(preflight.memory_a_rank(module, config), interruption)
-            outcome = _prepare(module, directory, site, lease, session | _meeting(*master)).run(interruption, lock)
+            site.check(preflight.memory_a_rank(module, config), interruption)
+            outcome = _prepare(module, directory, site, lease, session).run(interruption, lock)
             if outcome.launch.unfinished():
                 site.end_processes()
             return _result(outcome, interruption, directory)
@@ -77,10 +77,6 @@ def _end_leftovers(directory: RunDirectory, patience: Patience) -> None:
     if left := LaunchProcesses(directory.path, patience).end(patience.leave_at_once_s):
         say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
     remove_abandoned_sessions(directory.path)
-
-
-def _meeting(address: str, port: str) -> dict[str, str]:
-    return {"SHARDLINE_MASTER_ADDRESS": address, "SHARDLINE_MASTER_PORT": port}
 
 
 def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease, variables: dict[str, str]) -> Job:

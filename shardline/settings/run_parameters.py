@@ -254,14 +254,6 @@ class RunParameters(Parameters):
         f"{_READABLE}; or `$PBS_NODEFILE`, or `slurm`. Empty: this host.",
         json_schema_extra={"section": "Launch"},
     )
-    master_port: int | None = Field(
-        None,
-        ge=1024,
-        le=65535,
-        title="Master port",
-        description="Where rank 0 listens for the others. Empty: any free port.",
-        json_schema_extra={"section": "Launch"},
-    )
     hang_timeout: int | None = Field(
         None,
         ge=1,

@@ -47,7 +47,7 @@ MAY_CHANGE = {
         "enable_parallel_optimizer",
         "strategy_load_file",
     },
-    "how ranks are started and ended": {"hostfile", "master_port", "hang_timeout", "termination_grace"},
+    "how ranks are started and ended": {"hostfile", "hang_timeout", "termination_grace"},
     "how long it trains, unless the schedule is a cosine, which ends with it": {"epochs"},
     "where step 0 starts": {"start_from", "start_file", "resume_from"},
     "what is saved": {

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -111,7 +112,10 @@ def start(directory) -> Iterator[Callable[..., Launch]]:
         on: NetworkHost | None = None,
         **more: str,
     ) -> Launch:
-        environment = os.environ | {"SCENARIO": scenario, "SCENARIO_RANKS": ranks} | more
+        with socket.create_server(("", 0)) as free:
+            meeting = f"{on.address if on else '127.0.0.1'}:{free.getsockname()[1]}"
+        scenario_variables = {"SCENARIO": scenario, "SCENARIO_RANKS": ranks, "SCENARIO_MEETING": meeting}
+        environment = os.environ | scenario_variables | more
         command = [sys.executable, "-m", LAUNCH, module, "--run-directory", str(directory.path)]
         if through:
             command = [sys.executable, "-c", through, *command]

@@ -1,7 +1,6 @@
 """What can't work is refused before mpirun starts, with what to do."""
 
 import os
-import socket
 
 import pytest
 
@@ -41,27 +40,6 @@ def test_a_run_directory_in_use(directory, start):
 def test_a_run_directory_without_parameters(directory):
     directory.config_file.unlink()
     assert "prepare_dataset" in refused(directory, RunDirectoryError)
-
-
-def test_a_master_port_in_use(directory):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        directory.write_config(RunConfig(world_size=4, master_port=port))
-        message = refused(directory, LaunchError)
-    assert message.startswith(f"master_port {port} is in use")
-    assert f"(process {os.getpid()})" in message
-    assert "leave master_port empty" in message
-
-
-def test_the_given_master_port_is_used(directory, start):
-    port = preflight.master_port(None)
-    directory.write_config(RunConfig(world_size=2, master_port=port))
-    launch = start("print SHARDLINE_MASTER_PORT", ranks="0")
-    assert f"SHARDLINE_MASTER_PORT={port}" in launch.wait().stdout.splitlines()
-
-
-def test_a_free_port_is_chosen_outside_the_kernels_ephemeral_range():
-    assert 20000 <= preflight.master_port(None) < 32000
 
 
 def test_an_unknown_module(directory):

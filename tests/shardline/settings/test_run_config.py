@@ -39,7 +39,7 @@ def test_a_document_survives_being_written_and_read():
         ('{"mirrors": ["file:///etc/passwd"]}', "not an http or https address"),
         ('{"model_name": "../../x"}', "model_name: .*letters, digits"),
         ('{"strategy_save_file": "/etc/x"}', "strategy_save_file: "),
-        ('{"master_port": 80}', "master_port: "),
+        ('{"hang_timeout": 0}', "hang_timeout: "),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_was_expected(document: str, message: str):
@@ -61,13 +61,12 @@ def test_the_form_knows_every_parameter_with_a_title_and_no_reference():
 
 
 def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
-    assert RunConfig.form_schema()["master_port"] == {
+    assert RunConfig.form_schema()["checkpoint_step"] == {
         "default": None,
-        "description": "Where rank 0 listens for the others. Empty: any free port.",
-        "section": "Launch",
-        "title": "Master port",
-        "maximum": 65535,
-        "minimum": 1024,
+        "description": "Empty: the newest complete shard set.",
+        "section": "Merging",
+        "title": "Step to merge",
+        "minimum": 1,
         "type": ["integer", "null"],
     }
 

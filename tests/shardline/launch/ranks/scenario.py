@@ -24,7 +24,7 @@ from shardline.run import command_line
 from shardline.run.directory import RunDirectory
 
 RANK, WORLD_SIZE = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
-MASTER = os.environ["SHARDLINE_MASTER_ADDRESS"], int(os.environ["SHARDLINE_MASTER_PORT"])
+HOST, PORT = os.environ["SCENARIO_MEETING"].split(":")
 
 ERRORS: dict[str, Exception] = {
     "RuntimeError": RuntimeError("the network is on fire"),
@@ -36,8 +36,8 @@ ERRORS: dict[str, Exception] = {
 }
 
 
-def meet_as_master() -> list[socket.socket]:
-    listener = socket.create_server(MASTER)
+def host_meeting() -> list[socket.socket]:
+    listener = socket.create_server(("", int(PORT)))
     peers = [listener.accept()[0] for _ in range(WORLD_SIZE - 1)]
     for peer in peers:
         peer.sendall(b"go")
@@ -47,9 +47,9 @@ def meet_as_master() -> list[socket.socket]:
 def meet() -> list[socket.socket]:
     while True:
         with suppress(ConnectionRefusedError):
-            master = socket.create_connection(MASTER)
-            assert master.recv(2) == b"go"
-            return [master]
+            first = socket.create_connection((HOST, int(PORT)))
+            assert first.recv(2) == b"go"
+            return [first]
         time.sleep(0.05)
 
 
@@ -63,7 +63,7 @@ def wait_for_all(peers: list[socket.socket]) -> None:
             peer.sendall(b"leave")
     else:
         peers[0].sendall(b"done")
-        while peers[0].recv(5) == b"":  # the master has gone: what collectives do then is to hang
+        while peers[0].recv(5) == b"":  # rank 0 has gone: what collectives do then is to hang
             time.sleep(1)
 
 
@@ -133,7 +133,7 @@ def act(scenario: str) -> None:
 def main() -> int:
     if os.environ.get("SCENARIO_IGNORES_SIGTERM"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    peers = meet_as_master() if RANK == 0 else meet()
+    peers = host_meeting() if RANK == 0 else meet()
     print(f"rank {RANK} has met the others", flush=True)
     ranks = os.environ["SCENARIO_RANKS"]
     chosen = not ranks or str(RANK) in ranks.split(",")
