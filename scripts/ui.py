@@ -35,7 +35,7 @@ COMPONENTS = {
 START_TIMEOUT = 300.0
 
 
-class Stopped(BaseException):
+class Interrupted(BaseException):
     """A signal asked this process to end."""
 
 
@@ -127,7 +127,7 @@ def stop_on_signals() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # one is enough; nothing interrupts the stopping
-        raise Stopped
+        raise Interrupted
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
@@ -142,7 +142,7 @@ def main() -> int:
     stop_on_signals()
     try:
         serve(chosen.home.absolute(), chosen.port)
-    except Stopped:
+    except Interrupted:
         print("\nStopping Airflow …", flush=True)
         return 0
     finally:

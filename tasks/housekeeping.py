@@ -52,14 +52,14 @@ def _run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[
     home = home_from(environment)
     document = arguments.parameters if arguments.parameters is not None else environment.get("SHARDLINE_PARAMETERS")
     config = HousekeepingConfig.from_json(document or "{}")
-    found = cleanup_of(home, config)
+    cleanup = cleanup_of(home, config)
     if FINISHED_RUNS in environment:
-        found = narrowed(found, home, json.loads(environment[FINISHED_RUNS]))
+        cleanup = narrowed(cleanup, home, json.loads(environment[FINISHED_RUNS]))
     if arguments.command == "plan" or config.dry_run:
-        _show("Would free", found.runs, found.stays)
-        return {"bytes": found.size, "runs": [_document(run, home) for run in found.runs]}
-    freed, stays = free(found)
-    _show("Freed", freed, {**found.stays, **stays})
+        _show("Would free", cleanup.runs, cleanup.stays)
+        return {"bytes": cleanup.size, "runs": [_document(run, home) for run in cleanup.runs]}
+    freed, stays = free(cleanup)
+    _show("Freed", freed, {**cleanup.stays, **stays})
     return {"bytes": sum(run.size for run in freed), "runs": [_document(run, home) for run in freed]}
 
 

@@ -27,8 +27,8 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.run_page.synthetic_run import Size, write_run
 from scripts import local_airflow, ui
 from shardline.page.containment import Contained
-from shardline.page.curves import Metrics
-from shardline.page.rank_states import describe_ranks, launches
+from shardline.page.curves import Curves
+from shardline.page.rank_states import describe_ranks, tries
 from shardline.page.results import read_merge
 from shardline.page.shard_map import read_shard_map
 from shardline.run.directory import Home, RunDirectory
@@ -78,7 +78,7 @@ def _token(login: dict[str, str]) -> str:
 def readers(run: RunDirectory, root: Path) -> None:
     """Print the processor time of reading what the page shows; unlike the other tables, a busy machine leaves it be."""
     files = Contained.below(run.path, root)
-    metrics = Metrics(files, run.metrics_file)
+    metrics = Curves(files, run.metrics_file)
     megabytes = run.metrics_file.stat().st_size / 1e6
     timed: dict[str, Callable[[], Any]] = {
         f"all metrics, {megabytes:.0f} MB": metrics.last,
@@ -86,7 +86,7 @@ def readers(run: RunDirectory, root: Path) -> None:
         "a curve of 1,200 points, smoothed": lambda: metrics.series("loss", points=1200, smoothing=0.99),
         "shard map": lambda: read_shard_map(files, "src_strategy.ckpt"),
         "merge": lambda: read_merge(files),
-        "ranks": lambda: describe_ranks(files, launches(files)[0], running=True),
+        "ranks": lambda: describe_ranks(files, tries(files)[0], running=True),
     }
     print("| read | processor time, ms |\n|---|---:|")
     for title, read in timed.items():

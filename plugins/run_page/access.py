@@ -14,7 +14,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, HTTPException
 
 from shardline.page.containment import Contained
-from shardline.page.curves import Metrics
+from shardline.page.curves import Curves
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import home_from
 
@@ -60,12 +60,12 @@ class MetricsInMemory:
     """The metrics of the runs that were looked at last, as far as they were read."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Path, Metrics] = OrderedDict()
+        self._known: OrderedDict[Path, Curves] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, files: Contained) -> Metrics:
+    def of(self, files: Contained) -> Curves:
         with self._lock:
-            found = self._known.pop(files.root, None) or Metrics(files, RunDirectory(files.root).metrics_file)
+            found = self._known.pop(files.root, None) or Curves(files, RunDirectory(files.root).metrics_file)
             self._known[files.root] = found
             while len(self._known) > MOST_RUNS_IN_MEMORY:
                 self._known.popitem(last=False)

@@ -14,7 +14,7 @@ from plugins.run_page import airflow_runs
 from plugins.run_page.access import READS_LOGS, RunDep
 from shardline.page.containment import Contained
 from shardline.page.rank_log import MOST_BYTES, read_page
-from shardline.page.rank_states import Launch, describe_ranks, launches
+from shardline.page.rank_states import Try, describe_ranks, tries
 
 router = APIRouter(prefix="/dags/{dag_id}", dependencies=[READS_LOGS])
 RankNumber = Annotated[int, Query(ge=0)]
@@ -24,15 +24,15 @@ RankNumber = Annotated[int, Query(ge=0)]
 def ranks(run: RunDep, session: SessionDep, launch: str = "1") -> JSONResponse:
     """All tries of the tasks that run on ranks, and the ranks of one of them."""
     files = run.files
-    known = launches(files)
+    known = tries(files)
     chosen = next((one for one in known if one.name == launch), None)
     rows = []
     if chosen is not None:
         is_newest = chosen.attempt is None
         running = is_newest and airflow_runs.task_is_running(session, run.dag_id, run.run_id, chosen.task)
         rows = describe_ranks(files, chosen, running=running)
-    tries = [{"name": one.name, "task": one.task, "attempt": one.attempt} for one in known]
-    return JSONResponse({"launches": tries, "launch": launch, "ranks": rows})
+    rows_of_tries = [{"name": one.name, "task": one.task, "attempt": one.attempt} for one in known]
+    return JSONResponse({"launches": rows_of_tries, "launch": launch, "ranks": rows})
 
 
 @router.get("/log")
@@ -46,7 +46,7 @@ def log_page(
     """A page of a rank's log: the last one, or the one from byte `start`."""
     files = run.files
     try:
-        page = read_page(files, _launch(files, launch).log(rank), start=start, length=length)
+        page = read_page(files, _try(files, launch).log(rank), start=start, length=length)
     except FileNotFoundError as error:
         raise HTTPException(404, f"rank {rank} has no log yet") from error
     return JSONResponse(asdict(page))
@@ -57,17 +57,17 @@ def log_file(run: RunDep, launch: str, rank: RankNumber) -> StreamingResponse:
     """The whole log as a download, streamed."""
     files = run.files
     try:
-        file = files.open(_launch(files, launch).log(rank))
+        file = files.open(_try(files, launch).log(rank))
     except FileNotFoundError as error:
         raise HTTPException(404, f"rank {rank} has no log yet") from error
     headers = {"Content-Disposition": f'attachment; filename="rank.{rank}.log"'}
     return StreamingResponse(_blocks(file), media_type="text/plain; charset=utf-8", headers=headers)
 
 
-def _launch(files: Contained, name: str) -> Launch:
-    for launch in launches(files):
-        if launch.name == name:
-            return launch
+def _try(files: Contained, name: str) -> Try:
+    for one in tries(files):
+        if one.name == name:
+            return one
     raise HTTPException(404, "no such try")
 
 

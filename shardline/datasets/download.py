@@ -29,7 +29,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Patience:
+class DownloadLimits:
     """How long to wait for a connection and for the next bytes (seconds), and how often to ask a mirror."""
 
     connect: float = 10
@@ -37,7 +37,7 @@ class Patience:
     attempts: int = 3
 
 
-def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: Patience) -> Path:
+def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, limits: DownloadLimits) -> Path:
     """The path of `file` in `folder`, downloaded unless it is there; `DatasetError` says why each mirror failed."""
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -46,10 +46,10 @@ def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: Pati
             folder,
             f"{mirror.rstrip('/')}/",
             {file.name: file.sha256},
-            retry_if_failed=patience.attempts - 1,
+            retry_if_failed=limits.attempts - 1,
         )
         try:
-            return Path(source.fetch(file.name, downloader=_Download(file, patience)))
+            return Path(source.fetch(file.name, downloader=_Download(file, limits)))
         except (RequestException, ValueError) as error:
             failures.append(f"{source.get_url(file.name)}: {error}")
             print(failures[-1], flush=True)
@@ -65,13 +65,13 @@ class _Download:
     """pooch's downloader over HTTP, for a file of known size: `ValueError` where it is longer or shorter."""
 
     file: RemoteFile
-    patience: Patience
+    limits: DownloadLimits
 
     def __call__(self, url: str, output_file: str, source: pooch.Pooch) -> None:
         # With `identity`, the mirror sends the file's own bytes, and as many as it announces.
         transfer = pooch.HTTPDownloader(
             chunk_size=_CHUNK_BYTES,
-            timeout=(self.patience.connect, self.patience.read),
+            timeout=(self.limits.connect, self.limits.read),
             headers={"Accept-Encoding": "identity"},
         )
         path = Path(output_file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shardline.datasets.description import LabelledImages, Split
 from shardline.datasets.directory import Directory
-from shardline.datasets.download import Patience, RemoteFile, fetch
+from shardline.datasets.download import DownloadLimits, RemoteFile, fetch
 
 # The sizes and checksums of the files that Y. LeCun published in 1998; TensorFlow Datasets lists the same:
 # tensorflow_datasets/url_checksums/mnist.txt.
@@ -44,11 +44,11 @@ class Mnist:
         mirrors: Sequence[str],
         downloads: Path,
         files: Sequence[RemoteFile] = FILES,
-        patience: Patience = Patience(),  # noqa: B008  immutable
+        limits: DownloadLimits = DownloadLimits(),  # noqa: B008  immutable
     ) -> None:
         self.mirrors = mirrors
         self.files = files
-        self.patience = patience
+        self.limits = limits
         self.folder = downloads / f"mnist-{hashlib.sha256(self.fingerprint().encode()).hexdigest()[:16]}"
 
     def fingerprint(self) -> str:
@@ -56,5 +56,5 @@ class Mnist:
 
     def read(self) -> dict[Split, LabelledImages]:
         for file in self.files:
-            fetch(file, self.mirrors, self.folder, self.patience)
+            fetch(file, self.mirrors, self.folder, self.limits)
         return Directory(self.folder).read()

@@ -18,7 +18,7 @@ _NOT_THE_TASKS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "
 
 
 @dataclass
-class Progress:
+class Growth:
     """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step."""
 
     files: Sequence[Path]
@@ -42,7 +42,7 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else -1
 
 
-def report(ranks: Sequence[RankFolder], ask: Callable[[], None], patience: Patience = PATIENT) -> str:
+def where_ranks_stand(ranks: Sequence[RankFolder], ask: Callable[[], None], patience: Patience = PATIENT) -> str:
     """`ask` the ranks for their stacks, and say where each stands, in a line.
 
     Ranks that stand at the same place are named together, the fewest first: in a collective that is the one that the

@@ -14,7 +14,7 @@ from typing import Any
 
 from shardline.launch import logs, parent_death
 from shardline.launch.diagnosis import Launch
-from shardline.launch.hang import Progress, report
+from shardline.launch.hang import Growth, where_ranks_stand
 from shardline.launch.interruption import Interruption
 from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.processes import LaunchProcesses
@@ -121,7 +121,7 @@ class Job:
         """Return when mpirun has ended, or should be ended."""
         give_up_at = None
         files = [self.metrics_file, *(rank.log for rank in self._ranks)]
-        progress = Progress(files, self.patience.growth_poll_s)
+        progress = Growth(files, self.patience.growth_poll_s)
         while process.poll() is None and not interruption.reason:
             followers.follow()
             if give_up_at is None:
@@ -129,7 +129,7 @@ class Job:
             elif time.monotonic() > give_up_at:
                 return
             if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
-                self._hang = report(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
+                self._hang = where_ranks_stand(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
                 return
             time.sleep(self.patience.poll_s)
 

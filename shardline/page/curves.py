@@ -29,8 +29,8 @@ _NAMES = ("loss", "learning_rate", "gradient_norm", "samples_per_second")
 
 
 @dataclass
-class Metrics:
-    """The metrics of one run, as far as they were read. `series` and `last` first read what was appended."""
+class Curves:
+    """The curves of one run, as far as its metrics were read. `series` and `last` first read what was appended."""
 
     files: Contained
     path: Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from shardline.page.containment import Contained
-from shardline.page.curves import Metrics
+from shardline.page.curves import Curves
 from shardline.run.directory import RunDirectory
 from shardline.run.failures import failures_folder
 
 
-def read_overview(files: Contained, metrics: Metrics) -> dict[str, Any]:
+def read_overview(files: Contained, metrics: Curves) -> dict[str, Any]:
     """The run's documents; `None` for one that no task has written yet."""
     run = RunDirectory(files.root)
     config = files.document(run.config_file)
@@ -32,7 +32,7 @@ def read_failures(files: Contained) -> list[dict[str, Any]]:
     return sorted(known, key=lambda document: float(document["time"]), reverse=True)
 
 
-def _progress(files: Contained, metrics: Metrics, config: dict[str, Any]) -> dict[str, Any]:
+def _progress(files: Contained, metrics: Curves, config: dict[str, Any]) -> dict[str, Any]:
     """The newest step, how fast rank 0 goes, and how many steps there will be, which the first epoch shows."""
     newest, in_epoch = metrics.last(), metrics.steps_per_epoch()
     epochs = config.get("epochs")

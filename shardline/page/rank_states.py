@@ -25,7 +25,7 @@ _MEASURED = ("step", "steps_per_second", "memory_bytes", "peak_memory_bytes", "c
 
 
 @dataclass(frozen=True)
-class Launch:
+class Try:
     """One try of a task that runs on ranks; `name` is its folder below log_output, `attempt` None for the newest."""
 
     name: str
@@ -42,30 +42,30 @@ class Launch:
         return self.folder / f"rank.{rank}" / "stdout"
 
 
-def launches(files: Contained) -> list[Launch]:
+def tries(files: Contained) -> list[Try]:
     """All tries: the newest of each task, then the earlier ones."""
     root = RunDirectory(files.root).logs.parent
-    newest = [Launch(name, task, None, root / name) for name, task in _TASKS.items()]
+    newest = [Try(name, task, None, root / name) for name, task in _TASKS.items()]
     earlier = [
-        Launch(f"earlier/{number}/{name}", task, number, root / "earlier" / str(number) / name)
+        Try(f"earlier/{number}/{name}", task, number, root / "earlier" / str(number) / name)
         for number in _numbers(root / "earlier")
         for name, task in _TASKS.items()
     ]
-    return [launch for launch in (*newest, *earlier) if files.path(launch.folder).is_dir()]
+    return [one for one in (*newest, *earlier) if files.path(one.folder).is_dir()]
 
 
 def _numbers(folder: Path) -> list[int]:
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) if folder.is_dir() else []
 
 
-def describe_ranks(files: Contained, launch: Launch, *, running: bool) -> list[dict[str, Any]]:
+def describe_ranks(files: Contained, chosen: Try, *, running: bool) -> list[dict[str, Any]]:
     """One row a rank; `running` says whether the task still runs, so that a rank may."""
-    return list(_rows(files, launch, running, time.time()))
+    return list(_rows(files, chosen, running, time.time()))
 
 
-def _rows(files: Contained, launch: Launch, running: bool, now: float) -> Iterator[dict[str, Any]]:
-    for rank in launch.ranks():
-        folder = launch.folder / f"rank.{rank}"
+def _rows(files: Contained, chosen: Try, running: bool, now: float) -> Iterator[dict[str, Any]]:
+    for rank in chosen.ranks():
+        folder = chosen.folder / f"rank.{rank}"
         records = {
             name: files.document(folder / f"{name}.json")
             for name in ("started", "status", "failure", "finished", "stopped")
@@ -81,7 +81,7 @@ def _rows(files: Contained, launch: Launch, running: bool, now: float) -> Iterat
             "updated": status.get("time"),
             **{name: status.get(name) for name in _MEASURED},
             "failure": None if failure is None else _explain(failure),
-            "last_lines": last_lines(files, launch.log(rank), 1),
+            "last_lines": last_lines(files, chosen.log(rank), 1),
         }
 
 

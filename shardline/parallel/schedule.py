@@ -1,4 +1,4 @@
-"""The planner: which movements bring each operator's inputs to where its strategy wants them. Pure geometry.
+"""The schedule: which movements bring each operator's inputs to where its strategy wants them. Pure geometry.
 
 For an operator in `einsum` notation, say MatMul `ab,bc->ac`, the calculus is short. Each rank has the parts that its
 coordinates name. Its output is partial over the axes of letters that the output lacks (`b`: summed over). Reversed,
@@ -46,7 +46,7 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """What all ranks do, in this order: move the weights, all together, then one step after another."""
 
     weights: tuple[Move, ...]
@@ -54,17 +54,17 @@ class Plan:
     output: str
 
 
-def plan_of(operators: Sequence[Operator], world_size: int, layouts: Mapping[str, Layout]) -> Plan:
-    """The plan of `operators`, the samples and the last output whole on every rank, weights stored by `layouts`."""
-    planner = _Planner(world_size, layouts)
+def schedule_of(operators: Sequence[Operator], world_size: int, layouts: Mapping[str, Layout]) -> Schedule:
+    """The schedule of `operators`, the samples and the last output whole on every rank, weights stored by `layouts`."""
+    scheduler = _Scheduler(world_size, layouts)
     for operator in operators:
-        planner.compute(operator)
+        scheduler.compute(operator)
     last = operators[-1].output
-    output = planner.at(last, whole(last.shape, world_size))
-    return Plan(tuple(planner.weights), tuple(planner.steps), output)
+    output = scheduler.at(last, whole(last.shape, world_size))
+    return Schedule(tuple(scheduler.weights), tuple(scheduler.steps), output)
 
 
-class _Planner:
+class _Scheduler:
     """Collects the steps, and remembers where every value lies."""
 
     def __init__(self, world_size: int, layouts: Mapping[str, Layout]) -> None:

@@ -31,7 +31,7 @@ from shardline.settings.merge_config import MergeCheckpointConfig
 
 
 @dataclass(frozen=True)
-class Source:
+class SliceSource:
     """Slices to read, the strategy files that they were saved with, and which step of them."""
 
     shards: Path
@@ -52,12 +52,12 @@ def merge_checkpoint(
 
 
 @contextmanager
-def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> Iterator[Source]:
+def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> Iterator[SliceSource]:
     """What to read; a run is kept from being cleaned up meanwhile."""
     if config.shards is not None:
         shards = roots.folder(_absolute(config.shards, "shards"), "shards")
         strategies = tuple(roots.file(_absolute(file, "strategy"), "strategy") for file in config.strategy)
-        yield Source(shards, strategies, config.step, config.prefix)
+        yield SliceSource(shards, strategies, config.step, config.prefix)
         return
     assert config.run is not None  # noqa: S101  MergeCheckpointConfig
     run = _run(config.run, home)
@@ -74,10 +74,10 @@ def _run(name: str, home: Home) -> RunDirectory:
     return run
 
 
-def _source_of_run(run: RunDirectory, step: str | None) -> Source:
+def _source_of_run(run: RunDirectory, step: str | None) -> SliceSource:
     """The shard set of `step`, or the newest, with the strategy that it was saved with."""
     shard_set = _shard_set(run, step)
-    return Source(run.checkpoints, (strategy_file_of(run, shard_set),), str(shard_set.step))
+    return SliceSource(run.checkpoints, (strategy_file_of(run, shard_set),), str(shard_set.step))
 
 
 def _shard_set(run: RunDirectory, step: str | None) -> ShardSet:
@@ -101,7 +101,7 @@ def _selection(config: MergeCheckpointConfig) -> Selection:
     return Selection(config.include, config.exclude, weights_only=config.weights_only, dtype=config.dtype)
 
 
-def _merge(source: Source, config: MergeCheckpointConfig, run: RunDirectory, meter: Meter) -> dict[str, Any]:
+def _merge(source: SliceSource, config: MergeCheckpointConfig, run: RunDirectory, meter: Meter) -> dict[str, Any]:
     request = MergeRequest(
         shards=source.shards,
         strategies=source.strategies,
@@ -123,7 +123,7 @@ def _merge(source: Source, config: MergeCheckpointConfig, run: RunDirectory, met
 
 
 def _reshard(
-    source: Source, config: MergeCheckpointConfig, roots: AllowedRoots, run: RunDirectory, meter: Meter
+    source: SliceSource, config: MergeCheckpointConfig, roots: AllowedRoots, run: RunDirectory, meter: Meter
 ) -> dict[str, Any]:
     targets = (roots.file(_absolute(file, "target_strategy"), "target_strategy") for file in config.target_strategy)
     request = ReshardRequest(

@@ -80,9 +80,9 @@ def _old_run(folder: Path, config: HousekeepingConfig) -> Iterator[OldRun]:
     targets = [folder / "src_checkpoints", *folder.glob(f"{_FREED}*"), *folder.glob(f"merged/{_FREED}*")]
     if config.merged:
         targets += [folder / "resharded", *(file for glob in _WEIGHTS for file in folder.glob(f"merged/{glob}"))]
-    found = tuple(target for target in targets if target.exists() and not target.is_symlink())
-    if found:
-        yield OldRun(folder, found, sum(map(_size, found)))
+    present = tuple(target for target in targets if target.exists() and not target.is_symlink())
+    if present:
+        yield OldRun(folder, present, sum(map(_size, present)))
 
 
 def _last_used(run: OldRun) -> float:
@@ -131,7 +131,7 @@ def _remove(target: Path) -> None:
         hidden.unlink()
 
 
-def narrowed(found: Cleanup, home: Home, folders: Iterable[str]) -> Cleanup:
-    """`found` without the runs whose folders below HOME/runs are not among `folders`."""
+def narrowed(cleanup: Cleanup, home: Home, folders: Iterable[str]) -> Cleanup:
+    """`cleanup` without the runs whose folders below HOME/runs are not among `folders`."""
     allowed = {home.path / "runs" / folder for folder in folders}
-    return Cleanup(tuple(run for run in found.runs if run.path in allowed), found.stays)
+    return Cleanup(tuple(run for run in cleanup.runs if run.path in allowed), cleanup.stays)

@@ -24,8 +24,6 @@ from shardline.checkpoint.strategy.boxes import Box, whole
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import layouts_by_stage, read_strategy
 
-Arrays = Mapping[str, NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class SavedSet:

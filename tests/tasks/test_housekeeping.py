@@ -15,8 +15,7 @@ from shardline.run.identity import write_identity
 from shardline.run.readers import reading
 from shardline.settings.housekeeping_config import HousekeepingConfig
 from shardline.store.model_store import ModelStore
-from shardline.store.retention import cleanup_of as plan
-from shardline.store.retention import free
+from shardline.store.retention import cleanup_of, free
 from shardline.store.version import Candidate
 
 SLICES = 3000  # bytes of a run's two slices and its manifest
@@ -51,36 +50,36 @@ def files(run: RunDirectory) -> set[str]:
     return {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file() and file.name[0] != "."}
 
 
-def planned(home: Home, **parameters: object) -> list[str]:
-    return [run.path.name for run in plan(home, HousekeepingConfig(**parameters)).runs]
+def freeable(home: Home, **parameters: object) -> list[str]:
+    return [run.path.name for run in cleanup_of(home, HousekeepingConfig(**parameters)).runs]
 
 
 def test_the_newest_runs_of_each_dag_are_kept(home: Home):
     for age in range(5):
         finished_run(home, f"run{age}", age * 60)
     finished_run(home, "alone", 10_000, "retraining")
-    assert planned(home, keep_runs=2) == ["run2", "run3", "run4"]
-    assert planned(home, keep_runs=9) == []
-    assert planned(home, keep_runs=0) == ["alone", "run0", "run1", "run2", "run3", "run4"]
+    assert freeable(home, keep_runs=2) == ["run2", "run3", "run4"]
+    assert freeable(home, keep_runs=9) == []
+    assert freeable(home, keep_runs=0) == ["alone", "run0", "run1", "run2", "run3", "run4"]
 
 
 def test_slices_are_freed_and_everything_else_stays(home: Home):
     kept, old = finished_run(home, "new", 0), finished_run(home, "old", 60)
     before = files(kept)
-    found = plan(home, HousekeepingConfig(keep_runs=1))
-    assert (found.size, files(old)) == (SLICES, before)  # a plan frees nothing
-    freed, stays = free(found)
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=1))
+    assert (cleanup.size, files(old)) == (SLICES, before)  # to look frees nothing
+    freed, stays = free(cleanup)
     assert ([run.path for run in freed], stays) == ([old.path], {})
     assert files(kept) == before
     assert files(old) == {"merged/model.ckpt", "merged/merge.json", "metrics.jsonl", "run.json"}
-    assert planned(home, keep_runs=0) == ["new"]
+    assert freeable(home, keep_runs=0) == ["new"]
 
 
 def test_merged_files_are_freed_only_if_asked(home: Home):
     old = finished_run(home, "old", 0)
-    found = plan(home, HousekeepingConfig(keep_runs=0, merged=True))
-    assert found.size == SLICES + MERGED
-    free(found)
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0, merged=True))
+    assert cleanup.size == SLICES + MERGED
+    free(cleanup)
     assert files(old) == {"merged/merge.json", "metrics.jsonl", "run.json"}
 
 
@@ -102,26 +101,26 @@ def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):
         )
     finished_run(home, "first", 30)
     second = finished_run(home, "second", 40)
-    found = plan(home, HousekeepingConfig(keep_runs=0, merged=True))
-    assert [old.path.name for old in found.runs] == ["first", "promoted"]
-    assert found.stays == {second.path: "the current version of digits came from it"}
-    free(found)
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0, merged=True))
+    assert [old.path.name for old in cleanup.runs] == ["first", "promoted"]
+    assert cleanup.stays == {second.path: "the current version of digits came from it"}
+    free(cleanup)
     store = ModelStore(home, "digits")
     for version in store.versions():
         version.verify()
     assert store.current().version == 2
 
 
-def test_a_run_in_use_stays_also_if_it_came_into_use_since_the_plan(home: Home):
+def test_a_run_in_use_stays_also_if_it_came_into_use_since_the_look(home: Home):
     held, read, old = (finished_run(home, name, 60) for name in ("held", "read", "old"))
     with held.lock(), reading(read.path):
-        found = plan(home, HousekeepingConfig(keep_runs=0))
-        assert [run.path for run in found.runs] == [old.path]
-        assert f"in use by process {os.getpid()}" in found.stays[held.path]
-        assert "is being read" in found.stays[read.path]
-    found = plan(home, HousekeepingConfig(keep_runs=0))
+        cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0))
+        assert [run.path for run in cleanup.runs] == [old.path]
+        assert f"in use by process {os.getpid()}" in cleanup.stays[held.path]
+        assert "is being read" in cleanup.stays[read.path]
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0))
     with held.lock():
-        freed, stays = free(found)
+        freed, stays = free(cleanup)
     assert {run.path for run in freed} == {read.path, old.path}
     assert list(stays) == [held.path]
     assert (held.checkpoints / "shard_set-20.json").exists()
@@ -130,8 +129,8 @@ def test_a_run_in_use_stays_also_if_it_came_into_use_since_the_plan(home: Home):
 def test_what_an_interruption_left_is_freed_the_next_time(home: Home):
     old = finished_run(home, "old", 60)
     old.checkpoints.rename(old.path / ".freed.src_checkpoints")
-    assert plan(home, HousekeepingConfig(keep_runs=0)).size == SLICES
-    free(plan(home, HousekeepingConfig(keep_runs=0)))
+    assert cleanup_of(home, HousekeepingConfig(keep_runs=0)).size == SLICES
+    free(cleanup_of(home, HousekeepingConfig(keep_runs=0)))
     assert not (old.path / ".freed.src_checkpoints").exists()
 
 
@@ -139,7 +138,7 @@ def test_a_link_out_of_the_run_is_not_followed(home: Home, tmp_path: Path):
     old = finished_run(home, "old", 60)
     old.checkpoints.rename(tmp_path / "elsewhere")
     old.checkpoints.symlink_to(tmp_path / "elsewhere")
-    assert planned(home, keep_runs=0) == []
+    assert freeable(home, keep_runs=0) == []
 
 
 def command(home: Home, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

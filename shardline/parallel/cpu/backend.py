@@ -13,7 +13,7 @@ from shardline.parallel.cpu.all_reduce import AllReduce
 from shardline.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
 from shardline.parallel.placement import Placement, movement, stored
 from shardline.parallel.program import Program, Step
-from shardline.parallel.schedule import Compute, Move, plan_of
+from shardline.parallel.schedule import Compute, Move, schedule_of
 from shardline.parallel.single_device import SingleDevice
 from shardline.settings.run_config import RunConfig
 
@@ -30,12 +30,12 @@ class CpuBackend(SingleDevice):
         collectives.join(self.rank, self.world_size)
 
     def program(self, operators: Sequence[Operator]) -> Program:
-        plan = plan_of(operators, self.world_size, self.layouts)
+        schedule = schedule_of(operators, self.world_size, self.layouts)
         return Program(
-            steps=tuple(self._step(step) for step in plan.steps),
-            output=plan.output,
-            weights=redistribution(plan.weights, self.rank) if plan.weights else None,
-            moved=tuple((move.value, move.output) for move in plan.weights),
+            steps=tuple(self._step(step) for step in schedule.steps),
+            output=schedule.output,
+            weights=redistribution(schedule.weights, self.rank) if schedule.weights else None,
+            moved=tuple((move.value, move.output) for move in schedule.weights),
         )
 
     def _step(self, step: Move | Compute) -> Step:

@@ -1,4 +1,4 @@
-"""A plan's steps as cells: movements that autodiff runs backwards, and primitives on this rank's parts."""
+"""A schedule's steps as cells: movements that autodiff runs backwards, and primitives on this rank's parts."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from shardline.base.errors import DatasetError
-from shardline.datasets.download import Patience, RemoteFile, fetch
+from shardline.datasets.download import DownloadLimits, RemoteFile, fetch
 from tests.shardline.datasets.conftest import Mirror
 
 CONTENT = random.Random(3).randbytes(300_000)
 FILE = RemoteFile("digits.gz", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-QUICK = Patience(connect=2, read=0.4, attempts=3)
+QUICK = DownloadLimits(connect=2, read=0.4, attempts=3)
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 

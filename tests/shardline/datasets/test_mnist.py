@@ -9,11 +9,11 @@ import pytest
 
 from shardline.base.errors import DatasetError
 from shardline.datasets.description import IMAGES, LABELLED_IMAGES, LABELS, SPLITS
-from shardline.datasets.download import Patience, RemoteFile
+from shardline.datasets.download import DownloadLimits, RemoteFile
 from shardline.datasets.mnist import FILES, Mnist
 from shardline.datasets.preparation import prepare
 
-QUICK = Patience(connect=2, read=1, attempts=2)
+QUICK = DownloadLimits(connect=2, read=1, attempts=2)
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 

@@ -5,7 +5,7 @@ import sysconfig
 import psutil
 import pytest
 
-from shardline.launch.hang import Progress, place
+from shardline.launch.hang import Growth, place
 from shardline.settings.run_config import RunConfig
 
 
@@ -55,7 +55,7 @@ def test_progress_is_the_growth_of_any_file(tmp_path, monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     files = [tmp_path / "a", tmp_path / "b"]
-    progress = Progress(files)
+    progress = Growth(files)
     assert progress.stalled_s() == 0
     now = 105.0
     assert progress.stalled_s() == 5

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from shardline.base.errors import RunDirectoryError
 from shardline.page import curves as module
-from shardline.page.curves import Metrics
+from shardline.page.curves import Curves
 from shardline.page.downsampling import extremes
 
 
 @pytest.fixture
-def metrics(run, files) -> Metrics:
-    return Metrics(files, run.metrics_file)
+def metrics(run, files) -> Curves:
+    return Curves(files, run.metrics_file)
 
 
 def append(run, *records: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from shardline.page import rank_states as module
 from shardline.page.rank_log import last_lines, read_page
-from shardline.page.rank_states import describe_ranks, launches
+from shardline.page.rank_states import describe_ranks, tries
 
 
 def leave(run, rank, log="", launch="1", **records: dict[str, Any]):
@@ -20,7 +20,7 @@ def leave(run, rank, log="", launch="1", **records: dict[str, Any]):
 
 
 def rows(files, running):
-    return {row["rank"]: row for row in describe_ranks(files, launches(files)[0], running=running)}
+    return {row["rank"]: row for row in describe_ranks(files, tries(files)[0], running=running)}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_ranks_come_in_numerical_order_and_other_folders_are_none(run, files):
 def test_earlier_tries_are_listed_behind_the_newest(run, files):
     for launch in ("1", "validate", "earlier/2/1", "earlier/10/1", "earlier/1/1"):
         leave(run, 0, launch=launch)
-    assert [(one.name, one.task, one.attempt) for one in launches(files)] == [
+    assert [(one.name, one.task, one.attempt) for one in tries(files)] == [
         ("1", "train", None),
         ("validate", "validate", None),
         ("earlier/1/1", "train", 1),
@@ -94,7 +94,7 @@ def test_how_long_silence_may_last(run, files, monkeypatch):
 def test_pages_of_a_log_join_to_the_whole(run, files):
     text = "".join(f"line {number} ü\n" for number in range(1000))
     leave(run, 0, log=text)
-    log = launches(files)[0].log(0)
+    log = tries(files)[0].log(0)
     last = read_page(files, log, length=500)
     assert last.text.startswith("line ")
     assert last.end == last.size == len(text.encode())
@@ -109,18 +109,18 @@ def test_pages_of_a_log_join_to_the_whole(run, files):
 
 def test_a_page_beyond_the_end_is_empty_and_none_is_larger_than_allowed(run, files):
     leave(run, 0, log="x" * 3_000_000)
-    log = launches(files)[0].log(0)
+    log = tries(files)[0].log(0)
     assert read_page(files, log, start=10**9).text == ""
     assert len(read_page(files, log, start=0, length=10**9).text) == 1024 * 1024
 
 
 def test_bytes_that_are_no_text_are_shown_as_escapes(run, files):
     leave(run, 0)
-    log = launches(files)[0].log(0)
+    log = tries(files)[0].log(0)
     log.write_bytes(b"caf\xe9 \x1b[31m\n")
     assert read_page(files, log).text == "caf\\xe9 \x1b[31m\n"
 
 
 def test_last_lines_are_cut(run, files):
     leave(run, 0, log="a\n" + "b" * 1000 + "\n")
-    assert last_lines(files, launches(files)[0].log(0), 2, width=5) == ["a", "bbbbb …"]
+    assert last_lines(files, tries(files)[0].log(0), 2, width=5) == ["a", "bbbbb …"]

@@ -1,4 +1,4 @@
-"""What the planner makes of a transformer: Megatron's exchanges, and no others."""
+"""The schedule of a transformer: Megatron's exchanges, and no others."""
 
 import dataclasses
 from typing import Any
@@ -7,15 +7,15 @@ import pytest
 
 from shardline.parallel.layouts import layouts_of
 from shardline.parallel.placement import movement
-from shardline.parallel.schedule import Compute, Move, Plan, plan_of
+from shardline.parallel.schedule import Compute, Move, Schedule, schedule_of
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 
 
-def planned(**parameters: Any) -> Plan:
+def scheduled(**parameters: Any) -> Schedule:
     config = RunConfig(network="gpt", layers=2, tensor_parallel=4, **parameters)
     network = network_of(config)
-    return plan_of(network.operators(config.batch_size), 8, layouts_of(network, config))
+    return schedule_of(network.operators(config.batch_size), 8, layouts_of(network, config))
 
 
 def groups(moves, rank: int, *, back: bool) -> list[tuple[int, ...]]:
@@ -29,7 +29,7 @@ TENSOR_PARALLEL, DATA_PARALLEL = (0, 1, 2, 3), (1, 5)
 
 
 def test_each_block_has_two_sums_there_and_two_back():
-    moves = [step for step in planned().steps if isinstance(step, Move)]
+    moves = [step for step in scheduled().steps if isinstance(step, Move)]
     *inner, logits = groups(moves, rank=1, back=False)
     assert inner == [TENSOR_PARALLEL] * (1 + 2 * 2), "the embedding, then each block's attention and feed-forward"
     assert logits == tuple(range(8))
@@ -40,19 +40,19 @@ def test_each_block_has_two_sums_there_and_two_back():
 def test_query_key_and_value_take_the_same_moved_activation():
     taken = [
         step.inputs[0]
-        for step in planned().steps
+        for step in scheduled().steps
         if isinstance(step, Compute) and step.operator.name.startswith("MatMul_block1.attention.")
     ]
     assert taken[0] == taken[1] == taken[2] != taken[3]
 
 
 def test_gradients_are_summed_over_the_data_parallel_ranks_alone():
-    assert set(groups(planned().weights, rank=1, back=True)) == {DATA_PARALLEL}
-    assert groups(planned().weights, rank=1, back=False) == []
+    assert set(groups(scheduled().weights, rank=1, back=True)) == {DATA_PARALLEL}
+    assert groups(scheduled().weights, rank=1, back=False) == []
 
 
 def test_with_optimizer_sharding_weights_are_gathered_and_gradients_shared_out():
-    weights = {move.value: move for move in planned(enable_parallel_optimizer=True).weights}
+    weights = {move.value: move for move in scheduled(enable_parallel_optimizer=True).weights}
     up = weights["block1.up.weight"]
     there, back = movement(up.source, up.target.layout, 1), movement(up.target, up.source.layout, 1)
     assert (there.group, there.padding, there.region) == (DATA_PARALLEL, ((0, 32), (0, 0)), None)
@@ -60,7 +60,7 @@ def test_with_optimizer_sharding_weights_are_gathered_and_gradients_shared_out()
 
 
 def test_samples_are_cut_where_they_are_and_nothing_comes_back():
-    first = planned().steps[0]
+    first = scheduled().steps[0]
     assert isinstance(first, Move)
     assert (first.value, first.is_differentiable) == ("samples", False)
     assert movement(first.source, first.target.layout, 5).group == ()
@@ -68,7 +68,7 @@ def test_samples_are_cut_where_they_are_and_nothing_comes_back():
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_every_rank_plans_the_same_exchanges(sharded):
-    plan = planned(enable_parallel_optimizer=sharded)
+    plan = scheduled(enable_parallel_optimizer=sharded)
     for move in (*plan.weights, *(step for step in plan.steps if isinstance(step, Move))):
         for source, target in ((move.source, move.target), (move.target, move.source)):
             found = [movement(source, target.layout, rank).group for rank in range(8)]
@@ -76,7 +76,7 @@ def test_every_rank_plans_the_same_exchanges(sharded):
 
 
 def test_a_reshape_follows_what_it_is_given():
-    steps = [step for step in planned().steps if isinstance(step, Compute)]
+    steps = [step for step in scheduled().steps if isinstance(step, Compute)]
     joined = next(step for step in steps if step.output == "block1.attention.joined")
     assert joined.inputs == ("block1.attention.positions_first",)
     assert [len(axes) for axes in joined.placement.layout.tensor_map] == [1, 1]
