@@ -21,6 +21,7 @@ from shardline.base.sizes import parse_size
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.renaming import LARGEST_FILE, Rule, parse_rules
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.allowed_roots import AllowedRoots
@@ -48,7 +49,7 @@ def merge_checkpoint(
     with _source(config, home, roots) as source:
         if config.target_strategy:
             return _reshard(source, config, roots, run, meter)
-        return _merge(source, config, run, meter)
+        return _merge(source, config, roots, run, meter)
 
 
 @contextmanager
@@ -97,11 +98,23 @@ def _absolute(path: str, parameter: str) -> Path:
     return Path(path)
 
 
-def _selection(config: MergeCheckpointConfig) -> Selection:
-    return Selection(config.include, config.exclude, weights_only=config.weights_only, dtype=config.dtype)
+def _selection(config: MergeCheckpointConfig, roots: AllowedRoots) -> Selection:
+    return Selection(
+        config.include,
+        config.exclude,
+        weights_only=config.weights_only,
+        dtype=config.dtype,
+        rename=_rules(_absolute(config.rename, "rename"), roots) if config.rename is not None else (),
+    )
 
 
-def _merge(source: SliceSource, config: MergeCheckpointConfig, run: RunDirectory, meter: Meter) -> dict[str, Any]:
+def _rules(path: Path, roots: AllowedRoots) -> tuple[Rule, ...]:
+    return parse_rules(roots.read(path, "rename", LARGEST_FILE), path)
+
+
+def _merge(
+    source: SliceSource, config: MergeCheckpointConfig, roots: AllowedRoots, run: RunDirectory, meter: Meter
+) -> dict[str, Any]:
     request = MergeRequest(
         shards=source.shards,
         strategies=source.strategies,
@@ -109,7 +122,7 @@ def _merge(source: SliceSource, config: MergeCheckpointConfig, run: RunDirectory
         step=source.step,
         prefix=source.prefix,
         integrated=config.integrated or None,
-        selection=_selection(config),
+        selection=_selection(config, roots),
         max_file_size=_bytes(config.max_file_size),
         crc=config.crc,
         allow_non_finite=config.allow_non_finite,
@@ -135,7 +148,7 @@ def _reshard(
         prefix=source.prefix,
         name=config.name,
         file_format=config.format,
-        selection=_selection(config),
+        selection=_selection(config, roots),
         allow_non_finite=config.allow_non_finite,
     )
     if request.output.exists():  # this task ran before, and was cleared

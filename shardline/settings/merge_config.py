@@ -96,6 +96,12 @@ class MergeCheckpointConfig(Parameters):
         description="Leave out tensors whose names match one of these.",
         json_schema_extra=_SELECTION,
     )
+    rename: str | None = Field(
+        None,
+        title="Rules for names",
+        description="A file with PATTERN = REPLACEMENT a line, in SHARDLINE_HOME or below SHARDLINE_ALLOWED_ROOTS.",
+        json_schema_extra=_SELECTION,
+    )
 
     allow_non_finite: bool = Field(
         False, title="Accept NaN and infinities", description="Otherwise refused.", json_schema_extra=_CHECKS

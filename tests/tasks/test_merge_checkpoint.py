@@ -107,6 +107,19 @@ def test_slices_for_another_strategy(trained, merge, tmp_path):
     assert np.array_equal(second["layer1.weight"], tensors()["layer1.weight"][6:])
 
 
+def test_rules_rename_what_comes_out(trained, merge, tmp_path):
+    rules = tmp_path / "rules.txt"
+    rules.write_text("layer1\\.(.*) = first.\\1\n")
+    result = merge(tmp_path, run=RUN, weights_only=True, rename=rules)
+    assert sorted(read_checkpoint(Path(result["merged_file"]))) == ["first.bias", "first.weight", "layer3.weight"]
+    with pytest.raises(ConfigError, match="rename: expected a path below"):
+        merge(run=RUN, rename=rules)
+    rules.write_text("secret")
+    with pytest.raises(ConfigError, match=r"rules.txt:1: expected PATTERN = REPLACEMENT") as raised:
+        merge(tmp_path, run=RUN, rename=rules)
+    assert "secret" not in str(raised.value)
+
+
 def test_a_foreign_folder_below_an_allowed_root(foreign, merge):
     result = merge(foreign.parent, shards=foreign, strategy=[foreign.parent / "strategy.ckpt"])
     merged = read_checkpoint(Path(result["merged_file"]))

@@ -122,7 +122,7 @@ def with_new_names(
 ) -> tuple[tuple[PlannedTensor, ...], tuple[str, ...]]:
     """`tensors` with the names that the selection's rules give them, and a notice for each rule that gives none."""
     names, unused = rename((tensor.header.name for tensor in tensors), selection.rename)
-    notices = tuple(f"{rule.where}: {rule.pattern!r} renames none of the {len(tensors)} tensors" for rule in unused)
+    notices = tuple(f"{rule.where} renames none of the {len(tensors)} tensors" for rule in unused)
     new = {tensor.header.name: names[tensor.header.name] for tensor in tensors}
     return tuple(
         replace(tensor, new_name=new[tensor.header.name]) if new[tensor.header.name] != tensor.header.name else tensor

@@ -22,7 +22,8 @@ from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_index import is_parameter_name
 
 _EXPECTED = "rules for names, PATTERN = REPLACEMENT a line"
-_LARGEST_FILE = 1 << 24
+LARGEST_FILE = 1 << 24
+"""Bytes."""
 _BETWEEN = re.compile(r"\s=\s")
 
 
@@ -39,8 +40,7 @@ class Rule:
             self.regex.sub(self.replacement, "")
         except (re.error, IndexError, RecursionError, OverflowError) as error:
             raise ConfigError(
-                f"{self.where}: expected a regular expression and a replacement, found {self.pattern!r} and "
-                f"{self.replacement!r}: {error}"
+                f"{self.where}: expected a regular expression and a replacement that fits it: {error}"
             ) from error
 
     @cached_property
@@ -56,13 +56,24 @@ class Renamed(NamedTuple):
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
-    """The rules in the file at `path`; `ConfigError` names the file and the line of one that cannot be understood."""
+    """The rules in the file at `path`; `ConfigError` where it cannot be read, or as in `parse_rules`."""
     try:
-        if (size := path.stat().st_size) > _LARGEST_FILE:
-            raise ConfigError(f"{path}: expected {_EXPECTED}, found {size} bytes")
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise ConfigError(f"{path}: the rules for names cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{path}: expected {_EXPECTED}, found more than {LARGEST_FILE} bytes")
+    return parse_rules(content, path)
+
+
+def parse_rules(content: bytes, path: Path) -> tuple[Rule, ...]:
+    """The rules in `content`, the file at `path`; `ConfigError` names the file and the line that is none.
+
+    It doesn't show the line: whoever names a file to a task may not be who may read it.
+    """
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected {_EXPECTED}, in UTF-8; byte {error.start} is none") from error
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
@@ -95,7 +106,7 @@ def rename(names: Iterable[str], rules: Sequence[Rule]) -> Renamed:
 def _rule(line: str, where: str) -> Rule:
     pattern, *replacements = _BETWEEN.split(line)
     if len(replacements) != 1 or not pattern or not replacements[0]:
-        raise ConfigError(f"{where}: expected PATTERN = REPLACEMENT, one = between spaces, found {line!r}")
+        raise ConfigError(f"{where}: expected PATTERN = REPLACEMENT, one = between spaces")
     return Rule(pattern.strip(), replacements[0].strip(), where)
 
 

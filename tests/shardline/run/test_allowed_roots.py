@@ -29,6 +29,7 @@ MERGE = {
     "shards": {"integrated": True},
     "strategy": {"shards": "FOLDER"},
     "target_strategy": {"shards": "FOLDER", "integrated": False, "strategy": ["FILE"]},
+    "rename": {"shards": "FOLDER", "integrated": True},
 }
 
 
@@ -106,7 +107,7 @@ def test_preparing_refuses_a_path_that_is_not_allowed(home, parameter, path):
 @pytest.mark.parametrize("path", ["/proc/self/environ", "/etc/shadow", "HOME/out", "HOME/../secret", "HOME/pipe"])
 def test_merging_refuses_a_path_that_is_not_allowed(home, parameter, path):
     path = path.replace("HOME", str(home))
-    given = MERGE[parameter] | {parameter: path if parameter == "shards" else [path]}
+    given = MERGE[parameter] | {parameter: path if parameter in ("shards", "rename") else [path]}
     text = json.dumps(given).replace("FOLDER", f"{home}/folder").replace("FILE", f"{home}/file")
     refused(run_task(home, "tasks.merge_checkpoint", json.loads(text)), parameter)
 

@@ -61,7 +61,7 @@ def test_clashes_and_names_that_are_none_are_refused(rules, text, names, message
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = b\na b", r"rules.txt:2: expected PATTERN = REPLACEMENT, one = between spaces, found 'a b'"),
+        ("a = b\na b", r"rules.txt:2: expected PATTERN = REPLACEMENT, one = between spaces"),
         ("a=b", "one = between spaces"),
         ("a = b = c", "one = between spaces"),
         ("= b", "one = between spaces"),
