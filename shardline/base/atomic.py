@@ -1,9 +1,10 @@
 """Nothing half-written is ever visible: stage, fsync, rename, fsync the folder.
 
 `rename(2)` replaces its target atomically within one file system, so a reader sees the old file or the new one. The
-staged file lies beside its target, its name starts with a dot and ends with the writer's process id and host, and it is
-removed whatever goes wrong; what a SIGKILL leaves is removed by the next writer of the same target: at once on the same
-host, on another when nothing has been written to it for an hour.
+staged file lies beside its target, its name starts with a dot and says which process writes it, and it is removed
+whatever goes wrong; what a SIGKILL leaves is removed by the next writer of the same target: at once where that can see
+the process to be gone, and where it cannot, on another host or in another container, when nothing has been written to
+it for an hour.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import glob
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_HOST = socket.gethostname().replace(".", "-")
-_STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)@(?P<host>[^.]*)\.staged$")
+from shardline.base import process_identity
+
+_STAGED = re.compile(r"^\.(?P<target>.+)\.(?P<pid>\d+)(-(?P<started>\d+))?@(?P<place>[^.]*)\.staged$")
 _SILENT_SECONDS = 3600
 _CURRENT_DIRECTORY, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
@@ -29,7 +30,7 @@ _CURRENT_DIRECTORY, _EXCHANGE = -100, 2
 
 def staged_path(target: Path) -> Path:
     """The path beside `target` under which this process stages it."""
-    return target.with_name(f".{target.name}.{os.getpid()}@{_HOST}.staged")
+    return target.with_name(f".{target.name}.{process_identity.own()}.staged")
 
 
 def sync_directory(directory: Path) -> None:
@@ -113,8 +114,9 @@ def exchange(path: Path, other: Path) -> bool:
 
 
 def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
-    if match["host"] == _HOST:
-        return not _is_running(int(match["pid"]))
+    if match["place"] == process_identity.place():
+        pid = int(match["pid"])
+        return pid == os.getpid() or str(process_identity.started(pid)) != match["started"]
     try:
         return time.time() - _last_change(path) > _SILENT_SECONDS
     except FileNotFoundError:
@@ -124,13 +126,3 @@ def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
 def _last_change(path: Path) -> float:
     """When `path`, or anything in it, was last written to, in seconds of the epoch."""
     return max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()

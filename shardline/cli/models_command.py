@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -43,6 +44,8 @@ def _answer(given: argparse.Namespace) -> dict[str, Any]:
             mark = "*" if now is not None and version.version == now.version else " "
             score = f"{version.metric} {version.value:.4f}"
             print(f"{mark} {version.version:>4}  {score}  {version.digest[:16]}  {version.run}")
+        for problem in store.damaged():
+            print(f"note: {problem}", file=sys.stderr)
     return {"model": name, "current": _document(now) if now else None}
 
 

@@ -70,15 +70,15 @@ def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[
     """
     store = ModelStore(home, model)
     if store.path.parent != home.models or not store.path.is_dir():
-        return {"model": model, "current": None, "versions": []}
+        return {"model": model, "current": None, "versions": [], "damaged": []}
     files = Contained.below(store.path, home.path)
     for description in store.path.glob("versions/*/version.json"):
         files.path(description)
-    current = store.current()
     return {
         "model": model,
-        "current": current.version if current is not None else None,
+        "current": store.current_number(),
         "versions": [_version(version, home, run, may_see) for version in reversed(store.versions())],
+        "damaged": list(map(str, store.damaged())),
     }
 
 

@@ -13,8 +13,10 @@ each gets its own number, and `current` ends at the later one.
 from __future__ import annotations
 
 import fcntl
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,26 +35,43 @@ class ModelStore:
         self._current = self.path / "current"
 
     def versions(self) -> list[Version]:
-        """All versions, oldest first."""
+        """All versions that can be read, oldest first."""
+        return [version for version in map(_read, self._folders()) if isinstance(version, Version)]
+
+    def damaged(self) -> list[PromotionError]:
+        """What is wrong with the others: a damaged version stands in nobody's way but its own."""
+        return [problem for problem in map(_read, self._folders()) if isinstance(problem, PromotionError)]
+
+    def _folders(self) -> list[Path]:
         entries = self._versions.iterdir() if self._versions.exists() else ()
-        folders = [entry for entry in entries if entry.name.isdecimal()]
-        return [read_version(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
+        folders = [entry for entry in entries if re.fullmatch(r"[1-9][0-9]*", entry.name)]
+        return sorted(folders, key=lambda folder: int(folder.name))
 
     def current(self) -> Version | None:
         """The version that `current` names; `None` before the first promotion."""
+        name = self._name_of_current()
+        return None if name is None else read_version(self._versions / name)
+
+    def current_number(self) -> int | None:
+        """The number of the version that `current` names, whatever is there; `None` where it names none."""
+        name = self._name_of_current() or ""
+        return int(name) if name.isdecimal() else None
+
+    def _name_of_current(self) -> str | None:
         if not self._current.is_symlink() and not self._current.exists():
             return None
-        return read_version(self._versions / self._current.resolve().name)
+        return Path(os.path.realpath(self._current)).name
 
-    def add(self, candidate: Candidate) -> Version:
+    def add(self, candidate: Candidate, admit: Callable[[], None] = lambda: None) -> Version:
         """The version that `candidate` becomes, or already is; it is current unless a later one is.
 
-        Raises `PromotionError` where the checkpoint has not the digest that it should have, or cannot be stored.
+        `admit` raises where it must not, as the store is now: until `candidate` is current, nobody changes it. Raises
+        `PromotionError` where the checkpoint has not the digest that it should have, or cannot be stored.
         """
         with self._changing():
+            admit()
             version = self._find(candidate) or self._publish(candidate)
-            current = self.current()
-            if current is None or current.version < version.version:
+            if (self.current_number() or 0) < version.version:
                 self._point_to(version)
             return version
 
@@ -85,7 +104,7 @@ class ModelStore:
     def _publish(self, candidate: Candidate) -> Version:
         for abandoned in self._versions.glob(".*.staged"):
             shutil.rmtree(abandoned)  # whoever holds the lock is the only writer: a killed process left this
-        number = max((version.version for version in self.versions()), default=0) + 1
+        number = max((int(folder.name) for folder in self._folders()), default=0) + 1
         folder, staged = self._versions / str(number), self._versions / f".{number}.staged"
         try:
             staged.mkdir()
@@ -102,6 +121,13 @@ class ModelStore:
         staged.symlink_to(Path("versions", str(version.version)))
         staged.replace(self._current)
         atomic.sync_directory(self.path)
+
+
+def _read(folder: Path) -> Version | PromotionError:
+    try:
+        return read_version(folder)
+    except PromotionError as error:
+        return error
 
 
 def current(home: Home, name: str) -> Version | None:

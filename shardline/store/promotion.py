@@ -6,6 +6,7 @@ Done again for the same run and the same model, it returns the version that it m
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +25,6 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     report = _validated(run, merged)
     metric, value = str(report["metric"]), float(report[report["metric"]])
     store = ModelStore(home, config.model_name)
-    if config.champion_margin is not None:
-        check_champion(report, store.current(), merged.digest, config.champion_margin)
     candidate = Candidate(
         run=_name(run, home),
         model=merged.file,
@@ -35,7 +34,14 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
         step=merged.step,
         documents={file.name: file.read_bytes() for file in (run.report_file, run.merge_file, run.config_file)},
     )
-    version = store.add(candidate)
+
+    def admit() -> None:
+        if config.champion_margin is not None:
+            check_champion(report, store.current(), merged.digest, config.champion_margin)
+
+    version = store.add(candidate, admit)
+    for problem in store.damaged():
+        print(f"note: {problem}", file=sys.stderr, flush=True)
     result = {
         "version": version.version,
         "digest": version.digest,

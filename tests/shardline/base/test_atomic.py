@@ -1,17 +1,14 @@
 """Nothing half-written is visible, and nothing staged is left behind."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from shardline.base import atomic
+from shardline.base import atomic, process_identity
 from tests.durability import recorded
-
-HOST = socket.gethostname().replace(".", "-")
 
 
 def test_the_target_appears_whole(tmp_path: Path):
@@ -60,13 +57,33 @@ def test_what_a_killed_writer_staged_is_removed_by_the_next_one(tmp_path: Path):
 
 def test_what_a_living_writer_stages_is_left_alone(tmp_path: Path):
     target = tmp_path / "file"
-    theirs = target.with_name(f".file.{os.getppid()}@{HOST}.staged")
+    parent = os.getppid()
+    theirs = target.with_name(f".file.{parent}-{process_identity.started(parent)}@{process_identity.place()}.staged")
     theirs.write_text("half")
-    other_target = target.with_name(f".file.log.1@{HOST}.staged")
+    other_target = target.with_name(f".file.log.1-1@{process_identity.place()}.staged")
     other_target.write_text("of file.log, not of file")
     atomic.write_text(target, "whole")
     assert theirs.exists()
     assert other_target.exists()
+
+
+def test_an_id_that_another_process_has_now_keeps_nothing(tmp_path: Path):
+    target, parent = tmp_path / "file", os.getppid()
+    before = process_identity.started(parent) - 1
+    target.with_name(f".file.{parent}-{before}@{process_identity.place()}.staged").write_text("half")
+    atomic.write_text(target, "whole")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_another_container_of_the_same_host_name_is_another_place(tmp_path: Path, monkeypatch):
+    """Its processes cannot be seen from here: that none has this id here says nothing of them."""
+    target = tmp_path / "file"
+    monkeypatch.setattr(process_identity, "place", lambda: "0123456789abcdef")
+    theirs = atomic.staged_path(target)
+    theirs.write_text("half")
+    monkeypatch.undo()
+    atomic.write_text(target, "whole")
+    assert theirs.exists()
 
 
 def test_what_another_host_stages_is_left_alone_until_it_has_been_silent_for_an_hour(tmp_path: Path):

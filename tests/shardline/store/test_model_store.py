@@ -179,6 +179,37 @@ def test_a_damaged_description_is_refused(store: ModelStore, tmp_path: Path, dam
         store.current()
 
 
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"version": 1}', None, "a link in a circle"])
+def test_a_damaged_old_version_blocks_no_promotion_and_its_number_is_not_used_again(store, tmp_path, damage):
+    old = store.add(candidate(tmp_path))
+    description = old.path / "version.json"
+    description.unlink()
+    if damage == "a link in a circle":
+        description.symlink_to(description)
+    elif damage is not None:
+        description.write_text(damage)
+    newer = store.add(candidate(tmp_path, "runs/b/1"))
+    assert (newer.version, store.current(), store.versions()) == (2, newer, [newer])
+    assert [str(old.path) in str(problem) for problem in store.damaged()] == [True]
+    with pytest.raises(PromotionError, match="no version 1; there are 2"):
+        store.roll_back(1)
+
+
+def test_the_newest_version_damaged_and_current_makes_way_for_the_next(store, tmp_path):
+    first = store.add(candidate(tmp_path))
+    (first.path / "version.json").unlink()
+    assert store.current_number() == 1
+    assert store.add(candidate(tmp_path, "runs/b/1")).version == 2
+    assert store.current_number() == 2
+
+
+def test_what_is_no_version_in_the_folder_of_versions_is_none(store, tmp_path):
+    for name in ("1.bak", "notes", "٣", "0", "01"):
+        (store.path / "versions" / name).mkdir(parents=True)
+    assert store.add(candidate(tmp_path)).version == 1
+    assert store.damaged() == []
+
+
 def test_where_the_kernel_cannot_copy_the_bytes_are_copied(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

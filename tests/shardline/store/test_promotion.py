@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from shardline.checkpoint.merging.record import RECORD_FORMAT
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import PROJECT
 from shardline.settings.run_config import RunConfig
+from shardline.store import model_store
 from shardline.store.model_store import ModelStore, current
 from shardline.store.promotion import promote
 
@@ -92,7 +95,7 @@ def test_a_language_model_s_version_has_its_perplexity(home: Home):
 def challenge(home: Home, value: float, margin: float | None, **changes: object) -> RunDirectory:
     """A validated run with `value` as its accuracy, compared with the current version of accuracy 0.938."""
     champion = current(home, "digits")
-    run = validated_run(home, f"challenger {value}", weights=b"challenger")
+    run = validated_run(home, f"challenger {value}", weights=f"challenger {value}".encode())
     run.write_config(RunConfig(model_name="digits", champion_margin=margin))
     judged = {"version": champion.version, "digest": champion.digest, "value": 0.938} if champion else None
     write_report(run, **{"accuracy": value, "higher_is_better": True, "champion": judged} | changes)
@@ -146,6 +149,32 @@ def test_a_comparison_with_another_version_than_the_current_one_is_refused(home:
     write_report(run, champion=None)
     with pytest.raises(PromotionError, match="compares with none"):
         promote(run, home)
+
+
+def test_of_two_challengers_at_once_the_worse_does_not_become_current(home: Home, monkeypatch):
+    """Both were judged against the champion; the second to come sees the first as the current version."""
+    promote(validated_run(home, "champion"), home)
+    better, worse = challenge(home, 0.99, 0.0), challenge(home, 0.94, 0.0)
+    writes, waiting = threading.Event(), threading.Event()
+    write = model_store.write_version
+
+    def slow(*arguments: object) -> None:
+        writes.set()
+        waiting.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(model_store, "write_version", slow)
+    with futures.ThreadPoolExecutor() as threads:
+        first = threads.submit(promote, better, home)
+        assert writes.wait(60)  # the first holds the store, and is not current yet
+        second = threads.submit(promote, worse, home)
+        with pytest.raises(futures.TimeoutError):
+            second.result(0.5)
+        waiting.set()
+        assert first.result()["accuracy"] == 0.99
+        with pytest.raises(PromotionError, match="another was promoted since; clear validate"):
+            second.result()
+    assert current(home, "digits").value == 0.99
 
 
 def test_a_challenger_that_loses_ends_as_skipped(home: Home):
