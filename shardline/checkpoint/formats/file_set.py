@@ -93,10 +93,7 @@ def _some(names: list[str]) -> str:
 
 def _read_indexed(path: Path) -> FileSet:
     named = _weight_map(path)
-    members = list(dict.fromkeys(named.values()))
-    if path.name == NAME_MAP and (path.parent / _HYPER_PARAMETERS).is_file() and _HYPER_PARAMETERS not in members:
-        members.append(_HYPER_PARAMETERS)
-    indexed = {name: _indexed(path, name) for name in members}
+    indexed = {name: _indexed(path, name) for name in _members(path, named)}
     for tensor, name in named.items():
         if tensor not in indexed[name].schema.positions:
             raise CorruptShard(
@@ -106,6 +103,14 @@ def _read_indexed(path: Path) -> FileSet:
     if len(indexed) == 1:
         return FileSet(path, tuple(indexed.values()))
     return FileSet(path, tuple(_as_part(index) for index in indexed.values()))
+
+
+def _members(path: Path, named: Mapping[str, str]) -> Iterable[str]:
+    """The names of the files that belong to the index at `path`, in the order in which it names them."""
+    members = dict.fromkeys(named.values())
+    if path.name == NAME_MAP and path.with_name(_HYPER_PARAMETERS).is_file():
+        members[_HYPER_PARAMETERS] = None
+    return members
 
 
 def _as_part(index: FileIndex) -> FileIndex:
@@ -145,7 +150,7 @@ def _check_whole(path: Path) -> None:
 def _indexes_that_name(path: Path) -> Iterator[Path]:
     for index in sorted([*path.parent.glob(f"*{INDEX_SUFFIX}"), *path.parent.glob(NAME_MAP)]):
         try:
-            names = set(_weight_map(index).values())
+            names = set(_members(index, _weight_map(index)))
         except CheckpointError:
             continue  # whatever is wrong with it, nobody asked for it
         if path.name in names and len(names) > 1:

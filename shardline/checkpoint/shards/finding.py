@@ -214,6 +214,21 @@ def checkpoint_files(directory: Path) -> dict[int, list[Path]]:
     return {rank: found[rank] for rank in sorted(found)}
 
 
+def left_alone(directory: Path) -> list[str]:
+    """What lies in `directory` and its ranks' folders beside checkpoint files and manifests, and is never touched."""
+    found = []
+    for entry in sorted(directory.iterdir()):
+        if entry.is_dir() and _RANK.fullmatch(entry.name):
+            found += [f"{entry.name}/{path.name}" for path in sorted(entry.iterdir()) if not _counts(path)]
+        elif not _counts(entry) and not entry.name.startswith("shard_set-"):
+            found.append(entry.name)
+    return found
+
+
+def _counts(path: Path) -> bool:
+    return _is_checkpoint(path.name) and not path.is_dir()
+
+
 def _files_in(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return [folder / name for name in sorted(e.name for e in entries if _is_checkpoint(e.name) and not e.is_dir())]

@@ -89,6 +89,16 @@ def test_one_of_several_files_is_refused_with_the_index_to_give(tmp_path, kind):
             read_file_set(tmp_path / file)
 
 
+def test_a_single_part_with_hyper_parameters_beside_it_is_not_the_whole_model(tmp_path):
+    write_checkpoint({"a": ARRAYS["a"]}, tmp_path / "part0.safetensors")
+    write_checkpoint({"c": ARRAYS["c"]}, tmp_path / "hyper_param.safetensors")
+    (tmp_path / "param_name_map.json").write_text('{"weight_map": {"a": "part0.safetensors"}}')
+    for file in ("part0", "hyper_param"):
+        with pytest.raises(UnsupportedFormat, match=r"one of several files.*param_name_map\.json"):
+            read_file_set(tmp_path / f"{file}.safetensors")
+    check(tmp_path, "ac")
+
+
 def test_one_of_several_files_is_known_by_its_name_without_the_index(tmp_path):
     hugging_face(tmp_path).unlink()
     with pytest.raises(UnsupportedFormat, match="one of several files"):
