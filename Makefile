@@ -32,7 +32,7 @@ ui: $(INSTALLED) ## Airflow's user interface on 127.0.0.1, until Ctrl-C; PORT=80
 	@$(PYTHON_IN_VENV) -m scripts.ui --port "$$PORT"
 
 test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest, WORKERS=0 runs them in one process
-	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 soak: $(INSTALLED_DEV) ## Run the long and large tests
 	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from scripts import local_airflow
+from tests.patience import PATIENCE_MS
 
 CHROMIUM = [
     "--headless",
@@ -51,28 +52,51 @@ settings.load_profile("patient")
 
 
 SHARED = {
-    "server": "a running Airflow",
-    "new_run": "whole trainings",
-    "airflow_database": "Airflow's database",
-    "dagbag": "Airflow's database",
+    "tests/airflow/": "server",
+    "tests/shardline/training/test_interruption.py": "uninterrupted",
+    "tests/shardline/training/test_whole_run.py": "uninterrupted",
+    "tests/dags/": "airflow_database",
+    "tests/plugins/": "airflow_database",
+    "tests/scripts/test_demo.py": "airflow_database",
+    "tests/scripts/test_ui.py": "airflow_database",
 }
-"""Session's fixtures that are dear, and the group of the tests that ask for them, the slowest group first."""
+"""Files whose tests share what a fixture makes once for a session, and takes its time over; the slowest first."""
 SLOW = ("tests/shardline/parallel/", "tests/shardline/launch/", "tests/shardline/recipes/", "tests/shardline/training/")
 """Folders whose tests start ranks."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def group_of(test: str) -> str:
+    """What is run in one process: all tests of a file, and of all files that share a fixture with it."""
+    file = test.partition("::")[0]
+    return next((fixture for shared, fixture in SHARED.items() if file.startswith(shared)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadscope`, processes are given groups."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put every test into its group, and the slow groups first, so that no process ends long after the others."""
+    """Slow groups come first, so that no process ends long after the others; no test asks for a group's fixture that is
+    not in the group."""
+    fixtures = list(dict.fromkeys(SHARED.values()))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    order = {group: number for number, group in enumerate(dict.fromkeys(SHARED.values()))}
-    items.sort(key=lambda item: (order.get(_group(item), len(order)), not item.nodeid.startswith(SLOW)))
-
-
-def _group(item: pytest.Item) -> str:
-    asked_for = getattr(item, "fixturenames", ())
-    return next((group for fixture, group in SHARED.items() if fixture in asked_for), item.nodeid.partition("::")[0])
+        asked_for = set(fixtures).intersection(getattr(item, "fixturenames", ())) - {group_of(item.nodeid)}
+        if asked_for:
+            raise pytest.UsageError(
+                f"{item.nodeid} asks for {asked_for}: put its file into SHARED in tests/conftest.py"
+            )
+    order = {fixture: number for number, fixture in enumerate(fixtures)}
+    items.sort(key=lambda item: (order.get(group_of(item.nodeid), len(order)), not item.nodeid.startswith(SLOW)))
 
 
 def pytest_collection_finish() -> None:
@@ -91,8 +115,9 @@ def airflow_database():
 def browser():
     """Debian's Chromium, for one module: while Playwright runs, this thread can start no other event loop (nor a second
     Playwright), which tests of other modules need."""
-    from playwright.sync_api import sync_playwright  # most tests need none
+    from playwright.sync_api import expect, sync_playwright  # most tests need none
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
         yield chromium

@@ -13,6 +13,7 @@ from shardline.run.failures import failure_file
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
+from tests.patience import PATIENCE_MS
 from tests.plugins.conftest import DAG, PASSWORDS
 
 LOG_PAGE = 64 * 1024  # of static/rank_log.js
@@ -33,6 +34,7 @@ def open_page(browser, site) -> Iterator:
         context = browser.new_context(
             viewport={"width": width, "height": 860}, color_scheme=theme, base_url=site.address, accept_downloads=True
         )
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         context.add_cookies([{"name": "_token", "value": site.token(user), "url": site.address}])
         page = context.new_page()
@@ -98,12 +100,12 @@ def test_a_growing_run_is_followed(open_page, site):
     expect(page.locator("#curve-summary")).to_contain_text("at step 149")
     with run.metrics_file.open("a") as file:
         file.writelines(records[150:])
-    expect(page.locator("#curve-summary")).to_contain_text("at step 400", timeout=10_000)
+    expect(page.locator("#curve-summary")).to_contain_text("at step 400")
     page.get_by_role("tab", name="Ranks").click()
     page.get_by_role("button", name="Log of rank 5").click()
     with run.rank_log(5).open("a") as file:
         file.write("what was said last\n")
-    expect(page.locator("pre.log")).to_contain_text("what was said last", timeout=10_000)
+    expect(page.locator("pre.log")).to_contain_text("what was said last")
     expect(page.get_by_role("row", name="5 running")).to_be_visible()
 
 
