@@ -14,6 +14,8 @@ from pathlib import Path
 from shardline.base.errors import CorruptShard
 
 VARINT, LENGTH_DELIMITED = 0, 2
+ENCRYPTED = {0x7F3A5ED8: "AES-GCM", 0x7F3A5ED9: "AES-CBC", 0x7F3A5EDA: "SM4-CBC"}
+"""What begins a file that MindSpore encrypted, as a little-endian number of 32 bits; and how it did."""
 _FIXED_WIDTHS = {1: 8, 5: 4}
 _WINDOW = 512
 

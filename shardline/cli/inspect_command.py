@@ -113,7 +113,7 @@ def _checkpoint(path: Path, *files: FileIndex) -> dict[str, Any]:
                 "file": file.path.name,
                 "name": header.name,
                 "type": header.type.name,
-                "shape": list(header.shape),
+                "shape": list(header.numbers),
                 "bytes": header.size,
                 "offset": int(file.offsets[position]),
                 "pieces": len(file.extents(position)),

@@ -26,6 +26,8 @@ from shardline.checkpoint.formats.file_index import (
     Schema,
     TensorHeader,
     check_name,
+    check_not_encrypted,
+    check_shape,
     identity_of,
     readable,
 )
@@ -35,7 +37,6 @@ PIECE = 2**29
 TRAILER_NAME = b"crc_num"
 _CHECKSUM_LENGTH = 10
 TRAILER_LENGTH = len(TRAILER_NAME) + _CHECKSUM_LENGTH
-_ENCRYPTED = (0x7F3A5ED8).to_bytes(4, "little")
 _LONGEST_NAME = 2**16
 
 
@@ -61,6 +62,7 @@ def index_ckpt(path: Path) -> FileIndex:
         alike = _last_template.get("ckpt")
         if alike is not None and alike.fits(descriptor, status.st_size):
             return alike.index_of(path, identity, descriptor)
+        check_not_encrypted(path, descriptor)
         indexer = _Indexer(path, status.st_size, descriptor)
         index = replace(indexer.run(), identity=identity)
         if indexer.is_regular:
@@ -102,7 +104,6 @@ class _Indexer:
     def __init__(self, path: Path, size: int, descriptor: int) -> None:
         self.path, self.size = path, size
         self.cursor = Cursor(path, lambda offset, length: os.pread(descriptor, length, offset), 0, size)
-        self.first_bytes = os.pread(descriptor, 4, 0)
         self.headers: list[TensorHeader] = []
         self.offsets: list[int] = []
         self.pieces: dict[int, tuple[Extent, ...]] = {}
@@ -112,7 +113,8 @@ class _Indexer:
         """Whether every record is its headers and then its payload, and nothing else."""
 
     def run(self) -> FileIndex:
-        self._check_kind()
+        if not self.size:
+            raise CorruptShard(f"{self.path}: expected a checkpoint, found an empty file")
         crc: int | None = None
         run: list[_Record] = []
         while not self.cursor.at_end:
@@ -130,14 +132,6 @@ class _Indexer:
             self._add(run)
         offsets = np.array(self.offsets, dtype=np.int64)
         return FileIndex(self.path, self.size, "ckpt", Schema.of(self.headers), offsets, self.pieces, crc=crc)
-
-    def _check_kind(self) -> None:
-        if not self.size:
-            raise CorruptShard(f"{self.path}: expected a checkpoint, found an empty file")
-        if self.first_bytes == _ENCRYPTED:
-            raise UnsupportedFormat(
-                f"{self.path} is encrypted (enc_key of save_checkpoint); load it with its key and save it without one"
-            )
 
     def _trailer(self) -> int | None:
         if self.size - self.cursor.position != TRAILER_LENGTH:
@@ -203,9 +197,10 @@ class _Indexer:
     def _header(self, run: Sequence[_Record]) -> TensorHeader:
         first = run[0]
         tensor_type = BY_NAME.get(first.type_name)
-        if tensor_type is None:
+        if tensor_type is None or not tensor_type.in_ckpt:
+            known = ", ".join(name for name, known in BY_NAME.items() if known.in_ckpt)
             raise UnsupportedFormat(
-                f"{self.path}: {first.tag!r} has the type {first.type_name!r}; known are {', '.join(BY_NAME)}"
+                f"{self.path}: {first.tag!r} has the type {first.type_name[:64]!r}; known are {known}"
             )
         length = sum(record.payload.length for record in run)
         if tensor_type is TEXT:
@@ -229,6 +224,7 @@ class _Indexer:
         if first.tag in self.names:
             raise self.cursor.corrupt(f"a second tensor is named {first.tag!r}", first.payload.offset)
         check_name(first.tag, self.path)
+        check_shape(header, self.path)
         self.names.add(first.tag)
         if len(run) > 1:
             self.pieces[len(self.headers)] = tuple(record.payload for record in run)
@@ -243,7 +239,15 @@ def _short_text(cursor: Cursor) -> str:
 
 
 def record_headers(header: TensorHeader) -> list[tuple[bytes, int]]:
-    """What stands before each piece of a tensor's payload, and the piece's length in bytes."""
+    """What stands before each piece of a tensor's payload, and the piece's length in bytes.
+
+    `UnsupportedFormat` for a type that MindSpore doesn't have.
+    """
+    if not header.type.in_ckpt:
+        raise UnsupportedFormat(
+            f"{header.name!r} is of the type {header.type.name}, which no .ckpt can hold; exclude it, or write a "
+            ".safetensors"
+        )
     lengths = [min(PIECE, header.size - start) for start in range(0, max(header.size, 1), PIECE)]
     dims = (0,) if header.type is TEXT else header.shape
     return [(_record_header(header, dims, length), length) for length in lengths]

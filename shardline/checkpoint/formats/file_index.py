@@ -20,10 +20,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from shardline.base.errors import CorruptShard, MissingShard
+from shardline.base.errors import CorruptShard, MissingShard, UnsupportedFormat
+from shardline.base.protobuf_wire import ENCRYPTED
 from shardline.checkpoint.formats.tensor_types import TensorType
 
 Format = Literal["ckpt", "safetensors"]
+MOST_DIMENSIONS = 32
+_LARGEST = 2**63
 
 
 Identity = tuple[int, ...]
@@ -31,7 +34,10 @@ Identity = tuple[int, ...]
 
 
 class TensorHeader(NamedTuple):
-    """One tensor's name, element type and shape; for a string the shape counts its bytes."""
+    """One tensor's name, element type and shape; for a string the shape counts its bytes.
+
+    Where the type's elements are `packed` numbers, `shape` counts elements and `numbers` what files call the shape.
+    """
 
     name: str
     type: TensorType
@@ -41,6 +47,11 @@ class TensorHeader(NamedTuple):
     def size(self) -> int:
         """Bytes."""
         return prod(self.shape) * self.type.itemsize
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The shape in numbers, as it stands in files."""
+        return (*self.shape[:-1], self.shape[-1] * self.type.packed) if self.type.packed > 1 else self.shape
 
 
 class Extent(NamedTuple):
@@ -119,6 +130,26 @@ def check_name(name: str, path: Path) -> None:
         raise CorruptShard(
             f"{path}: expected a parameter's name, found {name!r}; the file was not written by a training run"
         )
+
+
+def check_not_encrypted(path: Path, descriptor: int) -> None:
+    """`UnsupportedFormat` where MindSpore encrypted the open file, whatever its name says."""
+    mode = ENCRYPTED.get(int.from_bytes(os.pread(descriptor, 4, 0), "little"))
+    if mode is not None:
+        raise UnsupportedFormat(
+            f"{path} is encrypted ({mode}; enc_key and enc_mode of save_checkpoint); load it by load_checkpoint with "
+            "its dec_key and dec_mode, and save it without enc_key"
+        )
+
+
+def check_shape(header: TensorHeader, path: Path) -> None:
+    """Refuse what NumPy has no array for: more than 32 dimensions, or sizes that no file can hold."""
+    if len(header.shape) > MOST_DIMENSIONS:
+        raise UnsupportedFormat(
+            f"{path}: {header.name!r} has {len(header.shape)} dimensions; at most {MOST_DIMENSIONS} are known here"
+        )
+    if prod(size for size in header.shape if size) * header.type.itemsize >= _LARGEST:
+        raise CorruptShard(f"{path}: {header.name!r} has impossible dimensions {list(header.shape)}")
 
 
 @contextmanager

@@ -18,11 +18,24 @@ from numpy.typing import NDArray
 
 from shardline.base.errors import CorruptShard, UnsupportedFormat
 from shardline.base.json_object import parse_object
-from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader, check_name, identity_of, readable
-from shardline.checkpoint.formats.tensor_types import BY_CODE, INT4, TensorType
+from shardline.checkpoint.formats.file_index import (
+    FileIndex,
+    Schema,
+    TensorHeader,
+    check_name,
+    check_not_encrypted,
+    check_shape,
+    identity_of,
+    readable,
+)
+from shardline.checkpoint.formats.tensor_types import BY_CODE, INT4, TEXT, TensorType
 
 _LARGEST_HEADER = 100_000_000
-_WIDEST_FIRST = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
+_WIDEST_FIRST = (
+    *("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"),
+    *("F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "F6_E3M2", "F6_E2M3", "F4", "BOOL"),
+)
+_LARGEST_CRC_DIGITS = 10
 _last_parsed: dict[bytes, tuple[Schema, NDArray[np.int64], dict[str, str], int]] = {}
 
 
@@ -31,6 +44,7 @@ def index_safetensors(path: Path) -> FileIndex:
     with readable(path) as descriptor:
         status = os.fstat(descriptor)
         size = status.st_size
+        check_not_encrypted(path, descriptor)
         length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
         if size < 10 or length > min(size - 8, _LARGEST_HEADER):
             raise CorruptShard(
@@ -48,8 +62,8 @@ def index_safetensors(path: Path) -> FileIndex:
             f"{path}: its header describes {8 + length + end} bytes, the file has {size}; it is truncated or damaged"
         )
     crc = metadata.get("crc_num")
-    if crc is not None and not crc.isdecimal():
-        raise CorruptShard(f"{path}: expected a checksum in crc_num, found {crc!r}")
+    if crc is not None and not (crc.isascii() and crc.isdecimal() and len(crc) <= _LARGEST_CRC_DIGITS):
+        raise CorruptShard(f"{path}: expected a checksum in crc_num, found {crc[:32]!r}")
     return FileIndex(
         path,
         size,
@@ -63,6 +77,10 @@ def index_safetensors(path: Path) -> FileIndex:
 
 
 def _parse(header: bytes, path: Path) -> tuple[Schema, NDArray[np.int64], dict[str, str], int]:
+    if header[:1] != b"{":
+        raise CorruptShard(
+            f"{path}, byte 8: expected a JSON object as header, found {header[:8]!r}; it is no .safetensors"
+        )
     document = parse_object(header, path, "header")
     metadata = document.pop("__metadata__", None) or {}
     try:
@@ -105,15 +123,31 @@ def _header(name: str, item: dict[str, Any], metadata: Mapping[str, str], path: 
         raise UnsupportedFormat(f"{path}: {name!r} has the type {code!r}; known are {', '.join(sorted(BY_CODE))}")
     if metadata.get(name) == INT4.name and code == INT4.code:
         tensor_type = INT4
-    return TensorHeader(name, tensor_type, tuple(_natural(size) for size in item["shape"]))
+    shape = tuple(_natural(size) for size in item["shape"])
+    if tensor_type.packed > 1:
+        shape = _in_elements(name, tensor_type, shape, path)
+    found = TensorHeader(name, tensor_type, shape)
+    check_shape(found, path)
+    return found
+
+
+def _in_elements(name: str, tensor_type: TensorType, numbers: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """The shape in elements of several numbers; rows that end within one cannot be cut, nor moved byte by byte."""
+    if not numbers or numbers[-1] % tensor_type.packed:
+        raise UnsupportedFormat(
+            f"{path}: {name!r} ({tensor_type.name} {list(numbers)}): its last dimension is no multiple of "
+            f"{tensor_type.packed} numbers, so that its rows end within a byte; exclude it, or save it in another type"
+        )
+    return (*numbers[:-1], numbers[-1] // tensor_type.packed)
 
 
 def layout_order(headers: Sequence[TensorHeader]) -> list[TensorHeader]:
-    """The order in which the `safetensors` library writes tensors; `UnsupportedFormat` for a string."""
+    """The order in which the `safetensors` library writes tensors; `UnsupportedFormat` for a type that it lacks."""
     for header in headers:
         if header.type.code is None:
+            what = "a string" if header.type is TEXT else f"of the type {header.type.name}"
             raise UnsupportedFormat(
-                f"{header.name!r} is a string, which .safetensors cannot hold; exclude it, or write a .ckpt"
+                f"{header.name!r} is {what}, which .safetensors cannot hold; exclude it, or write a .ckpt"
             )
     return sorted(headers, key=lambda header: (_WIDEST_FIRST.index(_code(header.type)), header.name))
 
@@ -125,7 +159,7 @@ def encode_header(headers: Sequence[TensorHeader], metadata: Mapping[str, str]) 
     end = 0
     for header in headers:
         start, end = end, end + header.size
-        document[header.name] = {"dtype": header.type.code, "shape": header.shape, "data_offsets": (start, end)}
+        document[header.name] = {"dtype": header.type.code, "shape": header.numbers, "data_offsets": (start, end)}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

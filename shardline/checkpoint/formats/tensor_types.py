@@ -1,6 +1,7 @@
 """Element types, by their names in both formats, and the casts between floating-point ones.
 
-NumPy has no bfloat16: its elements are handled as 16-bit integers, and so is their arithmetic here.
+All that MindSpore 2.10 or safetensors 0.8 names is here: a merge only moves bytes. NumPy has no bfloat16: its elements
+are handled as 16-bit integers, and so is their arithmetic here; those of eight bits are handled by tables.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.checkpoint.formats.small_floats import NON_FINITE, VALUES
+
 
 @dataclass(frozen=True)
 class TensorType:
-    """One element type: MindSpore's name, the safetensors code (`None`: it has none), and how NumPy holds it.
+    """One element type: its name (MindSpore's where it has one), its code in safetensors, and how NumPy holds it.
 
-    `exponent` masks the exponent's bits within the element where the type is floating-point: all of them are set
-    exactly in infinities and NaNs.
+    `code` is `None` where safetensors has none; `in_ckpt` says whether MindSpore has the type. `exponent` masks the
+    exponent's bits within the element, or within each half of a complex one, where the type is floating-point: all of
+    them are set exactly in infinities and NaNs. `packed` numbers of fewer than eight bits make an element: shapes count
+    elements here, and numbers, in the last dimension, in files.
     """
 
     name: str
     code: str | None
     storage: np.dtype[np.generic]
     exponent: int | None = None
+    in_ckpt: bool = True
+    packed: int = 1
 
     @property
     def itemsize(self) -> int:
@@ -30,11 +37,25 @@ class TensorType:
 
     @property
     def is_floating(self) -> bool:
-        return self.exponent is not None
+        """Whether elements are floating-point numbers, complex ones included."""
+        return self.exponent is not None or self.name in VALUES or self.packed > 1
+
+    @property
+    def is_integer(self) -> bool:
+        return self.storage.kind in "iu" and not self.is_floating and self.name != "str"
+
+    @property
+    def is_castable(self) -> bool:
+        """Whether `cast` takes it: floating-point, neither complex nor of fewer than eight bits."""
+        return self.is_floating and self.storage.kind != "c" and self.packed == 1
 
 
 def _declare(name: str, code: str | None, storage: str, exponent: int | None = None) -> TensorType:
     return TensorType(name, code, np.dtype(storage), exponent)
+
+
+def _only_in_safetensors(name: str, code: str, storage: str, packed: int = 1) -> TensorType:
+    return TensorType(name, code, np.dtype(storage), in_ckpt=False, packed=packed)
 
 
 BFLOAT16 = _declare("BFloat16", "BF16", "<u2", 0x7F80)
@@ -60,12 +81,24 @@ _TYPES = (
     FLOAT32,
     FLOAT64,
     BFLOAT16,
+    _declare("Complex64", "C64", "<c8", 0x7F80_0000),
+    _declare("Complex128", None, "<c16", 0x7FF0_0000_0000_0000),
+    _declare("Float8E4M3FN", "F8_E4M3", "u1"),
+    _declare("Float8E5M2", "F8_E5M2", "u1"),
+    _declare("HiFloat8", None, "u1"),
+    _only_in_safetensors("Float8E8M0", "F8_E8M0", "u1"),
+    _only_in_safetensors("Float8E4M3FNUZ", "F8_E4M3FNUZ", "u1"),
+    _only_in_safetensors("Float8E5M2FNUZ", "F8_E5M2FNUZ", "u1"),
+    _only_in_safetensors("Float6E2M3", "F6_E2M3", "V3", packed=4),
+    _only_in_safetensors("Float6E3M2", "F6_E3M2", "V3", packed=4),
+    _only_in_safetensors("Float4E2M1", "F4", "u1", packed=2),
     INT4,
     TEXT,
 )
 BY_NAME = {tensor_type.name: tensor_type for tensor_type in _TYPES}
 BY_CODE = {tensor_type.code: tensor_type for tensor_type in _TYPES if tensor_type.code and tensor_type is not INT4}
-_BY_STORAGE = {tensor_type.storage: tensor_type for tensor_type in _TYPES if tensor_type not in (BFLOAT16, INT4, TEXT)}
+_BY_STORAGE = {tensor_type.storage: tensor_type for tensor_type in reversed(_TYPES) if tensor_type.storage.kind != "V"}
+"""What an array's dtype stands for: the plain type, where others are held alike, for it is the first declared."""
 _BLOCK = 1 << 16
 """Elements at a time: what a processor's cache holds, and what temporaries may take."""
 CASTS = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
@@ -76,11 +109,25 @@ def type_of(array: NDArray[np.generic]) -> TensorType | None:
     return _BY_STORAGE.get(array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype)
 
 
+def bits_of(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The elements of `array` as something that compares bit by bit, without a copy."""
+    width = array.dtype.itemsize
+    as_number = width in (1, 2, 4, 8)
+    part = "<u8" if width % 8 == 0 else "u1"
+    parts = [(f"part{number}", part) for number in range(width // np.dtype(part).itemsize)]
+    return array.view(np.dtype(f"<u{width}") if as_number else np.dtype(parts))
+
+
 def has_non_finite(elements: NDArray[np.generic], tensor_type: TensorType) -> bool:
     """Whether a NaN or an infinity is among `elements`, one-dimensional and in the type's storage."""
-    if tensor_type.exponent is None or not elements.size:
+    if not elements.size:
         return False
-    bits = elements.view(f"<u{tensor_type.itemsize}")
+    if tensor_type.name in NON_FINITE:
+        among = NON_FINITE[tensor_type.name]
+        return any(among[elements[start : start + _BLOCK]].any() for start in range(0, elements.size, _BLOCK))
+    if tensor_type.exponent is None:
+        return False
+    bits = elements.view(f"<u{tensor_type.itemsize // (2 if tensor_type.storage.kind == 'c' else 1)}")
     mask = bits.dtype.type(tensor_type.exponent)
     masked = np.empty(min(_BLOCK, bits.size), dtype=bits.dtype)
     return any(
@@ -101,7 +148,9 @@ def cast(elements: NDArray[np.generic], source: TensorType, target: TensorType) 
 
 
 def _cast_block(elements: NDArray[np.generic], source: TensorType, target: TensorType) -> NDArray[np.generic]:
-    if source == BFLOAT16:
+    if source.name in VALUES:
+        elements = VALUES[source.name][elements]
+    elif source == BFLOAT16:
         elements = (elements.astype("<u4") << np.uint32(16)).view("<f4")
     return _to_bfloat16(elements) if target == BFLOAT16 else elements.astype(target.storage)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shardline.base.errors import NonFiniteValue, ReplicaMismatch
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
-from shardline.checkpoint.formats.tensor_types import cast, has_non_finite
+from shardline.checkpoint.formats.tensor_types import bits_of, cast, has_non_finite
 from shardline.checkpoint.shards.plan import Copy, PlannedTensor, held_slices, why_replicas_differ
 from shardline.checkpoint.strategy.boxes import Box, blocks
 
@@ -127,8 +127,7 @@ class Assembler:
 
 def differing(found: Elements, expected: Elements) -> tuple[int, ...] | None:
     """The index of the first element whose bits differ; `None` where none does."""
-    bits = f"<u{found.dtype.itemsize}"
-    unequal = found.view(bits) != expected.view(bits)
+    unequal = bits_of(found) != bits_of(expected)
     if not unequal.any():
         return None
     return tuple(int(index) for index in np.unravel_index(int(np.argmax(unequal)), unequal.shape))

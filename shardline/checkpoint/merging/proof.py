@@ -20,7 +20,7 @@ from shardline.base.errors import ProofError, ReplicaMismatch
 from shardline.checkpoint.formats.file_index import Extent
 from shardline.checkpoint.formats.staging import StagedFile
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
-from shardline.checkpoint.formats.tensor_types import cast
+from shardline.checkpoint.formats.tensor_types import bits_of, cast
 from shardline.checkpoint.shards.plan import Copy, PlannedTensor, why_replicas_differ
 from shardline.checkpoint.strategy.layout import Layout
 
@@ -130,8 +130,7 @@ def _compare_copy(
     for rank, part, source in _parts(tensor, copy, window, files):
         found = whole[part]
         expected = cast(source.reshape(-1), tensor.header.type, tensor.target).reshape(found.shape)
-        bits = f"<u{found.dtype.itemsize}"
-        if not np.array_equal(found.view(bits), expected.view(bits)):
+        if not np.array_equal(bits_of(found), bits_of(expected)):
             raise _difference(tensor, copy, rank, files[rank], window)
         compared += source.nbytes
     return compared

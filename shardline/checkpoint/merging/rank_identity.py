@@ -14,6 +14,7 @@ import numpy as np
 
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
+from shardline.checkpoint.formats.tensor_types import bits_of
 from shardline.checkpoint.merging.execute import BLOCK_BYTES, Elements
 from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor
 from shardline.checkpoint.strategy.boxes import Box, blocks, whole
@@ -104,7 +105,7 @@ def _is_constant(tensor: PlannedTensor, file: OpenCheckpoint) -> bool:
 
 
 def _read(file: OpenCheckpoint, position: int, block: Box, storage: np.dtype[np.generic]) -> Elements:
-    elements = np.empty(block.sizes, dtype=f"<u{storage.itemsize}").reshape(-1)
+    elements = bits_of(np.empty(block.sizes, dtype=storage).reshape(-1))
     start = block.flat_start(whole(file.index.schema.headers[position].shape)) * storage.itemsize
     file.read(position, start, elements.view(np.uint8))
     return elements

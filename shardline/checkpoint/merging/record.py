@@ -107,7 +107,7 @@ def _tensor(tensor: PlannedTensor, name: str, file: OutputFile, proven: Mapping[
     entry: dict[str, Any] = {
         "name": merged.name,
         "type": merged.type.name,
-        "shape": list(merged.shape),
+        "shape": list(merged.numbers),
         "file": name,
         "extents": [list(extent) for extent in file.extents[merged.name]],
         "layouts": [str(copy.layout) for copy in tensor.copies] if tensor.is_known else "whole on every rank",

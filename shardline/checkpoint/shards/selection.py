@@ -71,7 +71,7 @@ class Selection:
 
     def target(self, source: TensorType) -> TensorType:
         """The element type that a tensor of type `source` is written in."""
-        return CASTS[self.dtype] if self.dtype and source.is_floating else source
+        return CASTS[self.dtype] if self.dtype and source.is_castable else source
 
     def matches(self, name: str) -> bool:
         """Whether the patterns keep `name`."""

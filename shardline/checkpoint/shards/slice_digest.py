@@ -9,7 +9,7 @@ import numpy as np
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard
 from shardline.checkpoint.formats.ckpt import TRAILER_LENGTH
-from shardline.checkpoint.formats.crc import crc32_of
+from shardline.checkpoint.formats.crc import crc32_of, crc32_of_zeros
 from shardline.checkpoint.formats.file_index import FileIndex, readable
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
 from shardline.checkpoint.shards.shard_set import ShardSet, digest_message
@@ -42,11 +42,21 @@ def _ckpt_crc(index: FileIndex) -> int:
 
 
 def _safetensors_crc(file: OpenCheckpoint) -> int:
-    """MindSpore's: over each name and its bytes, in the names' order."""
+    """MindSpore's: over each name and its bytes, in the names' order.
+
+    Its `bytes(array)` is, of an integer n without dimensions, n zero bytes, as Python has it; a negative one it cannot
+    save. Source: mindspore/train/serialization.py, `_exec_save`, 2.10.0.
+    """
     crc = 0
     buffer = np.empty(_BUFFER, dtype=np.uint8)
     for header in sorted(file.index.schema.headers, key=lambda header: header.name):
         crc = zlib.crc32(header.name.encode(), crc)
+        if header.shape == () and header.type.is_integer:
+            number = np.empty((), dtype=header.type.storage)
+            file.read(file.index.schema.positions[header.name], 0, number.reshape(-1).view(np.uint8))
+            if int(number) >= 0:
+                crc = crc32_of_zeros(int(number), crc)
+                continue
         for start in range(0, header.size, _BUFFER):
             part = buffer[: min(_BUFFER, header.size - start)]
             file.read(file.index.schema.positions[header.name], start, part)

@@ -47,11 +47,10 @@ def decode(content: bytes, path: Path) -> Strategy:
             case (1, 0):
                 current_stage = _unsigned(cursor, "current_stage")
             case (2, 2):
-                start = cursor.position
                 name, item = _named(cursor.span())
-                if name in operators:
-                    raise cursor.corrupt(f"a second strategy for {name!r}", start)
-                operators[name] = _operator(item)
+                operator = _operator(item)
+                # Files that MindSpore merged have an operator of one name in several stages.
+                operators[f"{operator.stage}-{name}" if name in operators else name] = operator
             case (3, 2):
                 start = cursor.position
                 name, item = _named(cursor.span())

@@ -18,6 +18,7 @@ from pathlib import Path
 from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard
+from shardline.base.protobuf_wire import ENCRYPTED
 from shardline.checkpoint.strategy import json_form, protobuf_form
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy import ACCUMULATED, OperatorStrategy, Strategy
@@ -40,7 +41,6 @@ _MERGED_NAME = re.compile(r"^([0-9]{1,9})-(.+)$", re.DOTALL)
 _LARGEST_FILE = 2**27
 """Many times what a strategy of a hundred thousand parameters takes."""
 _SUFFIXES = (".ckpt", ".json")
-_ENCRYPTED = tuple(number.to_bytes(4, "little") for number in (0x7F3A5ED8, 0x7F3A5ED9))
 _ANY_STRATEGY = "give the strategy file that the training saved (ckpt_strategy…, strategy.ckpt)"
 _SHOWN = 8
 _RECEIVE = "Receive_"
@@ -237,7 +237,7 @@ def _check_kind(path: Path) -> None:
             f"{path}: expected a strategy file, found an empty one: was the training ended while it wrote? "
             f"{_ANY_STRATEGY}"
         )
-    if start[:4] in _ENCRYPTED:
+    if int.from_bytes(start[:4], "little") in ENCRYPTED:
         raise CorruptShard(f"{path} is an encrypted checkpoint, no strategy file; {_ANY_STRATEGY}")
     # A strategy begins with its current_stage; a checkpoint with its first tensor, or with the length of its header.
     if start[:1] == b"\n" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size):

@@ -1,15 +1,22 @@
 """Both checkpoint formats, byte by byte, and what is refused in them."""
 
 import json
+import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import deserialize
 from safetensors.numpy import load_file, save_file
 
-from shardline.base.errors import CorruptShard, MissingShard, UnsupportedFormat
+from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, UnsupportedFormat
 from shardline.checkpoint.formats import ckpt
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
-from shardline.checkpoint.formats.tensor_types import BFLOAT16, INT4
+from shardline.checkpoint.formats.crc import crc32_of_zeros
+from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, INT4
 from shardline.checkpoint.strategy.layout import Layout
 
 RECORD = bytes.fromhex("0a14 0a0177 120f 0802 1205 496e743634 1a04 01020304".replace(" ", ""))
@@ -130,8 +137,123 @@ def test_a_string_does_not_fit_into_safetensors(tmp_path):
 
 
 def test_a_dtype_without_a_name_is_refused(tmp_path):
-    with pytest.raises(UnsupportedFormat, match="cannot hold the dtype complex64"):
-        write_checkpoint({"c": np.zeros(1, np.complex64)}, tmp_path / "x.ckpt")
+    with pytest.raises(UnsupportedFormat, match="cannot hold the dtype datetime64"):
+        write_checkpoint({"c": np.zeros(1, "datetime64[s]")}, tmp_path / "x.ckpt")
+
+
+def test_complex_numbers_are_these_bytes_in_both_formats(tmp_path):
+    array = np.array([1 + 2j], dtype=np.complex64)
+    write_checkpoint({"c": array}, tmp_path / "x.ckpt")
+    payload = bytes.fromhex("0000803f00000040")
+    assert (tmp_path / "x.ckpt").read_bytes() == b"\n\x1c\n\x01c\x12\x17\x08\x01\x12\tComplex64\x1a\x08" + payload
+    write_checkpoint({"c": array}, tmp_path / "x.safetensors")
+    save_file({"c": array}, tmp_path / "theirs.safetensors", metadata={"format": "ms"})
+    assert (tmp_path / "x.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    assert all(
+        np.array_equal(read_checkpoint(tmp_path / f"x.{suffix}")["c"], array) for suffix in ("ckpt", "safetensors")
+    )
+
+
+def raw_safetensors(path: Path, header: object, payload: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + payload)
+    return path
+
+
+CODES = {tensor_type.code: tensor_type for tensor_type in BY_NAME.values() if tensor_type.code}
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_every_type_of_safetensors_is_moved_byte_by_byte(tmp_path, code):
+    if code == "I8":
+        pytest.skip("two types are held as I8; the metadata tells them apart")
+    width, packed = CODES[code].itemsize, CODES[code].packed
+    payload = bytes(number % 61 for number in range(6 * width))
+    header = {"w": {"dtype": code, "shape": [2, 3 * packed], "data_offsets": [0, len(payload)]}}
+    found = read_checkpoint(raw_safetensors(tmp_path / "a.safetensors", header, payload))
+    write_checkpoint(dict(found), tmp_path / "b.safetensors", types={"w": found.header("w").type})
+    (name, theirs), *_ = deserialize((tmp_path / "b.safetensors").read_bytes())
+    assert (name, theirs["dtype"], theirs["shape"], bytes(theirs["data"])) == ("w", code, [2, 3 * packed], payload)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "problem"),
+    [
+        ("Complex128", "safetensors", "'w' is of the type Complex128, which .safetensors cannot hold"),
+        ("HiFloat8", "safetensors", "'w' is of the type HiFloat8, which .safetensors cannot hold"),
+        ("Float8E8M0", "ckpt", "'w' is of the type Float8E8M0, which no .ckpt can hold"),
+        ("Float4E2M1", "ckpt", "'w' is of the type Float4E2M1, which no .ckpt can hold"),
+    ],
+)
+def test_a_type_that_a_format_lacks_is_refused_before_anything_is_written(tmp_path, name, suffix, problem):
+    array = np.zeros((2, 2), dtype=BY_NAME[name].storage)
+    with pytest.raises(UnsupportedFormat, match=problem):
+        write_checkpoint({"w": array}, tmp_path / f"x.{suffix}", types={"w": BY_NAME[name]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_end_within_a_byte_are_refused_by_name(tmp_path):
+    header = {"w": {"dtype": "F4", "shape": [2, 3], "data_offsets": [0, 3]}}
+    with pytest.raises(UnsupportedFormat, match=r"'w' \(Float4E2M1 \[2, 3\]\): its last dimension is no multiple of 2"):
+        read_checkpoint(raw_safetensors(tmp_path / "x.safetensors", header, b"123"))
+
+
+def test_more_dimensions_than_an_array_can_have_are_refused(tmp_path):
+    header = {"w": {"dtype": "U8", "shape": [1] * 33, "data_offsets": [0, 1]}}
+    with pytest.raises(UnsupportedFormat, match="has 33 dimensions"):
+        read_checkpoint(raw_safetensors(tmp_path / "x.safetensors", header, b"1"))
+    tensor = b"\x08\x01" * 33 + b"\x12\x05UInt8\x1a\x01\x07"
+    value = b"\n\x01s\x12" + bytes([len(tensor)]) + tensor
+    (tmp_path / "x.ckpt").write_bytes(b"\n" + bytes([len(value)]) + value)
+    with pytest.raises(UnsupportedFormat, match="has 33 dimensions"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("number", "mode"), [(0x7F3A5ED8, "AES-GCM"), (0x7F3A5ED9, "AES-CBC"), (0x7F3A5EDA, "SM4-CBC")]
+)
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_an_encrypted_file_is_named_whatever_its_suffix(tmp_path, number, mode, suffix):
+    (tmp_path / f"x.{suffix}").write_bytes(number.to_bytes(4, "little") + bytes(100))
+    with pytest.raises(UnsupportedFormat, match=f"is encrypted \\({mode}; .*load it by load_checkpoint"):
+        read_checkpoint(tmp_path / f"x.{suffix}")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 1000, 65_537])
+@pytest.mark.parametrize("before", [b"", b"name"])
+def test_the_checksum_of_zeros_needs_no_zeros(count, before):
+    assert crc32_of_zeros(count, zlib.crc32(before)) == zlib.crc32(before + bytes(count))
+
+
+fuzzed = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLAIN = {"__metadata__": {"crc_num": "7"}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("9" * 5000),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+@fuzzed
+def test_no_header_raises_anything_else_than_our_errors(tmp_path, data):
+    header = json.loads(json.dumps(PLAIN))
+    place = data.draw(st.sampled_from([header, header["w"], header["__metadata__"]]))
+    place[data.draw(st.sampled_from([*place, "new"]))] = data.draw(JSON)
+    with suppress(CheckpointError):
+        read_checkpoint(raw_safetensors(tmp_path / "x.safetensors", header, b"1234"))
+
+
+@given(st.binary(max_size=60), st.integers(0, len(RECORD) * 2), st.sampled_from(["insert", "replace", "alone"]))
+@fuzzed
+def test_no_bytes_raise_anything_else_than_our_errors(tmp_path, inserted, position, how):
+    content = RECORD.replace(b"Int64", b"Int32").replace(b"\x08\x02", b"\x08\x01") + RECORD.replace(b"\x01w", b"\x01v")
+    after = position + (len(inserted) if how == "replace" else 0)
+    changed = inserted if how == "alone" else content[:position] + inserted + content[after:]
+    for suffix in ("ckpt", "safetensors"):
+        (tmp_path / f"x.{suffix}").write_bytes(changed)
+        with suppress(CheckpointError):
+            dict(read_checkpoint(tmp_path / f"x.{suffix}"))
 
 
 @pytest.mark.parametrize(
@@ -142,11 +264,14 @@ def test_a_dtype_without_a_name_is_refused(tmp_path):
         ({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12", "should take bytes 0 to 1"),
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234", "should take bytes 0 to 8"),
         ({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, b"1", "not one of .safetensors"),
-        ({"a": {"dtype": "U8", "shape": [2**62, 2**62], "data_offsets": [0, 1]}}, b"1", "should take bytes"),
+        ({"a": {"dtype": "U8", "shape": [2**62, 2**62], "data_offsets": [0, 1]}}, b"1", "impossible dimensions"),
         ({"a": {"dtype": "U8", "shape": [1]}}, b"1", "not one of .safetensors"),
         ({"a": 3}, b"1", "not one of .safetensors"),
-        ([], b"", "expected a JSON object"),
+        ([], b"", "expected a JSON object as header"),
         ({"__metadata__": {"crc_num": "x"}}, b"", "expected a checksum"),
+        ({"__metadata__": {"crc_num": "9" * 5000}}, b"", "expected a checksum"),
+        ({"w\ud800": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"1", "lone surrogate"),
+        ({"a": {"dtype": "U8", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, b"", "impossible dimensions"),
         ({"__metadata__": {"n": 3}}, b"", "other things than strings"),
     ],
 )
@@ -157,11 +282,10 @@ def test_headers_that_contradict_themselves_are_refused(tmp_path, header, payloa
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_types_that_mindspore_lacks_are_refused_by_name(tmp_path):
-    text = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
-    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"1")
-    with pytest.raises(UnsupportedFormat, match="'a' has the type 'F8_E4M3'"):
-        read_checkpoint(tmp_path / "x.safetensors")
+def test_types_that_nobody_knows_are_refused_by_name(tmp_path):
+    header = {"a": {"dtype": "F3", "shape": [1], "data_offsets": [0, 1]}}
+    with pytest.raises(UnsupportedFormat, match="'a' has the type 'F3'"):
+        read_checkpoint(raw_safetensors(tmp_path / "x.safetensors", header, b"1"))
 
 
 def test_a_rank_reads_its_slice_of_an_integrated_file(tmp_path):

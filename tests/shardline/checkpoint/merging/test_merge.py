@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from shardline.base.errors import CorruptShard, MissingShard, ProofError, UnsupportedFormat
+from shardline.base.errors import CorruptShard, MissingShard, NonFiniteValue, ProofError, UnsupportedFormat
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.output_file import layout_output
-from shardline.checkpoint.formats.tensor_types import BFLOAT16, FLOAT32, INT4, cast
+from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, FLOAT32, INT4, TEXT, cast
 from shardline.checkpoint.merging.execute import Assembler
 from shardline.checkpoint.merging.layout_digest import LayoutDigest
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.record import read_record
 from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
 from shardline.checkpoint.merging.verify import verify
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
@@ -191,3 +192,47 @@ def test_a_record_that_names_files_elsewhere_is_refused(merged):
     path.write_text(path.read_text().replace('"name": "model.ckpt"', '"name": "../model.ckpt"'))
     with pytest.raises(ProofError, match="expected names of files beside it"):
         verify(merged)
+
+
+PLAIN_TYPES = [each for each in BY_NAME.values() if each is not TEXT]
+
+
+@pytest.mark.parametrize("tensor_type", PLAIN_TYPES, ids=[each.name for each in PLAIN_TYPES])
+def test_slices_of_every_type_are_merged_and_cut_anew(tmp_path, tensor_type):
+    suffix = "ckpt" if tensor_type.in_ckpt else "safetensors"
+    content = bytes(number * 7 % 41 for number in range(24 * tensor_type.itemsize))
+    whole = np.frombuffer(content, dtype=tensor_type.storage).reshape(4, 6)
+    layouts, types = {"w": Layout((2, 3), ((1,), (0,)))}, {"w": tensor_type}
+    save_shards(tmp_path / "shards", {"w": whole}, layouts, f"net-1_1.{suffix}", 6, types=types)
+    strategy = save_strategy(tmp_path / "s.ckpt", layouts)
+    merged = merge(MergeRequest(tmp_path / "shards", (strategy,), tmp_path / "out" / f"m.{suffix}"))
+    found = read_checkpoint(merged.output)
+    assert (found.header("w").type, found["w"].tobytes()) == (tensor_type, content)
+    halves = save_strategy(tmp_path / "halves.ckpt", {"w": Layout((2,), ((), (0,)))})
+    reshard(ReshardRequest((halves,), tmp_path / "new", tmp_path / "shards", (strategy,), file_format=suffix))
+    part = read_checkpoint(tmp_path / "new" / "rank_1" / f"net-1_1.{suffix}")["w"]
+    assert part.tobytes() == whole[:, 3:].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("Complex64", b"\0\0\0\0\0\0\xc0\x7f"), ("Complex128", bytes(14) + b"\xf0\x7f"), ("Float8E5M2", b"\x7c")],
+)
+def test_what_is_not_finite_is_refused_in_every_type_that_has_it(tmp_path, name, content):
+    array = np.frombuffer(content, dtype=BY_NAME[name].storage)
+    save_shards(tmp_path / "shards", {"w": array}, {}, "net-1_1.ckpt", 1, types={"w": BY_NAME[name]})
+    request = MergeRequest(tmp_path / "shards", (), tmp_path / "out" / "m.ckpt", integrated=True)
+    with pytest.raises(NonFiniteValue, match="parameter w"):
+        merge(request)
+    merged = merge(replace(request, allow_non_finite=True))
+    assert read_checkpoint(merged.output)["w"].tobytes() == content
+
+
+def test_eight_bits_are_cast_and_complex_numbers_are_not(tmp_path):
+    arrays = {"f": np.array([0x38, 0xC0], dtype=np.uint8), "c": np.array([1 + 2j], dtype=np.complex64)}
+    types = {"f": BY_NAME["Float8E4M3FN"]}
+    save_shards(tmp_path / "shards", arrays, {}, "net-1_1.ckpt", 1, types=types)
+    request = MergeRequest(tmp_path / "shards", (), tmp_path / "out" / "m.ckpt", integrated=True)
+    found = read_checkpoint(merge(replace(request, selection=Selection(dtype="float32"))).output)
+    assert found["f"].tolist() == [1.0, -2.0]
+    assert found.header("c").type.name == "Complex64"

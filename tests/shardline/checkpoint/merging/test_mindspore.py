@@ -11,9 +11,10 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.train import serialization
 from safetensors.numpy import load_file, save_file
 
-from shardline.base.errors import LayoutError, UnsupportedFormat
+from shardline.base.errors import CorruptShard, LayoutError, UnsupportedFormat
 from shardline.checkpoint.formats import ckpt
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
+from shardline.checkpoint.formats.small_floats import VALUES
 from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, cast
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
@@ -136,10 +137,69 @@ def test_rows_cut_by_hand_or_interleaved_are_merged_as_by_merge_sliced_parameter
     assert np.array_equal(read_checkpoint(ours.output)["w"], theirs.asnumpy())
 
 
-def test_an_encrypted_file_is_refused_by_name(tmp_path):
-    saved_by_mindspore(tmp_path / "a.ckpt", ARRAYS, enc_key=b"0123456789abcdef", enc_mode="AES-GCM")
-    with pytest.raises(UnsupportedFormat, match="is encrypted"):
+@pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC", "SM4-CBC"])
+def test_an_encrypted_file_is_refused_by_name(tmp_path, mode):
+    saved_by_mindspore(tmp_path / "a.ckpt", ARRAYS, enc_key=b"0123456789abcdef", enc_mode=mode)
+    with pytest.raises(UnsupportedFormat, match=f"is encrypted .*{mode}.*dec_key"):
         read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "hifloat8"])
+def test_eight_bits_are_worth_what_mindspore_means_by_them(tmp_path, name):
+    tensor_type = BY_NAME[str(getattr(mindspore, name))]
+    values = VALUES[tensor_type.name]
+    codes = np.flatnonzero(np.isfinite(values) & (values != 0)).astype(np.uint8)
+    tensor = Tensor(values[codes], dtype=getattr(mindspore, name))
+    mindspore.save_checkpoint([{"name": "w", "data": tensor}], str(tmp_path / "a.ckpt"))
+    found = read_checkpoint(tmp_path / "a.ckpt")
+    assert found.header("w").type is tensor_type
+    assert np.array_equal(found["w"], codes)
+    write_checkpoint({"w": codes}, tmp_path / "b.ckpt", types={"w": tensor_type})
+    assert (tmp_path / "b.ckpt").read_bytes() == (tmp_path / "a.ckpt").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_numbers_are_byte_for_byte_mindspores(tmp_path, dtype):
+    theirs = saved_by_mindspore(tmp_path / "a.ckpt", {"w": np.array([[1 + 2j], [3 - 4j]], dtype=dtype)})
+    write_checkpoint(dict(read_checkpoint(tmp_path / "a.ckpt")), tmp_path / "b.ckpt")
+    assert (tmp_path / "b.ckpt").read_bytes() == theirs
+
+
+SCALARS = {
+    "three": np.array(3, dtype=np.int32),
+    "zero": np.array(0, dtype=np.int64),
+    "eight": np.array(8, dtype=np.uint8),
+    "many": np.array(3_000_000, dtype=np.int64),
+    "float": np.array(3, dtype=np.float32),
+    "bool": np.array(True),
+    "one": np.array([3], dtype=np.int32),
+    "square": np.array([[3]], dtype=np.int16),
+    "half": np.arange(4, dtype=np.float16),
+    "flags": np.array([True]),
+}
+
+
+@pytest.mark.parametrize("name", [*SCALARS, "all"])
+def test_mindspores_checksum_of_safetensors_is_ours(tmp_path, name):
+    arrays = SCALARS if name == "all" else {name: SCALARS[name]}
+    (tmp_path / "shards/rank_0").mkdir(parents=True)
+    file = tmp_path / "shards/rank_0/net-1_1.safetensors"
+    saved_by_mindspore(file, arrays, format="safetensors", crc_check=True)
+    assert mindspore.load_checkpoint(str(file), format="safetensors", crc_check=True)
+    merged = merge(MergeRequest(tmp_path / "shards", (), tmp_path / "out" / "m.safetensors", integrated=True))
+    assert all(np.array_equal(read_checkpoint(merged.output)[key], array) for key, array in arrays.items())
+
+
+@pytest.mark.parametrize("name", ["three", "half"])
+def test_damage_is_found_by_mindspores_checksum_of_safetensors(tmp_path, name):
+    (tmp_path / "shards/rank_0").mkdir(parents=True)
+    file = tmp_path / "shards/rank_0/net-1_1.safetensors"
+    content = bytearray(saved_by_mindspore(file, {name: SCALARS[name]}, format="safetensors", crc_check=True))
+    content[-1 if name == "half" else -SCALARS[name].nbytes] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(content)
+    with pytest.raises(CorruptShard, match="its own checksum"):
+        merge(MergeRequest(tmp_path / "shards", (), tmp_path / "out" / "m.safetensors", integrated=True))
 
 
 @pytest.mark.parametrize("source", [BFLOAT16, FLOAT16, FLOAT32])

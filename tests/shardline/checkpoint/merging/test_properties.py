@@ -20,7 +20,7 @@ from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strate
 from tests.shardline.checkpoint.sharding import save_strategy, slices_of
 
 RANKS = 8
-DTYPES = [np.float32, np.float16, np.int8, np.int64, np.bool_]
+DTYPES = [np.float32, np.float16, np.int8, np.int64, np.bool_, np.complex64]
 
 
 def factorisations(count: int, axes: int) -> list[tuple[int, ...]]:

@@ -136,7 +136,7 @@ def test_a_truncated_file_is_refused_or_has_fewer_layouts(length, tmp_path):
         (b"[1, 2]", "expected a JSON object"),
         (b'{"current_stage": 1, "parallel_layout_item": {"w\\ud800": {}}}', "lone surrogate"),
         (b"\xd8\x5e\x3a\x7f" + b"\0" * 60, "is an encrypted checkpoint"),
-        (b"\xd9\x5e\x3a\x7f" + b"\0" * 60, "is an encrypted checkpoint"),
+        (b"\xda\x5e\x3a\x7f" + b"\0" * 60, "is an encrypted checkpoint"),
         (bytes.fromhex("0a0c 0a01 77 1207 08021a0462b00000"), "is a checkpoint, no strategy file"),
         ((2).to_bytes(8, "little") + b"{}", "is a checkpoint, no strategy file"),
         (b"\x08\x80\x80\x80\x80\x80\x01", "beyond 32 bits"),
