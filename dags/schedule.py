@@ -1,7 +1,7 @@
 """When `retraining` runs, and with which parameters: settings of the environment, or else of an Airflow Variable.
 
 They are checked when the DAG is parsed; Airflow lists a wrong one as an import error of `retraining`, with the whole
-chain of exceptions: hence `from None`.
+chain of exceptions, which `from None` keeps short.
 """
 
 from __future__ import annotations

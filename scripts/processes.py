@@ -42,7 +42,7 @@ def start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> su
 
 
 def reap_orphans(started: Collection[int]) -> None:
-    """Collect the adopted processes that have ended, lest they stay as zombies; not those `started` by us, by id."""
+    """Collect the adopted processes that have ended, so that no zombie stays; not those `started` here, by id."""
     for child in psutil.Process().children():
         if child.pid not in started and child.status() == psutil.STATUS_ZOMBIE:
             os.waitpid(child.pid, os.WNOHANG)

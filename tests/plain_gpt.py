@@ -1,4 +1,4 @@
-"""A GPT as anyone would write it with MindSpore, trained in one process by AdamW as NumPy: nothing of `tasks.parallel`.
+"""A GPT as anyone would write it with MindSpore, trained in one process by AdamW as NumPy: nothing of `shardline`.
 
     python -m tests.plain_gpt SETTINGS.json OUTPUT.npz
 

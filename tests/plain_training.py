@@ -1,4 +1,4 @@
-"""The tutorial's network as anyone would train it with MindSpore: one process, nothing of `tasks.parallel`.
+"""The tutorial's network as anyone would train it with MindSpore: one process, nothing of `shardline`.
 
     python -m tests.plain_training SETTINGS.json OUTPUT.npz
 

@@ -57,7 +57,7 @@ class MPIJobOperator(BaseOperator):
         self._killed = False
 
     def execute(self, context: Context) -> Any:
-        """Train; return what rank 0 returned. What no retry can mend is `AirflowFailException`."""
+        """Train; return what rank 0 returned. What no retry can repair is `AirflowFailException`."""
         run = {
             "SHARDLINE_DAG_ID": context["dag"].dag_id,
             "SHARDLINE_RUN_ID": context["run_id"],

@@ -13,7 +13,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonMembers:
-    """A place in a JSON text, from which members are read one after another. Anything amiss is a `ValueError`.
+    """A place in a JSON text, from which members are read one after another. `ValueError` where it is wrong.
 
     Beside the text, memory holds one value at a time.
     """

@@ -1,4 +1,4 @@
-"""JSON objects in files that nobody vouches for: UTF-8, with or without a byte-order mark."""
+"""JSON objects in files that may hold anything: UTF-8, with or without a byte-order mark."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from shardline.datasets.mnist import Mnist
 from shardline.datasets.preparation import Source, prepare
 from shardline.settings.run_config import RunConfig
 
-# Mean and standard deviation of MNIST's 60,000 training images, scaled to 0…1, which the field takes for all its kin.
+# Mean and standard deviation of MNIST's 60,000 training images, scaled to 0…1; used for sets like it, too.
 MEAN = 0.1307
 STANDARD_DEVIATION = 0.3081
 

@@ -4,7 +4,7 @@
     HOME/cards/HOST/KIND/ticket.N    locked by a launch that waits; the lowest number chooses next
     HOME/cards/HOST/KIND/.lock       held for the moment in which somebody looks and chooses
 
-All locks are the kernel's (`flock`): a process that dies, however, gives back what it held. A lease's files may be
+All locks are the kernel's (`flock`): a process gives back what it held in whatever way it dies. A lease's files may be
 passed on to mpirun, and then the cards are free only when mpirun is gone as well. Waiting is first come, first served,
 so that a large run isn't overtaken by small ones for ever. KIND is CPU, GPU or Ascend; a CPU's cards are only numbers.
 

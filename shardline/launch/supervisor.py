@@ -2,7 +2,7 @@
 
 The supervisor holds the run directory's lock, ends what an earlier try left, checks what can be checked, waits for its
 cards (`shardline.launch.card_leases`), starts mpirun in a session of its own, follows rank 0's log, and at the end
-leaves no process behind, however the end came:
+leaves no process behind, in each of these cases:
 
 | what ends                | who notices                         | what then                                      |
 |--------------------------|-------------------------------------|------------------------------------------------|

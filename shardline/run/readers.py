@@ -24,7 +24,7 @@ def reading(run: Path) -> Iterator[None]:
 
 @contextmanager
 def without_readers(run: Path) -> Iterator[None]:
-    """Have the run directory `run` to oneself; `RunDirectoryError` where somebody reads from it."""
+    """Keep others from reading the run directory `run` meanwhile; `RunDirectoryError` where somebody reads from it."""
     with (run / ".readers").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,7 @@
 {"rank": 3, "host": "node1", "pid": 4711, "step": 160, "steps_per_second": 21.4, "memory_bytes": 401604608,
  "peak_memory_bytes": 410000000, "time": 1763913600.2, "collectives_seconds": 12.8}
 
-`collectives_seconds` (`shardline.parallel.cpu.timed`) stands there where several CPUs train.
+`collectives_seconds` (`shardline.parallel.cpu.stopwatch`) stands there where several CPUs train.
 """
 
 from __future__ import annotations

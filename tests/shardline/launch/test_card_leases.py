@@ -1,4 +1,4 @@
-"""Leases of cards: exclusive, in order, and given back by whatever end a process comes to."""
+"""Leases of cards: exclusive, in order, and given back in whatever way a process ends."""
 
 import json
 import os
