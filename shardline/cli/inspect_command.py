@@ -31,7 +31,8 @@ from shardline.checkpoint.shards.checkpoint2 import is_checkpoint2
 from shardline.checkpoint.shards.finding import checkpoint_files, locate_slices
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.strategy_file import Strategy, read_strategy
-from shardline.cli.inspect_folder import Row, describe_checkpoint2, describe_slices, slices_table
+from shardline.cli.inspect_checkpoint2 import COLUMNS, KIND, describe_checkpoint2, rows_of, total_of
+from shardline.cli.inspect_folder import Row, describe_slices, slices_table
 
 _OF_A_STRATEGY = {"current_stage", "parallel_strategy_item", "parallel_layout_item"}
 
@@ -44,6 +45,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise MissingShard(f"{path}: there is no such file")
     if is_index(path):
         return _checkpoint(path, *read_file_set(path).files)
+    if path.name == METADATA and is_checkpoint2(path.parent):
+        return describe_checkpoint2(path.parent)
     if path.suffix == ".json":
         return _describe_json(path)
     if path.suffix == ".safetensors":
@@ -71,8 +74,6 @@ def _describe_json(path: Path) -> dict[str, Any]:
         keys = read_object(path, "document").keys()
     except CorruptShard as error:
         raise UnsupportedFormat(f"{error}; expected a strategy, a manifest, a record or an index") from error
-    if path.name == METADATA and is_checkpoint2(path.parent):
-        return describe_checkpoint2(path.parent)
     if "slices" in keys:
         shard_set = asdict(ShardSet.read(path))
         return {"kind": "shard set", "file": str(path), **shard_set, "slices": list(shard_set["slices"])}
@@ -155,12 +156,8 @@ def render(described: dict[str, Any]) -> str:
     if kind == "slices":
         total, headings, rows, after = slices_table(described)
         return "\n".join([_titled(described, total, headings, rows), "", *after])
-    if kind == "Checkpoint 2.0":
-        tensors = described["tensors"]
-        total = f"iteration {described['step'] or '?'}, {len(tensors)} tensors in {len(described['files'])} files"
-        rows = [(item["name"], item["type"], item["shape"], human_size(item["bytes"])) for item in tensors]
-        notices = [f"note: {notice}" for notice in described["notices"]]
-        return "\n".join([_titled(described, total, ("tensor", "type", "shape", "size"), rows), *notices])
+    if kind == KIND:
+        return _titled(described, total_of(described), COLUMNS, rows_of(described))
     if kind == "strategy":
         layouts = described["layouts"]
         total = f"stage {described['stage']}, {len(described['operators'])} operators, {len(layouts)} parameters"

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from shardline.base.errors import ShardlineError, UnsupportedFormat
-from shardline.checkpoint.shards.checkpoint2 import find_iteration, plan_checkpoint2
 from shardline.checkpoint.shards.finding import checkpoint_files, left_alone, locate_slices
 from shardline.checkpoint.shards.rank_files import UNNUMBERED, Moment
-from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.shards.trainings import Training, trainings_in, written
 
@@ -64,30 +62,6 @@ def _save(training: Training, moment: Moment, ranks: frozenset[int]) -> dict[str
         "complete": ranks <= files.keys(),
         "written": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(written(path) for path in files.values()))),
         "file_of_first_rank": f"{files[first].parent.name}/{files[first].name}",
-    }
-
-
-def describe_checkpoint2(folder: Path) -> dict[str, Any]:
-    """The iteration of MindFormers' Checkpoint 2.0 that a merge of `folder` would take."""
-    iteration = find_iteration(folder)
-    plan = plan_checkpoint2(iteration, Selection())
-    return {
-        "kind": "Checkpoint 2.0",
-        "file": str(iteration.folder),
-        "generation": "Checkpoint 2.0 of MindFormers 2",
-        "step": iteration.step,
-        "files": [file.path.name for file in plan.slices.files],
-        "notices": list(iteration.notices),
-        "tensors": [
-            {
-                "name": tensor.header.name,
-                "type": tensor.header.type.name,
-                "shape": list(tensor.header.shape),
-                "bytes": tensor.header.size,
-                "slices": max((max(copy.layout.shards(), default=1) for copy in tensor.copies), default=1),
-            }
-            for tensor in plan.tensors
-        ],
     }
 
 

@@ -6,7 +6,6 @@ target strategy.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,9 +149,8 @@ def _reshard(
         file_format=config.format,
         selection=_selection(config, roots),
         allow_non_finite=config.allow_non_finite,
+        replaces=True,  # this task may have run before, and been cleared
     )
-    if request.output.exists():  # this task ran before, and was cleared
-        shutil.rmtree(request.output)
     resharded = reshard(request, meter)
     for notice in resharded.notices:
         print(f"note: {notice}", file=sys.stderr)

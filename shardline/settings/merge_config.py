@@ -36,7 +36,7 @@ class MergeCheckpointConfig(Parameters):
     strategy: Texts = Field(
         (),
         title="Strategy files",
-        description="For a folder: one file a pipeline stage, a line each. A run knows its own.",
+        description="For a folder: one file a pipeline stage, a line each; none for Checkpoint 2.0. A run has its own.",
     )
     step: str | None = Field(
         None, title="Step", description="Global step (with manifests), EPOCH_STEP or STEP. Empty: the newest."
@@ -128,8 +128,6 @@ class MergeCheckpointConfig(Parameters):
             raise ValueError("prefix: a run's manifest says which files are its own; leave it empty")
         if self.run is not None and self.integrated:
             raise ValueError("integrated: a run's manifest says so itself; leave it off")
-        if self.shards is not None and not self.strategy and not self.integrated:
-            raise ValueError("shards needs strategy, or integrated where every rank saved the whole model")
         if self.max_file_size is not None and self.format != "safetensors":
             raise ValueError("max_file_size: only .safetensors are split; choose format 'safetensors'")
         if self.crc and self.format != "ckpt":

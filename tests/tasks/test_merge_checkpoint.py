@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from shardline.run.readers import reading, without_readers
 from shardline.run.slices_to_merge import merge_run
 from shardline.settings.merge_config import RECORD_TYPES, MergeCheckpointConfig
 from shardline.settings.run_config import RunConfig
+from tests.shardline.checkpoint.mindformers import FIXTURES
 from tests.shardline.checkpoint.sharding import SHAPES, save_manifest, save_shards, save_strategy, tensors
 
 RUN = "sharded_training/manual__2026-01-31T09:00:00"
@@ -120,6 +122,18 @@ def test_rules_rename_what_comes_out(trained, merge, tmp_path):
     assert "secret" not in str(raised.value)
 
 
+def test_a_folder_of_checkpoint2_needs_no_strategy(merge, tmp_path):
+    shutil.copytree(FIXTURES / "balanced", tmp_path / "checkpoint")
+    result = merge(tmp_path, shards=tmp_path / "checkpoint", weights_only=True)
+    assert result["step"] == "7"
+    assert "adam_m.it's" not in read_checkpoint(Path(result["merged_file"]))
+
+
+def test_another_folder_needs_one(foreign, merge):
+    with pytest.raises(ConfigError, match="which strategy"):
+        merge(foreign.parent, shards=foreign)
+
+
 def test_a_foreign_folder_below_an_allowed_root(foreign, merge):
     result = merge(foreign.parent, shards=foreign, strategy=[foreign.parent / "strategy.ckpt"])
     merged = read_checkpoint(Path(result["merged_file"]))
@@ -175,7 +189,6 @@ def test_a_step_that_is_not_there_is_named(trained, merge):
         ({"run": "a/b", "shards": "/x", "strategy": ["/s"]}, "run and shards: give one of them"),
         ({"run": "a/b", "strategy": ["/s"]}, "strategy: a run knows its own"),
         ({"run": "a/b", "integrated": True}, "integrated: a run's manifest"),
-        ({"shards": "/x"}, "shards needs strategy"),
         ({"run": "a/b", "max_file_size": "5GB"}, "max_file_size: only .safetensors"),
         ({"run": "a/b", "max_file_size": "much", "format": "safetensors"}, "max_file_size: "),
         ({"run": "a/b", "crc": True, "format": "safetensors"}, "crc: only a .ckpt"),

@@ -122,10 +122,17 @@ def _changed(path: Path) -> CorruptShard:
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's limit, as far as it may, so that `count` more files can be open."""
+    """Raise this process's limit so that `count` more files can be open; `OutputError` where it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = len(list(Path("/proc/self/fd").iterdir())) + count + _OTHER_FILES
-    if soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted, hard)
-        )
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    wanted = opened + count + _OTHER_FILES
+    if soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        if hard < opened + count:
+            raise OutputError(
+                f"{opened + count} files have to be open at once, the system lets this process have {hard}; raise its "
+                "limit (ulimit -Hn), or write the ranks in several turns (reshard --ranks)"
+            )
+        wanted = hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

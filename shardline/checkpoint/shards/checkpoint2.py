@@ -83,6 +83,11 @@ def find_iteration(folder: Path, step: str | None = None) -> Iteration:
     return _choose(folder, step)
 
 
+def all_iterations(folder: Path) -> list[tuple[int, bool]]:
+    """The iterations in `folder` by number, and whether each was saved to its end."""
+    return [(number, (path / METADATA).is_file()) for number, path in sorted(_iterations(folder))]
+
+
 def _iterations(folder: Path) -> Iterable[tuple[int, Path]]:
     for path in folder.iterdir():
         match = _ITERATION.fullmatch(path.name)

@@ -355,6 +355,11 @@ class HeldSlices:
             holders[rank].append(holder)
         self._ranks = tuple(tuple(holder for rank in group for holder in holders.get(rank, ())) for group in groups)
 
+    @property
+    def count(self) -> int:
+        """How many pieces there are."""
+        return len(self._starts)
+
     def ranks(self, piece: int) -> tuple[int, ...]:
         """The numbers of the files that hold a piece."""
         return self._ranks[piece // self.pieces_of_slice]

@@ -12,7 +12,6 @@ from shardline.cli.inspect_command import describe, render
 from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, tensors
 
 PROJECT = Path(__file__).parents[3]
-CHECKPOINT2 = Path(__file__).parents[2] / "fixtures" / "checkpoint2"
 STRATEGIES = Path(__file__).parents[2] / "fixtures" / "strategy"
 
 
@@ -113,14 +112,6 @@ def test_a_model_in_several_files_is_shown_as_one(files):
         assert {item["name"] for item in described["tensors"]} == set(tensors())
         assert len(described["files"]) > 1
         assert f"in {len(described['files'])} files" in render(described)
-
-
-def test_checkpoint_2_is_shown():
-    folder = CHECKPOINT2 / "balanced"
-    described = describe(folder)
-    assert (described["kind"], described["step"]) == ("Checkpoint 2.0", "7")
-    assert describe(folder / "iteration_00000007" / "metadata.json") == described
-    assert f"iteration 7, {len(described['tensors'])} tensors in {len(described['files'])} files" in render(described)
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], ["ckpt_strategy_rank_0.ckpt"], ["pytorch_model.bin"]])

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +244,87 @@ def test_a_stage_without_parameters_is_refused(source):
 def test_a_source_must_be_named(source):
     with pytest.raises(ConfigError, match="reshard from what"):
         reshard(ReshardRequest((source / "4.ckpt",), source / "out"))
+
+
+@pytest.mark.parametrize("ranks", [(3,), (0, 5, 6), tuple(range(16))])
+def test_some_ranks_alone_are_written_as_among_all(source, ranks):
+    to(source, 16)
+    request = ReshardRequest(
+        (source / "16.ckpt",), source / "some", source / "shards", (source / "8.ckpt",), ranks=ranks
+    )
+    resharded = reshard(request)
+    assert len(resharded.digests) == len(ranks)
+    record = json.loads((source / "some" / "reshard.json").read_bytes())
+    assert record["ranks"] == (list(ranks) if len(ranks) < 16 else "all")
+    assert record["world_size"] == 16
+    found = sorted(path.name for path in (source / "some").iterdir())
+    assert found == sorted(["reshard.json", *(f"rank_{rank}" for rank in ranks)])
+    for rank in ranks:
+        file = f"rank_{rank}/checkpoint-1_20.ckpt"
+        assert (source / "some" / file).read_bytes() == (source / "to_16" / file).read_bytes()
+
+
+def test_the_proof_of_some_ranks_says_what_it_compared(source):
+    whole = json.loads((to(source, 16).output / "reshard.json").read_bytes())["tensors"]
+    request = ReshardRequest(
+        (source / "16.ckpt",), source / "some", source / "shards", (source / "8.ckpt",), ranks=(0,)
+    )
+    some = json.loads((reshard(request).output / "reshard.json").read_bytes())["tensors"]
+    assert whole["layer1.weight"]["slices_compared"] == 16
+    assert some["layer1.weight"]["slices_compared"] == 1
+    assert some["layer1.weight"]["bytes_compared"] * 16 == whole["layer1.weight"]["bytes_compared"]
+
+
+def test_ranks_of_one_stage_hold_what_their_stage_holds(source):
+    stages = [{"layer1.weight": FOUR["layer1.weight"], "layer1.bias": FOUR["layer1.bias"]}, {
+        "layer3.weight": FOUR["layer3.weight"], "moment1.layer1.weight": FOUR["moment1.layer1.weight"]
+    }]  # fmt: skip
+    paths = tuple(save_strategy(source / f"stage{n}.ckpt", layouts, stage=n) for n, layouts in enumerate(stages))
+    reshard(ReshardRequest(paths, source / "one", source / "shards", (source / "8.ckpt",), ranks=(6,)))
+    found = read_checkpoint(source / "one" / "rank_6" / "checkpoint-1_20.ckpt")
+    assert list(found) == ["layer3.weight", "moment1.layer1.weight", "global_step", "learning_rate"]
+    record = json.loads((source / "one" / "reshard.json").read_bytes())
+    assert "layer1.weight" not in record["tensors"]
+
+
+def test_replicas_that_differ_are_refused_for_some_ranks_too(source):
+    file = source / "shards" / "rank_1" / "checkpoint-1_20.ckpt"
+    arrays = dict(read_checkpoint(file))
+    arrays["layer1.bias"] = arrays["layer1.bias"] + np.float32([0, 0, 0, 0, 0, 1])
+    write_checkpoint(arrays, file)
+    request = ReshardRequest((source / "16.ckpt",), source / "x", source / "shards", (source / "8.ckpt",), ranks=(15,))
+    with pytest.raises(ReplicaMismatch, match=r"layer1.bias.*rank 1"):
+        reshard(request)
+
+
+@pytest.mark.parametrize(("ranks", "found"), [((16,), r"\[16\]"), ((), "none"), ((0, 3, 99, 200), r"\[99, 200\]")])
+def test_ranks_that_the_strategy_has_not_are_refused(source, ranks, found):
+    request = ReshardRequest((source / "16.ckpt",), source / "x", source / "shards", (source / "8.ckpt",), ranks=ranks)
+    with pytest.raises(ConfigError, match=f"some of ranks 0 to 15 of the new strategy, found {found}"):
+        reshard(request)
+
+
+def test_without_a_new_strategy_it_is_one_rank_if_asked_for(source):
+    request = ReshardRequest((), source / "one", source / "shards", (source / "8.ckpt",))
+    with pytest.raises(ConfigError, match=r"reshard to what.*--unsharded"):
+        reshard(request)
+    reshard(replace(request, unsharded=True))
+    assert_slices(source / "one", ONE, 1)
+    with pytest.raises(ConfigError, match="reshard to what"):
+        reshard(replace(request, unsharded=True, to_strategies=(source / "4.ckpt",)))
+
+
+def test_more_files_than_the_system_lets_one_process_open_are_refused_in_words(source):
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24));"
+        "from shardline.cli.main import main; raise SystemExit(main())"
+    )
+    command = ["reshard", "--shards", "shards", "--strategy", "8.ckpt", "--to-strategy", "16.ckpt", "--output", "many"]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=source, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert "29 files have to be open at once, the system lets this process have 24" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (source / "many").exists()
