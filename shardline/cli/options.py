@@ -1,4 +1,4 @@
-"""The options of `python -m tasks.merge`, and the request that they make."""
+"""The options of `shardline merge`, and the request that they make."""
 
 from __future__ import annotations
 
