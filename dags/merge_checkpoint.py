@@ -1,6 +1,6 @@
 """Merges any shard set: of any run, or of a folder from elsewhere, with any option of the merge.
 
-Give *Run* or *Folder of slices*. The result lies in this run's own directory: `merged/`, with its proof `merge.json`,
+Give *Run* or *Folder of slices*. The result lies in this run's own directory: `merged/`, with its proof beside it,
 or `resharded/` where target strategies are given. Nothing of the run that the slices come from changes.
 
 A folder from elsewhere, and its strategy files, must lie in `SHARDLINE_HOME`, or below one of the folders that

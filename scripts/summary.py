@@ -16,7 +16,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def summary(directory: RunDirectory) -> str:
     """The metric, loss curve, merged file and its proof, promoted version of the finished run in `directory`."""
     report = _json(directory.validation / "report.json", "validate")
-    proof = _json(directory.merged / "merge.json", "merge")
+    proof = _json(directory.merge_file, "merge")
     promotion = _json(directory.promotion_file, "promote")
     output = proof["output"][0]
     merged = directory.merged / output["name"]
@@ -24,7 +24,7 @@ def summary(directory: RunDirectory) -> str:
         quality(report),
         f"Merged     {merged}",
         f"           {output['size'] / 1e6:.1f} MB, BLAKE3 {output['digest']}",
-        f"Proof      {_proof(proof)}",
+        f"Proof      {_proof(proof)}: {directory.merge_file.relative_to(directory.path)}",
         f"           its logits and the sharded ranks' differ by "
         f"{report['sharded_logits']['relative_difference']:.1e} of the greatest",
         f"Version    {promotion['version']}: {promotion['path']}",
@@ -54,7 +54,7 @@ def quality(report: dict[str, Any]) -> str:
 def _proof(proof: dict[str, Any]) -> str:
     tensors, slices = len(proof["tensors"]), sum(tensor["slices_compared"] for tensor in proof["tensors"])
     files = len(proof["inputs"]["files"])
-    return f"{tensors} tensors read again and compared with {slices} slices from {files} files: merged/merge.json"
+    return f"{tensors} tensors read again and compared with {slices} slices from {files} files"
 
 
 def losses(directory: RunDirectory) -> list[float]:

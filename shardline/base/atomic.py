@@ -51,13 +51,18 @@ def make_directory(directory: Path) -> None:
     sync_directory(directory.parent)
 
 
-def publish(staged: Path, target: Path) -> None:
-    """Put the finished file `staged` in the place of `target`, durably."""
-    descriptor = os.open(staged, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Make what was written to the file at `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Put the finished file `staged` in the place of `target`, durably."""
+    flush(staged)
     staged.replace(target)
     sync_directory(target.parent)
 

@@ -26,7 +26,7 @@ from shardline.checkpoint.formats.checkpoint2 import METADATA
 from shardline.checkpoint.formats.file_index import FileIndex
 from shardline.checkpoint.formats.file_set import is_index, read_file_set
 from shardline.checkpoint.formats.reading import index_checkpoint
-from shardline.checkpoint.merging.record import read_record
+from shardline.checkpoint.merging.record_file import read_record
 from shardline.checkpoint.shards.checkpoint2 import is_checkpoint2
 from shardline.checkpoint.shards.finding import checkpoint_files, locate_slices
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -77,7 +77,7 @@ def _describe_json(path: Path) -> dict[str, Any]:
     if "slices" in keys:
         shard_set = asdict(ShardSet.read(path))
         return {"kind": "shard set", "file": str(path), **shard_set, "slices": list(shard_set["slices"])}
-    if "tensors" in keys:
+    if "tensors" in keys or "replaced_by" in keys:
         return {"kind": "record of a merge", "file": str(path), **read_record(path)}
     if not keys & _OF_A_STRATEGY:
         raise UnsupportedFormat(

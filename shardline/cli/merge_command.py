@@ -5,7 +5,8 @@
     shardline merge --verify FILE                                        a merged file against its record
 
 In a run, the newest complete shard set is merged (or `checkpoint_step`), into `merged/model.FORMAT` with its proof
-`merged/merge.json`. The same inputs give the same bytes; where they are there already, nothing is done.
+beside it, `model.FORMAT.merge.json`. The run's parameters say all the rest: of the options only --workers, --json and
+--dry-run go with a run. The same inputs give the same bytes; where they are there already, nothing is done.
 """
 
 from __future__ import annotations
@@ -19,42 +20,71 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import ConfigError
 from shardline.base.progress import Meter, ReportingMeter, human_size
 from shardline.base.termination import clean_up_when_terminated
 from shardline.checkpoint.merging.forecast import forecast
-from shardline.checkpoint.merging.merge import Merged, merge
-from shardline.checkpoint.merging.request import prepare
-from shardline.checkpoint.merging.verify import verify
+from shardline.checkpoint.merging.merge import Merged, merge, notices_of
+from shardline.checkpoint.merging.request import MergeRequest, prepare
+from shardline.checkpoint.merging.verify import compared_tensors, verify
+from shardline.cli.given import given_options, refuse_others
 from shardline.cli.options import parser, request_from
 from shardline.run import command_line
 from shardline.run.environment import run_directory_from
-from shardline.run.slices_to_merge import merge_run
+from shardline.run.slices_to_merge import merge_run, request_of
+
+OF_VERIFY = ("--verify", "--workers", "--json")
+OF_A_RUN = ("--run-directory", "--workers", "--json", "--dry-run")
 
 
-def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+def _run(arguments: argparse.Namespace, given: Sequence[str]) -> Mapping[str, Any]:
     if arguments.verify is not None:
+        refuse_others(given, OF_VERIFY, "--verify compares a merged file with its record and does nothing else")
         return verified(arguments.verify, arguments.workers, arguments.json)
+    if arguments.run_directory is None and (arguments.shards, arguments.output) != (None, None):
+        return _by_hand(arguments)
+    refuse_others(
+        given, OF_A_RUN, "the run's own parameters say what is merged, how, and into what (by hand: --shards, --output)"
+    )
+    return _of_a_run(arguments)
+
+
+def _by_hand(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    request = request_from(arguments)
+    if arguments.dry_run:
+        return _forecast(request, arguments.json)
     with _meter(arguments.json) as meter:
-        if arguments.shards is None and arguments.output is None:
-            directory = run_directory_from(arguments, os.environ)
-            with directory.lock():
-                return merge_run(directory, meter, partial(_summarise, quiet=arguments.json))
-        if arguments.run_directory is not None:
-            raise ConfigError("--run-directory and --shards: a run knows its folders; leave one of them out")
-        request = request_from(arguments)
-        if arguments.dry_run:
-            return forecast(prepare(request))
         merged = merge(request, meter)
     _summarise(merged, arguments.json)
     return {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
+
+
+def _of_a_run(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    run = run_directory_from(arguments, os.environ)
+    if arguments.dry_run:  # it changes nothing, so that it needs no lock
+        return _forecast(request_of(run, arguments.workers), arguments.json)
+    with _meter(arguments.json) as meter, run.lock():
+        return merge_run(run, meter, partial(_summarise, quiet=arguments.json), arguments.workers)
+
+
+def _forecast(request: MergeRequest, quiet: bool) -> Mapping[str, Any]:
+    prepared = prepare(request)
+    for notice in () if quiet else notices_of(prepared):
+        print(f"note: {notice}", file=sys.stderr)
+    return forecast(prepared)
 
 
 def verified(file: Path, workers: int | None, quiet: bool) -> Mapping[str, Any]:
     """What verifying `file` found; `ProofError` names what differs."""
     with _meter(quiet) as meter:
         record = verify(file, meter, workers)
-    return {"verified": str(file), "tensors": len(record["tensors"]), "output": record["output"]}
+    compared, known = compared_tensors(record), len(record["tensors"])
+    if compared < known and not quiet:
+        print(
+            f"note: {known - compared} of {known} tensors were merged without proof: the files are as they were "
+            "published, which says nothing of the slices",
+            file=sys.stderr,
+        )
+    return {"verified": str(file), "tensors": compared, "output": record["output"]}
 
 
 @contextmanager
@@ -93,5 +123,6 @@ def _taken(files: Sequence[Mapping[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     with clean_up_when_terminated():
-        parsed = parser(__doc__ or "").parse_args(arguments)
-        return command_line.main(lambda: _run(parsed))
+        options = parser(__doc__ or "")
+        parsed = options.parse_args(arguments)
+        return command_line.main(lambda: _run(parsed, given_options(options, parsed)))

@@ -8,6 +8,6 @@
 | `ranks` | each rank's records: how it is, or how it ended |
 | `rank_log` | a rank's log, page by page |
 | `shard_map` | the strategy and the newest shard set: which rank holds which slice |
-| `results` | `merge.json`, `report.json`, the model's versions |
+| `results` | the merge's record, `report.json`, the model's versions |
 | `overview` | what there is, how far it is, what failed |
 """

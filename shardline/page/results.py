@@ -21,7 +21,9 @@ def read_merge(files: Contained) -> dict[str, Any]:
     checkpoints = files.path(run.checkpoints)
     steps = ShardSet.steps(checkpoints) if checkpoints.is_dir() else []
     sets = [ShardSet.read(files.path(ShardSet.path(checkpoints, step))) for step in reversed(steps)]
-    record = files.document(run.merge_file)
+    record = files.document(merge_file := run.merge_file)
+    if record is not None and "replaced_by" in record:  # in the middle of its publication, which of two is true is open
+        record = None
     return {
         "shard_sets": [
             {
@@ -33,7 +35,7 @@ def read_merge(files: Contained) -> dict[str, Any]:
             }
             for one in sets
         ],
-        "record": None if record is None else _brief(record, run.merge_file),
+        "record": None if record is None else _brief(record, merge_file),
     }
 
 

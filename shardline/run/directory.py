@@ -12,7 +12,7 @@
     tensorboard/                 the same as TensorBoard's event files
     train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
-    merged/                      the integrated checkpoint and merge.json, its proof
+    merged/                      the integrated checkpoint NAME and NAME.merge.json, its proof
     validation/                  report.json, report.md and plots
     promotion.json               which version the model became
     failures/TASK.json           what stopped a task, until it succeeds
@@ -122,7 +122,16 @@ class RunDirectory:
 
     @property
     def merge_file(self) -> Path:
-        return self.merged / "merge.json"
+        """The record of the run's merge, of whatever name its output has; where it is yet to be written, the usual one.
+
+        There are two for the instant in which one output takes the place of another: the newer one counts.
+        """
+        try:
+            records = sorted(self.merged.glob("*.merge.json"), key=lambda path: path.lstat().st_mtime_ns)
+        except FileNotFoundError:  # one went meanwhile
+            return self.merge_file
+        earlier = self.merged / "merge.json"  # as an earlier Shardline named it
+        return records[-1] if records else earlier if earlier.is_file() else self.merged / "model.ckpt.merge.json"
 
     @property
     def report_file(self) -> Path:

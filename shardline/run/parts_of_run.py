@@ -13,10 +13,10 @@ from shardline.run.readers import reading
 from shardline.run.slices_to_merge import request_of, result_of
 
 
-def plan_run(run: RunDirectory, count: int) -> dict[str, Any]:
+def plan_run(run: RunDirectory, count: int, workers: int | None = None) -> dict[str, Any]:
     """Plan the run's merge in `count` parts, and say which are to be written: none where it was merged already."""
     parts = [Part(number, count).name for number in range(1, count + 1)]
-    request = request_of(run)
+    request = request_of(run, workers)
     if is_merged(request):
         print(f"{request.output} is up to date: there is nothing to write")
         return {"parts": []}
@@ -36,7 +36,7 @@ def commit_run(
 
     Without their plan, which a commit that was killed may have used up, `merge` does what is left: nothing, or all.
     """
-    request = request_of(run)
+    request = request_of(run, workers)
     merged = commit_parts(request.output, workers, meter) if is_planned(request) else merge(request, meter)
     tell(merged)
     return result_of(run, merged)

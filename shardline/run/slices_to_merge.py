@@ -8,6 +8,7 @@ from typing import Any
 
 from shardline.base.errors import MissingShard
 from shardline.base.progress import Meter
+from shardline.base.workers import default_workers
 from shardline.checkpoint.merging.merge import Merged, merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.shards.selection import Selection
@@ -15,8 +16,8 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
 
 
-def request_of(run: RunDirectory) -> MergeRequest:
-    """To merge the run's newest complete shard set, or the one that its configuration names."""
+def request_of(run: RunDirectory, workers: int | None = None) -> MergeRequest:
+    """To merge the run's newest complete shard set, or the one that its configuration names, by so many threads."""
     config = run.read_config()
     shard_set = _shard_set(run, config.checkpoint_step)
     weights_only = config.strategy_only_trainable_params
@@ -28,6 +29,7 @@ def request_of(run: RunDirectory) -> MergeRequest:
         # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
         selection=Selection(weights_only=weights_only, known_only=weights_only),
         owns_folder=True,
+        workers=workers or default_workers(),
     )
 
 
@@ -59,9 +61,12 @@ def strategy_file_of(run: RunDirectory, shard_set: ShardSet) -> Path:
 
 
 def merge_run(
-    run: RunDirectory, meter: Meter | None = None, tell: Callable[[Merged], None] = lambda _: None
+    run: RunDirectory,
+    meter: Meter | None = None,
+    tell: Callable[[Merged], None] = lambda _: None,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Merge the run's shard set. `tell` is given the outcome, to say it to a person; the result is for tasks."""
-    merged = merge(request_of(run), meter)
+    merged = merge(request_of(run, workers), meter)
     tell(merged)
     return result_of(run, merged)

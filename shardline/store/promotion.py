@@ -12,6 +12,8 @@ from typing import Any
 
 from shardline.base import atomic
 from shardline.base.errors import ChampionStays, PromotionError
+from shardline.base.json_object import encode_object
+from shardline.checkpoint.merging.record_file import UNNAMED, read_record
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel, read_merged
 from shardline.store.model_store import ModelStore
@@ -32,7 +34,11 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
         metric=metric,
         value=value,
         step=merged.step,
-        documents={file.name: file.read_bytes() for file in (run.report_file, run.merge_file, run.config_file)},
+        documents={
+            run.report_file.name: run.report_file.read_bytes(),
+            UNNAMED: encode_object(read_record(run.merge_file)),
+            run.config_file.name: run.config_file.read_bytes(),
+        },
     )
 
     def admit() -> None:

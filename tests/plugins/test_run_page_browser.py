@@ -205,7 +205,7 @@ def test_a_merge_that_was_refused_says_why(open_page, site):
 
 def test_versions_and_the_current_one(open_page, site, finished_run):
     run = site.home.run(DAG, finished_run)
-    merge = json.loads((run / "merged" / "merge.json").read_text())
+    merge = json.loads((run / "merged" / "model.ckpt.merge.json").read_text())
     candidate = Candidate(
         run=str(run.relative_to(site.home.path)),
         model=run / "merged" / "model.ckpt",

@@ -71,7 +71,7 @@ def test_slices_are_freed_and_everything_else_stays(home: Home):
     freed, stays = free(cleanup)
     assert ([run.path for run in freed], stays) == ([old.path], {})
     assert files(kept) == before
-    assert files(old) == {"merged/model.ckpt", "merged/merge.json", "metrics.jsonl", "run.json"}
+    assert files(old) == {"merged/model.ckpt", "merged/model.ckpt.merge.json", "metrics.jsonl", "run.json"}
     assert freeable(home, keep_runs=0) == ["new"]
 
 
@@ -80,7 +80,7 @@ def test_merged_files_are_freed_only_if_asked(home: Home):
     cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0, merged=True))
     assert cleanup.size == SLICES + MERGED
     free(cleanup)
-    assert files(old) == {"merged/merge.json", "metrics.jsonl", "run.json"}
+    assert files(old) == {"merged/model.ckpt.merge.json", "metrics.jsonl", "run.json"}
 
 
 def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):

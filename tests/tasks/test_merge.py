@@ -101,7 +101,7 @@ def test_pipeline_stages_are_merged_by_the_strategies_that_mindspores_compiler_w
     merged = read_checkpoint(Path(merge_run(run)["merged_file"]))
     assert set(merged) == {*whole, "global_step"}
     assert all(np.array_equal(merged[name], array) for name, array in whole.items())
-    record = json.loads((run.merged / "merge.json").read_bytes())
+    record = json.loads((run.merge_file).read_bytes())
     assert record["proof"]["tensors"] == len(whole) + 1
     assert record["proof"]["slices_compared"] == 4 * len(whole) + 8, "each stage's four ranks, and all for the step"
 
@@ -134,7 +134,7 @@ def test_training_goes_on_from_pipeline_stages_with_one_and_from_one_with_stages
 
 def test_the_record_says_what_was_merged_and_what_was_compared(run):
     merge_run(run)
-    record = json.loads((run.merged / "merge.json").read_bytes())
+    record = json.loads((run.merge_file).read_bytes())
     assert record["output"][0]["digest"] == file_digest(run.merged / "model.ckpt")
     assert [file["rank"] for file in record["inputs"]["files"]] == list(range(8))
     assert record["inputs"]["files"][3]["digest"] == file_digest(run.checkpoints / "rank_3" / "checkpoint-1_20.ckpt")
@@ -243,7 +243,7 @@ def test_another_format_replaces_the_merged_file(run):
     merge_run(run)
     run.write_config(RunConfig(merged_format="safetensors"))
     merge_run(run)
-    assert sorted(snapshot(run.merged)) == ["merge.json", "model.safetensors"]
+    assert sorted(snapshot(run.merged)) == ["model.safetensors", "model.safetensors.merge.json"]
 
 
 def test_slices_without_a_manifest_are_not_a_checkpoint_of_a_run(run):

@@ -77,7 +77,7 @@ def test_commit_tried_again_after_it_had_published_returns_the_same(run, whole):
 
 
 def test_commit_killed_between_its_files_is_made_good_by_the_next(run, whole):
-    """Its files are renamed one by one, and merge.json comes last."""
+    """Its files are renamed one by one, and the record comes last."""
     step(run, "plan", "--parts", "1")
     step(run, "write", "--part", "1/1")
     staged = parts_folder(run.merged / "model.ckpt") / "model.ckpt"
@@ -107,7 +107,7 @@ def test_commit_fails_while_a_part_is_missing_and_names_it(run):
     _, errors = process.communicate()
     assert process.returncode == 1
     assert "done are ['part-2-of-3.json']" in errors
-    assert not (run.merged / "merge.json").exists()
+    assert not run.merge_file.exists()
 
 
 def test_slices_trained_anew_between_plan_and_commit_are_what_is_merged(run):
@@ -127,7 +127,7 @@ def test_slices_trained_anew_between_plan_and_commit_are_what_is_merged(run):
         (("write", "--part", "4/3"), "part 4/3: expected a part from 1 to 3"),
         (("write", "--part", "first"), "expected a part such as 1/4, found 'first'"),
         (("write",), "expected a part such as 1/4, found None"),
-        (("write", "--part", "1/2", "--output", "x.ckpt"), "a run knows its folders"),
+        (("write", "--part", "1/2", "--output", "x.ckpt"), "--output: the run's own parameters say what is merged"),
     ],
 )
 def test_a_wrong_command_is_refused_before_anything_is_done(run, arguments, message):

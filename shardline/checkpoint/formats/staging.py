@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shardline.base import atomic
 from shardline.base.errors import OutputError
+from shardline.base.remedies import remedy
 from shardline.checkpoint.formats.ckpt import TRAILER_LENGTH, trailer
 from shardline.checkpoint.formats.crc import crc32_of
 from shardline.checkpoint.formats.file_index import Extent
@@ -34,6 +35,8 @@ class StagedFile:
         self._flags = _UNCACHED if uncached and _can_write_uncached(descriptor) else 0
         # The file system writes to one file in turns anyway, and its waiters spin: waiting here costs nothing.
         self._turn = threading.Lock()
+        self.trailer = b""
+        """The bytes that end the file after all tensors, once it is finished."""
 
     def write(self, tensor: str, start: int, content: Bytes) -> None:
         """Write `content` as the bytes from `start` of `tensor`."""
@@ -64,14 +67,15 @@ class StagedFile:
         if self.layout.has_crc:
             end = self.layout.size - TRAILER_LENGTH
             crc = crc32_of(self._descriptor, end, self.path)
-            write_at(self._descriptor, end, trailer(crc), self.path)
+            self.trailer = trailer(crc)
+            write_at(self._descriptor, end, self.trailer, self.path)
 
     def flush(self) -> None:
         """Make what was written durable."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be flushed to disk: {error.strerror}") from error
+            raise OutputError(f"{self.path}: cannot be flushed to disk: {error.strerror}; {remedy(error)}") from error
 
 
 @contextmanager
@@ -94,7 +98,7 @@ def reserved_file(layout: OutputFile, path: Path, uncached: bool = False) -> Ite
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise OutputError(f"{path.parent}: cannot be written to: {error.strerror}") from error
+        raise OutputError(f"{path.parent}: cannot be written to: {error.strerror}; {remedy(error)}") from error
     try:
         _reserve(descriptor, layout.size, path)
         for offset, content in layout.constants:
@@ -137,5 +141,5 @@ def _reserve(descriptor: int, size: int, path: Path) -> None:
         reason = "no space left" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
         raise OutputError(
             f"{path}: expected room for {size} bytes, found {reason} ({free.f_bavail * free.f_frsize} bytes free); "
-            "make room or choose another place; what was there before is untouched"
+            f"{remedy(error)}; what was there before is untouched"
         ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardline.base.errors import CorruptShard, MissingShard, OutputError
+from shardline.base.remedies import remedy
 from shardline.checkpoint.formats.file_index import Extent, FileIndex, identity_of
 
 Bytes = NDArray[np.uint8]
@@ -79,8 +80,8 @@ def write_at(descriptor: int, offset: int, content: memoryview | bytes, path: Pa
             view, offset = view[count:], offset + count
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written at byte {offset}: {error.strerror}; nothing was changed: make room or choose "
-            "another place, then try again"
+            f"{path}: cannot be written at byte {offset}: {error.strerror}; nothing was changed: {remedy(error)}, then "
+            "try again"
         ) from error
 
 

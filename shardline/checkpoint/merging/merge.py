@@ -1,7 +1,7 @@
 """Merging: the slices of one step become one integrated checkpoint, proved and recorded, or nothing changes.
 
 plan (headers only) → write (streamed into preallocated, staged files) → prove (read again, compared with every
-slice) → publish (renamed, merge.json last)
+slice) → publish (the files and their record take their names as one)
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shardline.base import atomic
 from shardline.base.errors import OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import meanwhile
 from shardline.checkpoint.formats.staging import StagedFile, staged_file
 from shardline.checkpoint.formats.tensor_io import open_all
 from shardline.checkpoint.merging.output_lock import exclusive
-from shardline.checkpoint.merging.publish import check_record_is_ours, main_digest, publish, remove_abandoned_files
+from shardline.checkpoint.merging.publish import (
+    check_places,
+    main_digest,
+    publish,
+    remove_abandoned_files,
+    remove_other_outputs,
+    settle,
+)
 from shardline.checkpoint.merging.rank_identity import indistinguishable_ranks
 from shardline.checkpoint.merging.request import MergeRequest, Prepared, prepare
 from shardline.checkpoint.merging.unchanged import recorded_merge
@@ -49,9 +57,12 @@ def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
     prepared = prepare(request)
     make_folder(request.output.parent)
     with exclusive(request.output):
-        check_record_is_ours(request)
+        check_places(request)
+        settle(request.output, request.record_path)
+        remove_abandoned_files(request.output)
         recorded = recorded_merge(prepared)
         record = _merge(prepared, meter or Meter()) if recorded is None else recorded
+        remove_other_outputs(request)
     return Merged(request.output, main_digest(record), record, notices_of(prepared), recorded is not None)
 
 
@@ -93,14 +104,13 @@ def _absences(prepared: Prepared) -> Iterator[str]:
 def make_folder(folder: Path) -> None:
     """The output's folder; `OutputError` where it cannot be made."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another output") from error
 
 
-def _merge(prepared: Prepared, meter: Meter) -> Mapping[str, Any]:
+def _merge(prepared: Prepared, meter: Meter) -> dict[str, Any]:
     directory, tensors = prepared.request.output.parent, prepared.plan.tensors
-    remove_abandoned_files(prepared.request.output)
     with ExitStack() as stack:
         files = stack.enter_context(open_all(prepared.slices.files))
         # The proof reads the output again, from the page cache; without it, nobody does.

@@ -13,22 +13,36 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from shardline.base import atomic
-from shardline.base.errors import ConfigError, CorruptShard, MissingShard, OutputError
+from shardline.base.errors import ConfigError, CorruptShard, MissingShard, OutputError, ProofError
 from shardline.base.progress import Meter
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.staging import opened_file, reserved_file
 from shardline.checkpoint.formats.tensor_io import open_all
 from shardline.checkpoint.merging.merge import Merged, make_folder, notices_of
 from shardline.checkpoint.merging.output_lock import exclusive
-from shardline.checkpoint.merging.proof import Proven
-from shardline.checkpoint.merging.publish import check_record_is_ours, main_digest, publish
+from shardline.checkpoint.merging.part_documents import (
+    PLAN,
+    no_plan,
+    part_document,
+    read_parts,
+    read_plan,
+    write_document,
+)
+from shardline.checkpoint.merging.publish import (
+    check_places,
+    main_digest,
+    publish,
+    remove_abandoned_files,
+    remove_other_outputs,
+    settle,
+)
+from shardline.checkpoint.merging.record_file import record_path
 from shardline.checkpoint.merging.request import MergeRequest, Prepared, prepare
 from shardline.checkpoint.merging.unchanged import recorded_merge
 from shardline.checkpoint.merging.work import MergeWork
@@ -91,7 +105,7 @@ def plan_parts(request: MergeRequest) -> dict[str, Any]:
     make_folder(request.output.parent)
     folder = parts_folder(request.output)
     with exclusive(request.output):
-        check_record_is_ours(request)
+        check_places(request)
         document = _plan_document(prepared)
         if not _has_plan(folder, document, prepared):
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,8 +113,8 @@ def plan_parts(request: MergeRequest) -> dict[str, Any]:
             with ExitStack() as stack:
                 for layout in prepared.files:
                     stack.enter_context(reserved_file(layout, folder / layout.name)).flush()
-            atomic.write_text(folder / "plan.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    return {"plan": str(folder / "plan.json"), "tensors": len(prepared.plan.tensors), "bytes": prepared.plan.bytes_out}
+            write_document(folder / PLAN, document)
+    return {"plan": str(folder / PLAN), "tensors": len(prepared.plan.tensors), "bytes": prepared.plan.bytes_out}
 
 
 def write_part(output: Path, part: Part, workers: int | None = None, meter: Meter | None = None) -> dict[str, Any]:
@@ -119,50 +133,74 @@ def write_part(output: Path, part: Part, workers: int | None = None, meter: Mete
         work.digest(ranks)
         work.prove(tensors)
         work.check_inputs()
-    document = {
-        "plan": digest,
-        "inputs": {str(rank): found for rank, found in sorted(work.input_digests.items())},
-        "proven": {name: asdict(found) for name, found in sorted(work.proven.items())},
-    }
-    atomic.write_text(folder / part.file_name, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_document(folder / part.file_name, part_document(digest, work.input_digests, work.proven))
     return {"part": part.name, "tensors": len(tensors)}
 
 
 def commit_parts(output: Path, workers: int | None = None, meter: Meter | None = None) -> Merged:
-    """Publish the planned merge into `output`; `OutputError` names the parts that are not done."""
+    """Publish the planned merge into `output`, after holding what lies there against what the parts compared.
+
+    `OutputError` names the parts that are not done, `ProofError` those whose bytes changed since.
+    """
     with exclusive(output):
+        settle(output, record_path(output))
+        remove_abandoned_files(output)
         prepared, digest = _planned(output, workers)
         folder = parts_folder(output)
+        if not _has_files(folder, prepared) and (recorded := recorded_merge(prepared)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # a commit was stopped after it had published
+            return Merged(output, main_digest(recorded), recorded, notices_of(prepared), was_up_to_date=True)
         with ExitStack() as stack:
             files = stack.enter_context(open_all(prepared.slices.files))
             staged = [stack.enter_context(opened_file(layout, folder / layout.name)) for layout in prepared.files]
             work = MergeWork(prepared, files, staged, meter or Meter())
-            _collect(work, folder, digest)
+            proved_by = _collect(work, folder, digest)
             for file in staged:
                 file.finish()
             work.digest((), range(len(staged)))
+            _check_written(work, folder, proved_by)
             work.check_inputs()
             record = work.record()
             publish(record, [file.path for file in staged], prepared)
-        shutil.rmtree(folder)
+        remove_other_outputs(prepared.request)
+        shutil.rmtree(folder, ignore_errors=True)  # what stays, the next plan removes
     return Merged(output, main_digest(record), record, notices_of(prepared), was_up_to_date=False)
 
 
-def _collect(work: MergeWork, folder: Path, digest: str) -> None:
-    """Take over what the parts found; every tensor and every input must be among it."""
-    for path in sorted(folder.glob("part-*-of-*.json")):
-        document = _read_json(path)
-        if document.get("plan") == digest:
-            work.input_digests |= {int(rank): str(found) for rank, found in document["inputs"].items()}
-            work.proven |= {str(name): Proven(**found) for name, found in document["proven"].items()}
+def _collect(work: MergeWork, folder: Path, digest: str) -> dict[str, str]:
+    """Take over what the parts found; every tensor and every input must be among it. By tensor, in whose document."""
     tensors = {tensor.merged.name for tensor in work.prepared.plan.tensors}
+    proved_by: dict[str, str] = {}
+    parts = [part for part in read_parts(folder) if part.plan == digest]
+    for part in parts:
+        if not (tensors.issuperset(part.proven) and set(range(len(work.files))).issuperset(part.inputs)):
+            raise CorruptShard(
+                f"{part.path}: it names tensors or ranks that the plan hasn't; remove it, write that part again, then "
+                "commit"
+            )
+        work.input_digests |= part.inputs
+        work.proven |= part.proven
+        proved_by |= dict.fromkeys(part.proven, part.path.name)
     missing = sorted(tensors - set(work.proven))
     undigested = sorted(set(range(len(work.files))) - set(work.input_digests))
     if missing or undigested:
-        done = sorted(path.name for path in folder.glob("part-*-of-*.json"))
+        done = [part.path.name for part in parts]
         raise OutputError(
             f"{folder}: {len(missing)} of {len(tensors)} tensors are not proved and {len(undigested)} inputs not "
             f"digested; done are {done or 'no parts'}: write the others, then commit again"
+        )
+    return proved_by
+
+
+def _check_written(work: MergeWork, folder: Path, proved_by: Mapping[str, str]) -> None:
+    """`ProofError` where the files in `folder` no longer hold what the parts compared with the slices."""
+    changed = work.changed_tensors()
+    if changed:
+        parts = sorted({proved_by[name] for name in changed})
+        raise ProofError(
+            f"{folder}: the bytes of {', '.join(changed[:8])}{' …' if len(changed) > 8 else ''} are not those that "
+            f"{', '.join(parts)} compared with the slices: they were damaged or lost since, or another process wrote "
+            "there. Nothing was published: write these parts again, then commit"
         )
 
 
@@ -218,20 +256,38 @@ def _version(path: Path) -> tuple[int, int]:
 
 def _has_plan(folder: Path, document: Mapping[str, Any], prepared: Prepared) -> bool:
     """Whether this plan is there, with the files that it reserved: a commit that was killed may have taken them."""
-    paths = [(folder / file.name, file.size) for file in prepared.files]
     try:
-        planned = _read_json(folder / "plan.json") == document
-        return planned and all(path.stat().st_size == size for path, size in paths)
-    except (MissingShard, CorruptShard, FileNotFoundError):
+        return read_plan(folder) == document and _has_files(folder, prepared)
+    except (MissingShard, CorruptShard):
         return False
+
+
+def _has_files(folder: Path, prepared: Prepared) -> bool:
+    """Whether all files that were reserved are still there."""
+    paths = [(folder / file.name, file.size) for file in prepared.files]
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def _planned(output: Path, workers: int | None) -> tuple[Prepared, str]:
     """The merge that was planned, prepared again here; `CorruptShard` where its inputs are others by now."""
-    path = parts_folder(output) / "plan.json"
-    document = _read_json(path)
-    asked = document["request"]
-    request = MergeRequest(
+    folder = parts_folder(output)
+    document = read_plan(folder)
+    try:
+        request = _request(document["request"], output, workers or default_workers())
+    except (KeyError, TypeError, ValueError) as error:
+        raise no_plan(folder / PLAN, repr(error)) from error
+    prepared = prepare(request)
+    if _plan_digest(prepared) != document["digest"]:
+        raise CorruptShard(f"{folder / PLAN}: the slices or the strategy are not those that were planned; plan again")
+    return prepared, str(document["digest"])
+
+
+def _request(asked: Mapping[str, Any], output: Path, workers: int) -> MergeRequest:
+    """The request as the plan has it."""
+    for name in ("crc", "allow_non_finite", "owns_folder"):
+        if not isinstance(asked[name], bool):
+            raise TypeError(f"expected true or false as {name!r}, found {asked[name]!r}")
+    return MergeRequest(
         shards=Path(os.path.normpath(output.parent / asked["shards"])),
         strategies=tuple(Path(os.path.normpath(output.parent / strategy)) for strategy in asked["strategies"]),
         output=output,
@@ -243,21 +299,5 @@ def _planned(output: Path, workers: int | None) -> tuple[Prepared, str]:
         crc=asked["crc"],
         allow_non_finite=asked["allow_non_finite"],
         owns_folder=asked["owns_folder"],
-        workers=workers or default_workers(),
+        workers=workers,
     )
-    prepared = prepare(request)
-    if _plan_digest(prepared) != document["digest"]:
-        raise CorruptShard(f"{path}: the slices or the strategy are not those that were planned; plan again")
-    return prepared, str(document["digest"])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise MissingShard(f"{path}: there is no such plan; run the plan step first") from error
-    except ValueError as error:
-        raise CorruptShard(f"{path}: this is no plan, nor a part of one: {error}; plan again") from error
-    if not isinstance(document, dict):
-        raise CorruptShard(f"{path}: expected a JSON object; plan again")
-    return document

@@ -1,35 +1,21 @@
-"""merge.json: what was merged into what, and what was proved. The same merge gives the same bytes."""
+"""A merge's record: what was merged into what, and what was proved. The same merge gives the same bytes."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blake3 import __version__ as blake3_version
 from blake3 import blake3
 
-from shardline.base.errors import CorruptShard, MissingShard, ProofError
 from shardline.checkpoint.formats.output_file import OutputFile, index_document
 from shardline.checkpoint.merging.proof import Proven
 from shardline.checkpoint.merging.rank_identity import indistinguishable_ranks
+from shardline.checkpoint.merging.record_file import RECORD_FORMAT
 from shardline.checkpoint.merging.request import Prepared
 from shardline.checkpoint.shards.plan import PlannedTensor
-
-RECORD_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """One file of the output: its name beside the record, its size in bytes and its BLAKE3 digest."""
-
-    name: str
-    size: int
-    digest: str
 
 
 def build_record(
@@ -69,37 +55,6 @@ def published_names(prepared: Prepared, output_digests: Sequence[str]) -> list[s
     tag = blake3("".join(output_digests).encode()).hexdigest()[:8]
     stem = prepared.request.output.name.removesuffix(".safetensors")
     return [f"{stem}-{tag}-{file.name.removeprefix(f'{stem}-')}" for file in prepared.files]
-
-
-def encode_record(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The record at `path`; `MissingShard` where there is none, `CorruptShard` where it is not one of ours."""
-    try:
-        record = json.loads(path.read_bytes())
-        if record["format"] != RECORD_FORMAT:
-            raise ValueError(f"its format is {record['format']!r}, expected {RECORD_FORMAT}")
-        for key in ("output", "inputs", "options", "tensors"):
-            record[key]
-    except FileNotFoundError as error:
-        raise MissingShard(f"{path}: there is no record of a merge") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptShard(f"{path}: this is no record of a merge: {error}; merge again") from error
-    return dict(record)
-
-
-def published_files(record: Mapping[str, Any], path: Path) -> list[PublishedFile]:
-    """The output's files that a record names; plain names, so that they lie beside it."""
-    try:
-        files = [PublishedFile(**item) for item in record["output"]]
-    except TypeError as error:
-        raise CorruptShard(f"{path}: this is no record of a merge: {error}; merge again") from error
-    for file in files:
-        if not isinstance(file.name, str) or Path(file.name).name != file.name:
-            raise ProofError(f"{path}: expected names of files beside it, found {file.name!r}")
-    return files
 
 
 def _tensor(tensor: PlannedTensor, name: str, file: OutputFile, proven: Mapping[str, Proven]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from shardline.base.errors import ConfigError, LayoutError
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.output_file import OutputFile, detect_format, layout_output
+from shardline.checkpoint.merging.record_file import record_path
 from shardline.checkpoint.shards.checkpoint2 import find_iteration, is_checkpoint2, plan_checkpoint2
 from shardline.checkpoint.shards.finding import SliceSet, find_slices
 from shardline.checkpoint.shards.plan import Plan, plan_merge
@@ -23,7 +24,7 @@ class MergeRequest:
 
     `integrated` says that every rank's file is whole.
     `max_file_size` (bytes) splits a .safetensors output; `crc` ends a .ckpt with MindSpore's checksum. Without `proof`
-    replicas are still compared. A request that `owns_folder` replaces whatever merge is there, of any name.
+    replicas are still compared. A request that `owns_folder` replaces whatever merges are there, of any name.
     """
 
     shards: Path
@@ -42,7 +43,7 @@ class MergeRequest:
 
     @property
     def record_path(self) -> Path:
-        return self.output.with_name("merge.json")
+        return record_path(self.output)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def reshard(request: ReshardRequest, meter: Meter | None = None) -> Resharded:
     prepared = _prepare(request)
     make_folder(request.output.parent)
     with (
-        exclusive(request.output, request.output.name),
+        exclusive(request.output),
         staged_folder(request.output, request.replaces) as folder,
     ):
         return _Resharding(prepared, folder, meter or Meter()).run()

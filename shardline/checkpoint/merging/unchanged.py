@@ -13,7 +13,7 @@ from typing import Any
 from shardline.base.digest import file_digest
 from shardline.base.errors import CheckpointError
 from shardline.base.workers import in_parallel
-from shardline.checkpoint.merging.record import PublishedFile, published_files, read_record
+from shardline.checkpoint.merging.record_file import PublishedFile, published_files, read_record
 from shardline.checkpoint.merging.request import Prepared
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from shardline.base.digest import file_digest
+from shardline.base.errors import ProofError
 from shardline.base.progress import Meter
 from shardline.base.workers import in_order, in_parallel
 from shardline.checkpoint.formats.staging import StagedFile
 from shardline.checkpoint.formats.tensor_io import Bytes, OpenCheckpoint
+from shardline.checkpoint.merging.contents import pieces_of, read_contents, rest_of
 from shardline.checkpoint.merging.execute import Assembler, BlockOfTensor, blocks_of
 from shardline.checkpoint.merging.layout_digest import LayoutDigest
 from shardline.checkpoint.merging.proof import Proven, prove
@@ -42,6 +43,7 @@ class MergeWork:
         self.input_digests: dict[int, str] = {}
         self.proven: dict[str, Proven] = {}
         self._output_digests: dict[int, str] = {}
+        self._read_back: dict[str, str] = {}
         self._home = {name: file for file in staged for name in file.layout.extents}
         self._workers = prepared.request.workers
 
@@ -84,14 +86,24 @@ class MergeWork:
     def digest(self, ranks: Iterable[int], outputs: Iterable[int] = ()) -> None:
         """Digest the slices of `ranks`, against the manifest and their own checksums, and the staged `outputs`.
 
-        Outputs that were digested while they were written are not read again.
+        Outputs that were digested while they were written are not read again. Of the others, each tensor is digested in
+        the same reading, for `changed_tensors`; `ProofError` where anything but the tensors is not as it was written.
         """
 
         def digest_input(rank: int) -> None:
             self.input_digests[rank] = verified_digest(self.files[rank], rank, self.prepared.slices.shard_set)
 
         def digest_output(number: int) -> None:
-            self._output_digests[number] = file_digest(self.staged[number].path)
+            file = self.staged[number]
+            contents = read_contents(file.path, pieces_of(file.layout))
+            if contents.size != file.layout.size or contents.rest != rest_of(file.layout, file.trailer):
+                raise ProofError(
+                    f"{file.path}: expected {file.layout.size} bytes with the headers that were written, found other "
+                    f"headers in {contents.size} bytes: another process wrote there, or the disk or memory is faulty; "
+                    "remove it, then start the merge again"
+                )
+            self._output_digests[number] = contents.digest
+            self._read_back |= contents.tensors
 
         # The outputs are the largest files, so that they come first.
         undigested = [number for number in outputs if number not in self._output_digests]
@@ -111,14 +123,24 @@ class MergeWork:
         self._begin("proving", tensors)
         in_parallel(prove_tensor, tensors, self._workers)
 
+    def changed_tensors(self) -> list[str]:
+        """The tensors whose bytes, as the outputs were digested, are not those that were compared with the slices."""
+        found = self._read_back
+        return [name for name, proven in self.proven.items() if found.get(name, proven.digest) != proven.digest]
+
     def check_inputs(self) -> None:
         """Refuse files that changed meanwhile, and files that are another rank's."""
         check_no_rank_is_anothers_copy(self.prepared.plan, self.input_digests, self.files)
         for file in self.files:
             file.check_unchanged()
 
-    def record(self) -> Mapping[str, Any]:
-        """The document that becomes merge.json, when all is done."""
+    def record(self) -> dict[str, Any]:
+        """The merge's record, when all is done; `ProofError` where the outputs are not what was compared."""
+        if changed := self.changed_tensors():
+            raise ProofError(
+                f"{self.staged[0].path.parent}: {', '.join(changed[:8])}: expected the bytes that were compared with "
+                "the slices, found others: another process wrote there, or the disk or memory is faulty; merge again"
+            )
         inputs = self.prepared.inputs([self.input_digests[rank] for rank in range(len(self.files))])
         outputs = [self._output_digests[number] for number in range(len(self.staged))]
         return build_record(self.prepared, inputs, outputs, self.proven)

@@ -174,7 +174,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def selection_record(selection: Selection) -> dict[str, Any]:
-    """The selection as it stands in merge.json."""
+    """The selection as it stands in the record."""
     record: dict[str, Any] = {
         "include": list(selection.include),
         "exclude": list(selection.exclude),

@@ -47,7 +47,7 @@ def test_a_strategy_is_a_table_of_layouts(name):
 def test_a_manifest_and_a_record_are_told_apart(files):
     assert describe(files / "shards" / "shard_set-20.json")["kind"] == "shard set"
     assert "step 20, epoch 1, 8 ranks" in render(describe(files / "shards" / "shard_set-20.json"))
-    assert "step 20" in render(describe(files / "out" / "merge.json"))
+    assert "step 20" in render(describe(files / "out" / "model.safetensors.merge.json"))
 
 
 def test_what_is_nothing_of_ours_is_refused(tmp_path):

@@ -90,14 +90,14 @@ def test_several_files_are_published_under_one_index(folder):
     done = merge(folder, "--output", output, "--max-file-size", "500B")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (folder / "out").iterdir())
-    assert names[-2:] == [names[-2], "model.safetensors.index.json"]
-    assert all(re.fullmatch(r"model-[0-9a-f]{8}-0000\d-of-00003.safetensors", name) for name in names[1:4])
+    assert names[3:] == ["model.safetensors.index.json", "model.safetensors.merge.json"]
+    assert all(re.fullmatch(r"model-[0-9a-f]{8}-0000\d-of-00003.safetensors", name) for name in names[:3])
     assert merge(folder, "--verify", output, source=False).returncode == 0
     assert "up to date" in merge(folder, "--output", output, "--max-file-size", "500B").stdout
     merge(folder, "--output", output, "--max-file-size", "500B", "--step", "1_100")
     replaced = sorted(path.name for path in (folder / "out").iterdir())
     assert len(replaced) == len(names)
-    assert not set(replaced) & set(names[1:4])
+    assert not set(replaced) & set(names[:3])
 
 
 def test_a_merged_file_is_verified_from_its_record_alone(folder, tmp_path):
@@ -124,7 +124,10 @@ def test_a_merged_file_is_verified_from_its_record_alone(folder, tmp_path):
         (["--output", "x.safetensors", "--crc"], "ConfigError: --crc is for .ckpt"),
         (["--output", "x.ckpt", "--step", "newest"], "MissingShard: "),
         ([], "ConfigError: --shards DIR and --output FILE go together"),
-        (["--output", "x.ckpt", "--run-directory", "y"], "leave one of them out"),
+        (
+            ["--output", "x.ckpt", "--run-directory", "y"],
+            "--output, --shards, --strategy: the run's own parameters say",
+        ),
         (["--output", "x.ckpt", "--max-file-size", "much"], "expected a size such as 60KB, 5GB"),
         (["--output", "x.ckpt", "--workers", "0"], "expected a number of at least 1"),
         (["--output", "x.ckpt", "--dtype", "int8"], "invalid choice: 'int8'"),

@@ -12,7 +12,7 @@ import pytest
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import ChampionStays, PromotionError, RunDirectoryError
-from shardline.checkpoint.merging.record import RECORD_FORMAT
+from shardline.checkpoint.merging.record_file import RECORD_FORMAT
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import PROJECT
 from shardline.settings.run_config import RunConfig
@@ -74,7 +74,7 @@ def test_a_validated_model_becomes_the_current_version(home: Home):
         ("merge.json", run.merge_file),
         ("config.json", run.config_file),
     ):
-        assert (folder / name).read_bytes() == file.read_bytes()
+        assert json.loads((folder / name).read_bytes()) == json.loads(file.read_bytes())
     version = current(home, "digits")
     assert version is not None
     assert (version.version, version.run, version.step) == (1, "runs/sharded_training/1", 700)

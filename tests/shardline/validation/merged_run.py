@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shardline.base.digest import file_digest
-from shardline.checkpoint.merging.record import RECORD_FORMAT
+from shardline.checkpoint.merging.record_file import RECORD_FORMAT
 from shardline.datasets import digits
 from shardline.datasets.description import LABELLED_IMAGES
 from shardline.datasets.embedded import Embedded

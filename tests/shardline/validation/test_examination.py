@@ -57,7 +57,7 @@ def test_a_rank_validates_and_prints_the_result_last(run: RunDirectory, dataset_
         "accuracy": accuracy,
         "loss": pytest.approx(json.loads(run.report_file.read_bytes())["loss"]),
         "report": str(run.report_file),
-        "merged_digest": file_digest(run.merged / "merged_network.ckpt"),
+        "merged_digest": file_digest(run.merged / "model.ckpt"),
     }
     assert "# Validation passed" in finished.stdout
     assert f"- Accuracy: **{accuracy:.4f}** on 500 held-out images (at least 0.85)" in finished.stdout
@@ -134,7 +134,7 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
     assert json.loads(run.report_file.read_bytes())["sharded_logits"] is None
     assert "not compared, since an earlier step" in (run.validation / "report.md").read_text()
     write_shard_set(run, 900)
-    merged_run.write_proof(run, run.merged / "merged_network.ckpt", step=900)
+    merged_run.write_proof(run, run.merged / "model.ckpt", step=900)
     with pytest.raises(ValidationError, match="does not compute"):
         validate(run, HOME)
 
@@ -148,16 +148,16 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
             lambda run: run.merge_file.write_text(
                 '{"format": 1, "output": [], "inputs": {}, "options": {}, "tensors": []}'
             ),
-            ValidationError,
-            "expected the merged file and the step",
+            CorruptShard,
+            "it names no file",
         ),
         (
-            lambda run: (run.merged / "merged_network.ckpt").unlink(),
+            lambda run: (run.merged / "model.ckpt").unlink(),
             ValidationError,
             "expected the merged model .* No such file",
         ),
         (
-            lambda run: (run.merged / "merged_network.ckpt").write_bytes(b"x"),
+            lambda run: (run.merged / "model.ckpt").write_bytes(b"x"),
             ValidationError,
             "changed or damaged after merging",
         ),

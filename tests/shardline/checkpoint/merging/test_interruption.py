@@ -80,7 +80,7 @@ def test_after_sigkill_the_old_output_is_whole_and_the_next_run_cleans_up(comman
     assert after["model.ckpt"] == before["model.ckpt"] or process.returncode == 0
     finished = run(command)
     assert finished.returncode == 0, finished.stderr
-    assert sorted(contents(out)) == ["merge.json", "model.ckpt"]
+    assert sorted(contents(out)) == ["model.ckpt", "model.ckpt.merge.json"]
     assert np.array_equal(read_checkpoint(out / "model.ckpt")["layer3.weight"], whole(2)["layer3.weight"])
 
 
@@ -90,7 +90,7 @@ def test_sigterm_leaves_nothing_behind(command, tmp_path):
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     kill_when(process, lambda: has_staged(out, 1), signal.SIGTERM)
     assert process.returncode in (0, 143)
-    assert sorted(contents(out)) == ["merge.json", "model.ckpt"]
+    assert sorted(contents(out)) == ["model.ckpt", "model.ckpt.merge.json"]
     assert process.returncode == 0 or contents(out) == before
 
 
@@ -134,8 +134,8 @@ def test_two_processes_into_one_output_leave_one_whole_result(command, tmp_path)
     assert 0 in [code for _, code in results]
     for (_, errors), code in results:
         assert code == 0 or "is being written by another process" in errors
-    assert sorted(contents(tmp_path / "out")) == ["merge.json", "model.ckpt"]
-    record = json.loads(contents(tmp_path / "out")["merge.json"])
+    assert sorted(contents(tmp_path / "out")) == ["model.ckpt", "model.ckpt.merge.json"]
+    record = json.loads(contents(tmp_path / "out")["model.ckpt.merge.json"])
     assert record["output"][0]["size"] == (tmp_path / "out" / "model.ckpt").stat().st_size
     verified = run([sys.executable, "-m", "tasks.merge", "--verify", str(tmp_path / "out" / "model.ckpt")])
     assert verified.returncode == 0

@@ -17,7 +17,7 @@ from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, FLOAT32
 from shardline.checkpoint.merging.execute import Assembler
 from shardline.checkpoint.merging.layout_digest import LayoutDigest
 from shardline.checkpoint.merging.merge import merge
-from shardline.checkpoint.merging.record import read_record
+from shardline.checkpoint.merging.record_file import read_record, record_path
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
 from shardline.checkpoint.merging.verify import verify
@@ -176,21 +176,24 @@ def test_a_missing_file_is_named(merged):
 
 
 def test_another_file_beside_the_record_is_not_its_output(merged):
-    with pytest.raises(ProofError, match="was it moved without its record"):
+    with pytest.raises(MissingShard, match=r"other\.ckpt: expected its record, other\.ckpt\.merge\.json, beside it"):
+        verify(merged.with_name("other.ckpt"))
+    merged.with_name("other.ckpt.merge.json").write_bytes(record_path(merged).read_bytes())
+    with pytest.raises(ProofError, match="was it moved without it"):
         verify(merged.with_name("other.ckpt"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "output": 3}'])
 def test_what_is_no_record_is_refused(merged, content):
-    merged.with_name("merge.json").write_text(content)
+    record_path(merged).write_text(content)
     with pytest.raises(CorruptShard, match=r"merge\.json"):
-        read_record(merged.with_name("merge.json"))
+        read_record(record_path(merged))
 
 
 def test_a_record_that_names_files_elsewhere_is_refused(merged):
-    path = merged.with_name("merge.json")
+    path = record_path(merged)
     path.write_text(path.read_text().replace('"name": "model.ckpt"', '"name": "../model.ckpt"'))
-    with pytest.raises(ProofError, match="expected names of files beside it"):
+    with pytest.raises(CorruptShard, match="expected names of files beside it"):
         verify(merged)
 
 

@@ -1,25 +1,85 @@
 """Outputs that cannot be written, or belong to somebody else."""
 
 import errno
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from shardline.base.errors import OutputError
 from shardline.checkpoint.merging.output_lock import exclusive
+from shardline.checkpoint.merging.verify import verify
+from shardline.checkpoint.merging.work import MergeWork
+from shardline.checkpoint.shards.selection import Selection
 
 
 def test_two_merges_into_one_output_are_refused(case):
     with exclusive(case.output), pytest.raises(OutputError, match="is being written by another process"):
         case.merge()
     case.merge()
-    assert sorted(case.snapshot()) == ["merge.json", "model.ckpt"]
+    assert sorted(case.snapshot()) == ["model.ckpt", "model.ckpt.merge.json"]
 
 
-def test_a_record_of_another_output_is_not_overwritten(case):
-    case.output = case.output.with_name("other.ckpt")
-    case.refused(OutputError, "is the record of 'model.ckpt'; give 'other.ckpt' a folder of its own")
+@pytest.mark.parametrize("name", ["other.ckpt", "model.safetensors", "model-2.ckpt"])
+def test_a_folder_holds_several_merged_files_each_with_its_record(case, name):
+    before, first = case.before, case.output
+    case.output = first.with_name(name)
+    with exclusive(first):
+        case.merge()
+    assert case.snapshot().items() > before.items()
+    assert sorted(case.snapshot()) == sorted([*before, name, f"{name}.merge.json"])
+    assert verify(first)["options"]["output"] == "model.ckpt"
+    assert verify(case.output)["options"]["output"] == name
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSYS, r"its file system locks no files .*mount it with locks"),
+        (errno.ENOLCK, r"its file system locks no files"),
+        (errno.EIO, "cannot be locked: Input/output error; look at the disk"),
+    ],
+)
+def test_a_lock_that_cannot_be_had_is_not_called_another_process(case, monkeypatch, code, message):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OutputError, match=message):
+        case.merge()
+
+
+@pytest.mark.parametrize("name", ["new.ckpt", "new.ckpt.merge.json"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_the_work(case, name):
+    case.output.with_name(name).mkdir()
+    case.output = case.output.with_name("new.ckpt")
+    with pytest.raises(OutputError, match=rf"out/{name} is a folder, where a file is to lie"):
+        case.merge()
+
+
+def test_a_folder_that_goes_while_it_is_written_to_is_not_called_full(case, monkeypatch):
+    genuine = MergeWork.check_inputs
+
+    def remove(self: MergeWork) -> None:
+        genuine(self)
+        shutil.rmtree(case.output.parent)
+
+    monkeypatch.setattr(MergeWork, "check_inputs", remove)
+    with pytest.raises(OutputError, match=r"cannot be published: .*make the folder again if it was removed meanwhile"):
+        case.merge()
+
+
+def test_names_that_are_no_utf_8_are_recorded_and_found_again(case):
+    """A name as an old Chinese system gave it, and a pattern typed there."""
+    name = os.fsdecode("模型".encode("gbk") + b"-1_20.ckpt")
+    for rank in range(8):
+        case.file(rank).rename(case.file(rank).with_name(name))
+    merged = case.merge(selection=Selection(exclude=(os.fsdecode(b"v\xff"),)))
+    assert verify(case.output) == merged.record
+    assert merged.record["inputs"]["files"][0]["path"] == f"rank_0/{name}"
+    assert case.merge(selection=Selection(exclude=(os.fsdecode(b"v\xff"),))).was_up_to_date
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(case):

@@ -71,7 +71,7 @@ def test_a_swap_that_nothing_can_tell_is_stated(case):
     save_shards(case.shards, whole, layouts)
     save_strategy(case.strategy, layouts)
     assert "if their folders were swapped, nothing can tell" in case.merge().notices[0]
-    assert json.loads(case.snapshot()["merge.json"])["swaps_undetectable_among_ranks"] == [list(range(8))]
+    assert json.loads(case.snapshot()["model.ckpt.merge.json"])["swaps_undetectable_among_ranks"] == [list(range(8))]
     save_manifest(case.shards, case.strategy)
     assert case.merge().notices == ()
 
