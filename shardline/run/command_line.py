@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import sys
@@ -39,6 +40,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     """Run a task, print its result (unless `None`) as the last line, and return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text, or more than the terminal has
     try:
         result = run()
     except ShardlineError as error:

@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from shardline.base.errors import ConfigError, CorruptShard, MissingShard, OutputError, ProofError
 from shardline.base.progress import Meter
+from shardline.base.recordable import check_recordable
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.staging import opened_file, reserved_file
 from shardline.checkpoint.formats.tensor_io import open_all
@@ -208,6 +209,8 @@ def _plan_document(prepared: Prepared) -> dict[str, Any]:
     """What every part must find again, and the request by paths relative to the output's folder."""
     request = prepared.request
     base = request.output.parent.absolute()
+    for path in (request.shards, *request.strategies):
+        check_recordable("a path that every part is to find", path)
     return {
         "request": {
             "shards": os.path.relpath(request.shards.absolute(), base),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.base.errors import ConfigError, LayoutError
+from shardline.base.recordable import check_recordable
 from shardline.base.workers import default_workers
 from shardline.checkpoint.formats.output_file import OutputFile, detect_format, layout_output
 from shardline.checkpoint.merging.record_file import record_path
@@ -94,6 +95,7 @@ class Prepared:
 
 def prepare(request: MergeRequest) -> Prepared:
     """Find and check the inputs of `request` from their headers alone."""
+    check_recordable("the output's name", request.output.name)
     plan, digests = plan_of(request)
     headers = [tensor.merged for tensor in plan.tensors]
     file_format = detect_format(request.output)
@@ -103,6 +105,15 @@ def prepare(request: MergeRequest) -> Prepared:
 
 def plan_of(request: MergeRequest) -> tuple[Plan, tuple[str, ...]]:
     """The plan that merges the slices of `request`, whoever saved them, and the digests of its strategy files."""
+    for pattern in (*request.selection.include, *request.selection.exclude, request.prefix or "", request.step or ""):
+        check_recordable("an option that selects", pattern)
+    plan, digests = _plan_and_digests(request)
+    for file in plan.slices.files:
+        check_recordable("a file of the slices", file.path.relative_to(plan.slices.directory))
+    return plan, digests
+
+
+def _plan_and_digests(request: MergeRequest) -> tuple[Plan, tuple[str, ...]]:
     if is_checkpoint2(request.shards):
         _check_needs_no_strategy(request)
         return plan_checkpoint2(find_iteration(request.shards, request.step), request.selection), ()

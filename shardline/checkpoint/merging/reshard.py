@@ -21,6 +21,7 @@ import numpy as np
 from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
 from shardline.base.progress import Meter
+from shardline.base.recordable import check_recordable
 from shardline.base.workers import default_workers, in_parallel
 from shardline.checkpoint.formats.file_index import Format
 from shardline.checkpoint.formats.file_set import read_file_set
@@ -179,6 +180,7 @@ def _target(request: ReshardRequest, plan: Plan, layouts: StagedLayouts) -> Targ
         iteration = iteration_of(plan, request.iteration)
         return checkpoint2_folder(plan, tensors, layouts, request.name or "", iteration)
     name = request.name or _source_name(plan)
+    check_recordable("the name of the new files", name)
     return rank_folders(tensors, layouts, name, request.file_format, request.ranks)
 
 

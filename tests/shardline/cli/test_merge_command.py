@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -205,3 +206,47 @@ def test_what_is_no_size_is_refused(text):
 def test_a_format_gives_a_name_without_suffix_one():
     assert output_with_format(Path("a/model.v1"), "ckpt") == Path("a/model.v1.ckpt")
     assert output_with_format(Path("a/model.ckpt"), None) == Path("a/model.ckpt")
+
+
+def run(*arguments: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "shardline", *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ((b"--exclude", b"v\xff*"), b"an option that selects: expected UTF-8, found 'v\\udcff*'"),
+        ((b"--include", b"v\xff*"), b"an option that selects: expected UTF-8"),
+        ((b"--prefix", b"v\xff"), b"expected UTF-8"),
+    ],
+)
+def test_options_that_are_no_utf_8_are_refused(folder, given, problem):
+    source = ("--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt"))
+    for command in ("merge", "reshard"):
+        target = ("--to-strategy", str(folder / "strategy.ckpt")) if command == "reshard" else ()
+        output = folder / ("new" if target else "model.ckpt")
+        done = run(command, *source, *target, "--output", str(output), *given)
+        assert (done.returncode, b"Traceback" in done.stderr, output.exists()) == (2, False, False)
+    assert problem in done.stderr
+
+
+def test_names_of_files_that_are_no_utf_8_are_refused_or_right(folder):
+    source = ("--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt"))
+    strange = bytes(folder) + b"/o\xff"
+    done = run("merge", *source, "--output", strange + b"/model.ckpt")
+    assert done.returncode == 0, done.stderr
+    assert b"o\\udcff/model.ckpt" in done.stdout
+    done = run("merge", *source, "--output", strange + b"/m\xff.ckpt")
+    assert (done.returncode, b"the output's name: expected UTF-8" in done.stderr) == (2, True)
+    for rank in range(8):
+        place = bytes(folder) + b"/shards/rank_%d/" % rank
+        Path(os.fsdecode(place + b"checkpoint-2_20.ckpt")).rename(os.fsdecode(place + b"c\xff-2_20.ckpt"))
+        Path(os.fsdecode(place + b"checkpoint-1_100.ckpt")).unlink()
+    done = run("merge", *source, "--output", str(folder / "model.ckpt"))
+    assert (done.returncode, b"a file of the slices: expected UTF-8" in done.stderr) == (2, True)
+    assert not (folder / "model.ckpt").exists()
+    renamed = (folder / "shards").rename(os.fsdecode(bytes(folder) + b"/s\xff"))
+    done = run("merge-parts", "plan", "--shards", bytes(renamed), *source[2:], "--output", str(folder / "m.ckpt"))
+    assert (done.returncode, b"Traceback" in done.stderr) == (2, False)
+    assert b"expected UTF-8" in done.stderr
