@@ -3,7 +3,7 @@
 | task | does |
 |---|---|
 | `plan` | says what can be freed, with sizes, and frees nothing |
-| `finished` | leaves out the runs that Airflow has not finished |
+| `finished` | leaves out the runs that Airflow has not finished, and those of DAGs that have queued runs |
 | `free` | frees the rest, unless *Dry run* is on |
 
 Kept are each DAG's newest runs, the runs that `current` models came from, every run in use, all promoted versions, and
@@ -33,8 +33,21 @@ ENDED = ("success", "failed")
 
 @task(doc_md="Of the planned runs, those that Airflow has finished, or does not know any more.")
 def finished(planned: Any, **context: Any) -> list[str]:
-    """The folders of the planned runs that have ended."""
-    return [run["folder"] for run in planned["runs"] if run["run_id"] is None or _has_ended(run, context["ti"])]
+    """The folders of the planned runs that have ended, and that no queued run of their DAG may be about to read from.
+
+    What a run reads from stands in its folder once its first task has begun; of a run that waits for that, only Airflow
+    knows.
+    """
+    instance = context["ti"]
+    dags = {run["dag_id"] for run in planned["runs"] if run["run_id"] is not None}
+    waiting = {dag_id for dag_id in dags if instance.get_dr_count(dag_id=dag_id, states=["queued"])}
+    for dag_id in sorted(waiting):
+        print(f"all runs of {dag_id} stay: others are queued, which may resume from them")
+    return [
+        run["folder"]
+        for run in planned["runs"]
+        if run["run_id"] is None or (run["dag_id"] not in waiting and _has_ended(run, instance))
+    ]
 
 
 def _has_ended(run: dict[str, Any], task_instance: Any) -> bool:
@@ -71,7 +84,7 @@ with DAG(
         module="tasks.housekeeping",
         arguments=("free",),
         reads_parameters=True,
-        variables={"SHARDLINE_FINISHED_RUNS": "{{ ti.xcom_pull(task_ids='finished') | tojson }}"},
+        documents={"SHARDLINE_FINISHED_RUNS": "{{ ti.xcom_pull(task_ids='finished') | tojson }}"},
         execution_timeout=timedelta(hours=6),
         doc_md="Frees what was planned and has ended; runs that came into use meanwhile stay.",
     )

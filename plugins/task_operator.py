@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ RUN_ENVIRONMENT = {
     "SHARDLINE_RUN_ID": "{{ run_id }}",
     "SHARDLINE_TASK_ID": "{{ task.task_id }}{{ '-%d' % (ti.map_index + 1) if ti.map_index >= 0 else '' }}",
 }
-PARAMETERS_ENVIRONMENT = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
+PARAMETERS = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
 
 
 class TaskOperator(BashOperator):
     """Runs `python -m MODULE ARGUMENTS` in the checkout and returns the JSON object of its last line.
 
     The interpreter is the worker's own, or SHARDLINE_PYTHON where the tasks live in another virtual environment;
-    SHARDLINE_HOME, like everything else, comes from the worker's environment. `reads_parameters` passes the run's
-    parameters as one JSON document, SHARDLINE_PARAMETERS; `variables` are further ones, templates like those.
+    SHARDLINE_HOME, like everything else, comes from the worker's environment. `variables` are further ones,
+    templates like those. `documents` are templates too, whose results may be of any size, which the environment's may
+    not (128 KiB, by the kernel): each is a file of the worker's while the task runs, and NAME_FILE in the environment
+    its path. `reads_parameters` passes the run's parameters so, as the JSON document SHARDLINE_PARAMETERS.
     `output_processor` makes the task's XCom of its last line.
 
     The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
@@ -42,13 +45,16 @@ class TaskOperator(BashOperator):
     at once, whatever its retries: nothing changes by trying again. One that ends with DECLINED is skipped.
     """
 
-    def __init__(
+    template_fields = (*BashOperator.template_fields, "documents")
+
+    def __init__(  # noqa: PLR0913  an operator's options, by name
         self,
         *,
         module: str,
         arguments: tuple[str, ...] = (),
         reads_parameters: bool = False,
         variables: Mapping[str, str] | None = None,
+        documents: Mapping[str, str] | None = None,
         output_processor: Callable[[str], Any] = json.loads,
         **kwargs: Any,
     ) -> None:
@@ -56,20 +62,30 @@ class TaskOperator(BashOperator):
         super().__init__(
             # Standard input is the worker's own socket to Airflow: a task must not read it.
             bash_command=f'exec setpriv --pdeathsig TERM "$SHARDLINE_PYTHON" -m {command} </dev/null',
-            env={**RUN_ENVIRONMENT, **(PARAMETERS_ENVIRONMENT if reads_parameters else {}), **(variables or {})},
+            env={**RUN_ENVIRONMENT, **(variables or {})},
             append_env=True,
             cwd=str(PROJECT),
             skip_on_exit_code=DECLINED,
             output_processor=output_processor,
             **kwargs,
         )
+        self.documents = {**(PARAMETERS if reads_parameters else {}), **(documents or {})}
+        self._files: dict[str, str] = {}
 
     def get_env(self, context: Context) -> dict[str, str]:
-        """The worker's environment, the run's identity and the interpreter."""
-        return {"SHARDLINE_PYTHON": sys.executable} | super().get_env(context)
+        """The worker's environment, the run's identity, the interpreter and the files of documents."""
+        return {"SHARDLINE_PYTHON": sys.executable} | super().get_env(context) | self._files
 
     def execute(self, context: Context) -> Any:
         """Run the task; `AirflowFailException`, which is never retried, where a parameter is wrong."""
+        with tempfile.TemporaryDirectory(prefix="shardline-") as folder:
+            for name, document in self.documents.items():
+                file = Path(folder, name)
+                file.write_text(document, encoding="utf-8")
+                self._files[f"{name}_FILE"] = str(file)
+            return self._run(context)
+
+    def _run(self, context: Context) -> Any:
         try:
             return super().execute(context)
         except AirflowException as error:

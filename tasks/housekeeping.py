@@ -3,8 +3,8 @@
     python -m tasks.housekeeping plan [--parameters JSON]     says what would be freed, and frees nothing
     python -m tasks.housekeeping free [--parameters JSON]     frees it
 
-What is kept: `shardline.store.retention`. SHARDLINE_FINISHED_RUNS, a JSON list of folders, narrows `free` down: the DAG
-passes on what `plan` has announced, less the runs that Airflow has not finished.
+What is kept: `shardline.store.retention`. SHARDLINE_FINISHED_RUNS_FILE, which has a JSON list of folders, narrows
+`free` down: the DAG passes on what `plan` has announced, less the runs that Airflow has not finished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from shardline.base.progress import human_size
 from shardline.run.command_line import main
 from shardline.run.directory import Home
-from shardline.run.environment import home_from
+from shardline.run.environment import document_from, home_from, parameters_from
 from shardline.run.identity import read_identity
 from shardline.settings.housekeeping_config import HousekeepingConfig
 from shardline.store.retention import OldRun, cleanup_of, free, narrowed
@@ -50,11 +50,10 @@ def _show(verb: str, runs: Iterable[OldRun], stays: Mapping[Path, str]) -> None:
 
 def _run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
     home = home_from(environment)
-    document = arguments.parameters if arguments.parameters is not None else environment.get("SHARDLINE_PARAMETERS")
-    config = HousekeepingConfig.from_json(document or "{}")
+    config = HousekeepingConfig.from_json(parameters_from(arguments, environment))
     cleanup = cleanup_of(home, config)
-    if FINISHED_RUNS in environment:
-        cleanup = narrowed(cleanup, home, json.loads(environment[FINISHED_RUNS]))
+    if (finished := document_from(environment, FINISHED_RUNS)) is not None:
+        cleanup = narrowed(cleanup, home, json.loads(finished))
     if arguments.command == "plan" or config.dry_run:
         _show("Would free", cleanup.runs, cleanup.stays)
         return {"bytes": cleanup.size, "runs": [_document(run, home) for run in cleanup.runs]}

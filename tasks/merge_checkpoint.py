@@ -19,7 +19,7 @@ from shardline.base.progress import ReportingMeter
 from shardline.base.termination import clean_up_when_terminated
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.command_line import main, parser
-from shardline.run.environment import home_from, run_directory_from
+from shardline.run.environment import home_from, parameters_from, run_directory_from
 from shardline.run.identity import write_identity
 from shardline.run.merge_on_request import merge_checkpoint
 from shardline.settings.merge_config import MergeCheckpointConfig
@@ -32,8 +32,7 @@ def _command_line() -> int:
     given = arguments.parse_args()
 
     def task() -> Mapping[str, Any]:
-        document = given.parameters if given.parameters is not None else os.environ.get("SHARDLINE_PARAMETERS", "{}")
-        config = MergeCheckpointConfig.from_json(document)
+        config = MergeCheckpointConfig.from_json(parameters_from(given, os.environ))
         run, home = run_directory_from(given, os.environ), home_from(os.environ)
         meter = ReportingMeter(sys.stderr)
         with run.lock(), meter.running():

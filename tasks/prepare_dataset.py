@@ -19,15 +19,17 @@ from typing import Any
 from shardline.base import atomic
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_set import read_file_set
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.networks.train_spec import TrainSpec
 from shardline.recipes.lookup import check_network, train_spec
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.allowed_uploads import check_upload
 from shardline.run.command_line import main, parser
 from shardline.run.directory import Home, RunDirectory
-from shardline.run.environment import home_from, run_directory_from
+from shardline.run.environment import home_from, parameters_from, run_directory_from
 from shardline.run.given_paths import with_real_data, with_real_start
 from shardline.run.identity import write_identity
+from shardline.run.readers import reading
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import current
 
@@ -39,16 +41,16 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
     `upload_to` is none that `environment` allows.
     """
     roots = AllowedRoots.of(home, environment)
-    start_file = with_real_start(config, run, roots).start_file
-    if start_file is not None:
-        read_file_set(Path(start_file))  # refuses what is no integrated checkpoint
+    real = with_real_start(config, run, roots)
+    if real.start_file is not None:
+        read_file_set(Path(real.start_file))  # refuses what is no integrated checkpoint
     if config.upload_to:
         check_upload(config.upload_to, home, environment)
     spec = train_spec(config)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)
     _check_start(config, home)
-    run.write_config(config)
+    _write_config(run, config, real)
     description = spec.dataset.prepare(with_real_data(config, roots), home.data)
     if config.batch_size > description.count("train"):
         raise ConfigError(
@@ -63,6 +65,21 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
         "train": description.count("train"),
         "test": description.count("test"),
     }
+
+
+def _write_config(run: RunDirectory, config: RunConfig, real: RunConfig) -> None:
+    """Write what keeps housekeeping from the run that this one resumes from, while nothing of that is being freed."""
+    if real.resume_from is None:
+        run.write_config(config)
+        return
+    source = RunDirectory(Path(real.resume_from))
+    with reading(source.path):
+        if not ShardSet.steps(source.checkpoints):
+            raise ConfigError(
+                f"resume_from is {config.resume_from!r}, but {source.checkpoints} holds no complete shard set; "
+                "give the id of a run of the same DAG that has trained, or the path of its run directory"
+            )
+        run.write_config(config)
 
 
 def _check_start(config: RunConfig, home: Home) -> None:
@@ -112,8 +129,7 @@ def _command_line() -> int:
     given = arguments.parse_args()
 
     def task() -> Mapping[str, Any]:
-        document = given.parameters if given.parameters is not None else os.environ.get("SHARDLINE_PARAMETERS", "{}")
-        config = configuration_from(document, given.set)
+        config = configuration_from(parameters_from(given, os.environ), given.set)
         run = run_directory_from(given, os.environ)
         with run.lock():
             write_identity(run.path, os.environ)

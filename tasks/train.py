@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.networks.train_spec import TrainSpec
 from shardline.parallel.backends import backend_of, rank_of
 from shardline.parallel.strategies import with_strategies_of
@@ -26,6 +26,7 @@ from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from, run_directory_from
 from shardline.run.given_paths import with_real_start
+from shardline.run.readers import reading
 from shardline.settings.run_config import RunConfig
 from shardline.training.phases import Phases
 
@@ -33,20 +34,13 @@ from shardline.training.phases import Phases
 def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any] | None:
     """Train the run's network on this rank; rank 0 returns the result."""
     phases = Phases()
-    config = _with_real_start(run, environment)
+    config = with_real_start(run.read_config(), run, AllowedRoots.of(home_from(environment), environment))
     rank = rank_of(environment, config.world_size)
     spec = _sharded_spec(config)
     with phases.measure("imports"):
         from shardline.training.session import run_rank
-    return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
-
-
-def _with_real_start(run: RunDirectory, environment: Mapping[str, str]) -> RunConfig:
-    """The run's parameters, with real paths; where it started matters no more once it has a shard set of its own."""
-    config = run.read_config()
-    if run.checkpoints.is_dir() and ShardSet.steps(run.checkpoints):
-        config = config.model_copy(update={"start_file": None, "resume_from": None})
-    return with_real_start(config, run, AllowedRoots.of(home_from(environment), environment))
+    with nullcontext() if config.resume_from is None else reading(Path(config.resume_from)):
+        return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 
 
 def _sharded_spec(config: RunConfig) -> TrainSpec:

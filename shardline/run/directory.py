@@ -23,7 +23,6 @@ HOME is one folder that all workers share.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -38,6 +37,7 @@ from typing import IO, TYPE_CHECKING
 
 from shardline.base import atomic
 from shardline.base.errors import RunDirectoryError
+from shardline.base.file_lock import LocksUnsupported, lock
 
 if TYPE_CHECKING:
     from shardline.settings.run_config import RunConfig
@@ -248,8 +248,9 @@ class Lock:
 def _holder_of(file: IO[str]) -> str | None:
     """What the process that holds `file` says of itself; None where nobody did, and this process does now."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        return file.read().strip()
-    return None
+        if lock(file):
+            return None
+    except LocksUnsupported as error:
+        raise RunDirectoryError(f"{file.name}: {error.strerror}") from error
+    file.seek(0)
+    return file.read().strip()

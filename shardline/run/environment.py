@@ -24,6 +24,20 @@ def home_from(environment: Mapping[str, str]) -> Home:
     return Home(PROJECT / "var")
 
 
+def document_from(environment: Mapping[str, str], name: str) -> str | None:
+    """The document that a DAG passes to a task: the file that `NAME_FILE` names, or else `NAME` itself."""
+    file = environment.get(f"{name}_FILE")
+    return environment.get(name) if file is None else Path(file).read_text(encoding="utf-8")
+
+
+def parameters_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """A task's parameters: `--parameters`, or else the document SHARDLINE_PARAMETERS, or else all the defaults."""
+    if arguments.parameters is not None:
+        return str(arguments.parameters)
+    document = document_from(environment, "SHARDLINE_PARAMETERS")
+    return "{}" if document is None else document
+
+
 def run_directory_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> RunDirectory:
     """The run directory that `--run-directory` names, or else the environment."""
     if arguments.run_directory is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shardline.checkpoint.formats.file_set import is_index
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
@@ -52,7 +53,12 @@ def _is_there(real: Path) -> bool:
 
 
 def with_real_start(config: RunConfig, run: RunDirectory, roots: AllowedRoots) -> RunConfig:
-    """The same for what training begins with: weights, another run, a strategy."""
+    """The same for what training begins with: weights, another run, a strategy.
+
+    Where it began matters no more once the run has a shard set of its own: that may be gone by then.
+    """
+    if ShardSet.steps(run.checkpoints):
+        config = config.model_copy(update={"start_file": None, "resume_from": None})
     found, with_own = {}, roots.and_below(run.path.resolve())
     if config.strategy_load_file is not None:
         found["strategy_load_file"] = str(with_own.file(run.path / config.strategy_load_file, "strategy_load_file"))

@@ -6,19 +6,33 @@ gives the lock back when its process dies.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shardline.base.errors import RunDirectoryError
+from shardline.base.file_lock import LocksUnsupported, lock
 
 
 @contextmanager
 def reading(run: Path) -> Iterator[None]:
-    """Read from the run directory `run` while the block runs; housekeeping leaves it alone."""
-    with (run / ".readers").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    """Read from the run directory `run` while the block runs; housekeeping leaves it alone.
+
+    Where nothing may be written, there is nothing to keep it from.
+    """
+    try:
+        file = (run / ".readers").open("a")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        yield
+        return
+    with file:
+        try:
+            lock(file, shared=True, wait=True)
+        except LocksUnsupported as error:
+            raise RunDirectoryError(f"{run}: {error.strerror}") from error
         yield
 
 
@@ -27,7 +41,9 @@ def without_readers(run: Path) -> Iterator[None]:
     """Keep others from reading the run directory `run` meanwhile; `RunDirectoryError` where somebody reads from it."""
     with (run / ".readers").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunDirectoryError(f"{run} is being read by another task; wait until that ends") from error
+            alone = lock(file)
+        except LocksUnsupported as error:
+            raise RunDirectoryError(f"{run}: {error.strerror}") from error
+        if not alone:
+            raise RunDirectoryError(f"{run} is being read by another task; wait until that ends")
         yield

@@ -1,7 +1,8 @@
 """Which old runs' slices and merged files may be freed, and freeing them.
 
 Kept are each DAG's newest runs, the runs that `current` models came from, and every run in use: one whose directory a
-task holds, or another task reads from. Versions of the model store, reports, logs and metrics are never touched.
+task holds, that another task reads from, or that another run is yet to read from (`awaited`). Versions of the model
+store, reports, logs and metrics are never touched.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from shardline.base.errors import RunDirectoryError
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.readers import without_readers
 from shardline.settings.housekeeping_config import HousekeepingConfig
+from shardline.store.awaited import awaited
 from shardline.store.model_store import current
 
 _FREED = ".freed."
@@ -45,13 +47,13 @@ class Cleanup:
 
 def cleanup_of(home: Home, config: HousekeepingConfig) -> Cleanup:
     """What `config` allows to be freed now."""
-    promoted = _promoted(home)
+    kept = _promoted(home) | awaited(home)
     runs, stays = [], {}
     for dag in sorted(home.path.glob("runs/*/")):
         with_targets = [run for folder in dag.iterdir() if folder.is_dir() for run in _old_run(folder, config)]
         with_targets.sort(key=_last_used, reverse=True)
         for run in with_targets[config.keep_runs :]:
-            if reason := _reason_to_stay(run.path, promoted):
+            if reason := _reason_to_stay(run.path, kept):
                 stays[run.path] = reason
             else:
                 runs.append(run)
@@ -68,6 +70,9 @@ def _free(run: OldRun) -> str:
     """Free `run`, or say why it must stay."""
     try:
         with _unused(run.path):
+            home = Home(run.path.parents[2])
+            if reason := awaited(home).get(run.path):  # by a run that said so since, before it could lock this one
+                return reason
             for target in run.targets:
                 _remove(target)
     except RunDirectoryError as error:
@@ -97,14 +102,18 @@ def _size(path: Path) -> int:
 
 
 def _promoted(home: Home) -> dict[Path, str]:
-    """The run directories that `current` models came from, with their models' names."""
+    """The run directories that `current` models came from, and why they stay."""
     versions = {folder.name: current(home, folder.name) for folder in home.models.glob("*/")}
-    return {home.path / version.run: name for name, version in versions.items() if version is not None}
+    return {
+        home.path / version.run: f"the current version of {name} came from it"
+        for name, version in versions.items()
+        if version is not None
+    }
 
 
-def _reason_to_stay(run: Path, promoted: Mapping[Path, str]) -> str:
-    if run in promoted:
-        return f"the current version of {promoted[run]} came from it"
+def _reason_to_stay(run: Path, kept: Mapping[Path, str]) -> str:
+    if run in kept:
+        return kept[run]
     try:
         with _unused(run):
             return ""

@@ -118,7 +118,7 @@ def test_the_tasks_run_in_the_workers_python_or_in_the_one_that_is_set(dagbag, m
 def test_only_the_first_task_sees_the_parameters(dagbag):
     """The others read config.json: what the first task validated."""
     tasks = [task for task in dagbag.dags["sharded_training"].tasks if isinstance(task, TaskOperator)]
-    readers = [task.task_id for task in tasks if "SHARDLINE_PARAMETERS" in task.env]
+    readers = [task.task_id for task in tasks if "SHARDLINE_PARAMETERS" in task.documents]
     assert [task.task_id for task in tasks] == [task_id for task_id in ORDER if task_id not in ("approve", "upload")]
     assert readers == ["prepare_dataset"]
 

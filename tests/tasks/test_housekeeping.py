@@ -83,6 +83,39 @@ def test_merged_files_are_freed_only_if_asked(home: Home):
     assert files(old) == {"merged/model.ckpt.merge.json", "metrics.jsonl", "run.json"}
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"resume_from": "old"},
+        {"resume_from": "HOME/runs/sharded_training/old"},
+        {"start_file": "../old/merged/model.ckpt"},
+        {"run": "sharded_training/old"},
+        {"shards": "HOME/runs/sharded_training/old/src_checkpoints"},
+    ],
+    ids=str,
+)
+def test_a_run_that_another_is_yet_to_read_from_stays(home: Home, parameters):
+    finished_run(home, "old", 60)
+    reader = RunDirectory(home.run("sharded_training", "reader"))
+    reader.path.mkdir()
+    before = cleanup_of(home, HousekeepingConfig(keep_runs=0))
+    reader.config_file.write_text(json.dumps(parameters).replace("HOME", str(home.path)))
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0))
+    assert (cleanup.runs, list(cleanup.stays.values())) == ((), [f"{reader.path} is yet to read from it"])
+    assert free(before) == ([], cleanup.stays)  # planned before the reader said so
+    reader.train_file.write_text("{}")
+    assert [run.path.name for run in cleanup_of(home, HousekeepingConfig(keep_runs=0)).runs] == ["old"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"run": 3, "shards": "\\u0000"}'])
+def test_parameters_that_nobody_understands_keep_nothing_and_stop_nothing(home: Home, content):
+    finished_run(home, "old", 60)
+    reader = RunDirectory(home.run("sharded_training", "reader"))
+    reader.path.mkdir()
+    reader.config_file.write_text(content)
+    assert [run.path.name for run in cleanup_of(home, HousekeepingConfig(keep_runs=0)).runs] == ["old"]
+
+
 def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):
     run = finished_run(home, "promoted", 60)
     for number, name in enumerate(("first", "second")):
@@ -176,3 +209,18 @@ def test_a_wrong_parameter_is_named(home: Home):
     refused = command(home, "plan", "--parameters", '{"keep_runs": -1}')
     assert refused.returncode == 2
     assert "keep_runs: " in refused.stderr
+
+
+def test_thousands_of_finished_runs_fit(home: Home, tmp_path: Path):
+    """More than an environment variable holds: 128 KiB, by Linux."""
+    finished_run(home, "manual__1", 60)
+    folders = [f"sharded_training/manual__2026-01-31T09_00_00_00_00~{number:08x}" for number in range(5000)]
+    document = tmp_path / "finished.json"
+    document.write_text(json.dumps([*folders, "sharded_training/manual__1"]))
+    parameters = tmp_path / "parameters.json"
+    parameters.write_text('{"keep_runs": 0}')
+    freed = command(home, "free", SHARDLINE_FINISHED_RUNS_FILE=str(document), SHARDLINE_PARAMETERS_FILE=str(parameters))
+    assert freed.returncode == 0, freed.stderr
+    assert [run["folder"] for run in json.loads(freed.stdout.splitlines()[-1])["runs"]] == [
+        "sharded_training/manual__1"
+    ]

@@ -11,8 +11,8 @@ export class VersionsPanel {
   }
 
   async refresh() {
-    const { model, current, versions } = await ofRun(this.run, "versions");
-    if (!versions.length) {
+    const { model, current, versions, damaged } = await ofRun(this.run, "versions");
+    if (!versions.length && !damaged.length) {
       this.panel.replaceChildren(notice(`No version of ${model || "this model"} has been promoted yet.`));
       return;
     }
@@ -34,6 +34,7 @@ export class VersionsPanel {
         `Versions of ${model}`,
         element("p", {}, current === null ? "None is current." : `Version ${current} is current.`),
         table("Versions", headings, rows),
+        ...damaged.map((problem) => notice(problem)),
       ),
     );
   }

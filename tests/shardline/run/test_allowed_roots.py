@@ -172,4 +172,6 @@ def test_a_run_of_the_same_dag_is_resumed_from_by_its_id_and_not_through_a_link(
     (runs / "before" / "src_checkpoints" / "provenance").symlink_to("/etc")
     refused(run_task(home, "tasks.prepare_dataset", {"resume_from": "before"}), "resume_from")
     (runs / "before" / "src_checkpoints" / "provenance").unlink()
+    assert "holds no complete shard set" in run_task(home, "tasks.prepare_dataset", {"resume_from": "before"}).stderr
+    (runs / "before" / "src_checkpoints" / "shard_set-1.json").write_text("{}")
     assert run_task(home, "tasks.prepare_dataset", {"resume_from": "before"}).returncode == 0
