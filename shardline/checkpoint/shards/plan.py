@@ -110,7 +110,7 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
         raise MissingShard(
             f"{slices.directory}: none of the {len(headers)} tensors is selected; widen --include or narrow --exclude"
         )
-    _check_not_slices([headers[name] for name in chosen], staged, headers)
+    _check_not_slices([headers[name] for name in chosen], staged, headers, selection)
     tensors = [_plan_tensor(name, staged, ranks, slices, selection) for name in chosen]
     unmatched = selection.unmatched({*headers, *(layouts.names if layouts else ())})
     renamed, unused = with_new_names(tensors, selection)
@@ -290,12 +290,16 @@ def _same_header(found: Mapping[TensorHeader, Sequence[int]], slices: SliceSet, 
 
 
 def _check_not_slices(
-    chosen: Iterable[TensorHeader], staged: StagedLayouts, headers: Mapping[str, TensorHeader]
+    chosen: Iterable[TensorHeader],
+    staged: StagedLayouts,
+    headers: Mapping[str, TensorHeader],
+    selection: Selection,
 ) -> None:
     """Refuse a state or copy that is sliced like its parameter while the strategy knows the parameter alone.
 
     Equal slices (the zeros of a state that was never updated) would otherwise pass for the whole.
     """
+    alone = "" if selection.weights_only else "merge the weights alone (--weights-only), "
     for header in chosen:
         if header.name in staged.by_name:
             continue
@@ -303,8 +307,8 @@ def _check_not_slices(
         if parameter is not None:
             raise LayoutError(
                 f"parameter {header.name}: the strategy knows {parameter}, which is split, but not this state or copy "
-                "of it; merge the weights alone (--weights-only), leave it out by name (--exclude), or give a strategy "
-                "file that was saved with only_trainable_params=False"
+                f"of it; {alone}leave it out by name (--exclude), or give a strategy file that was saved with "
+                "only_trainable_params=False"
             )
 
 

@@ -9,11 +9,13 @@ the set bears it out; whatever has states of its own is a weight. Families that 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.formats.file_index import TensorHeader
@@ -21,7 +23,9 @@ from shardline.checkpoint.formats.tensor_types import TEXT
 from shardline.checkpoint.shards import state_names
 from shardline.checkpoint.strategy.layout import Layout
 
-_SEPARATORS = "._"
+_SEPARATOR = re.compile(r"[._]")
+_LONGEST = 4096
+"""Characters: no network gives longer names, and a file may hold one of millions to keep a reader busy."""
 _STATISTICS = (".moving_mean", ".moving_variance")
 """What ends the names of weights that no optimizer keeps states of: BatchNorm's."""
 
@@ -137,9 +141,11 @@ def roles_of(traits: Mapping[str, Trait], *, has_strategy: bool) -> dict[str, Ro
 
 def _splits(name: str, names: AbstractSet[str] | Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Every (prefix, parameter) that `name` can be read as, the longest parameter first."""
-    for place in range(1, len(name) - 1):
-        if name[place] in _SEPARATORS and name[place + 1 :] in names:
-            yield name[:place], name[place + 1 :]
+    if len(name) > _LONGEST:
+        return
+    for match in _SEPARATOR.finditer(name, 1):
+        if name[match.end() :] in names:
+            yield name[: match.start()], name[match.end() :]
 
 
 class _Roles:
@@ -155,7 +161,7 @@ class _Roles:
     def decide(self) -> dict[str, Role]:
         roles = {name: Role.BESIDE if self._is_beside(name) else Role.WEIGHT for name in self.traits}
         families = self._families()
-        accepted = self._accepted([family for family in families if state_names.reads_like_state(family.prefix)])
+        accepted = self._accepted([family for family in families if self._is_called_like_states(family)])
         for family in families:
             if family in accepted:
                 role = Role.STATE
@@ -195,6 +201,12 @@ class _Roles:
                     break
         return [_Family(prefix, found) for prefix, found in members.items()]
 
+    def _is_called_like_states(self, family: _Family) -> bool:
+        """Whether its prefix reads so and a dot follows it; none need where it is telling or has numbers alone."""
+        has_dots = all(name[len(family.prefix)] == "." for name in family.members)
+        is_sure = state_names.is_telling(family.prefix) or all(self.traits[name].is_small() for name in family.members)
+        return state_names.reads_like_state(family.prefix) and (has_dots or is_sure)
+
     def _accepted(self, families: list[_Family]) -> list[_Family]:
         """The families whose reading as states the rest of the set bears out."""
         sure = [each for each in families if state_names.is_telling(each.prefix) or self._is_borne_out(each, families)]
@@ -205,17 +217,27 @@ class _Roles:
         return [largest] if not overlaps and self._must_be_the_optimizers(largest) else []
 
     def _is_borne_out(self, family: _Family, families: list[_Family]) -> bool:
-        """Whether another family has states of exactly the same parameters: optimizers mostly keep several."""
+        """Whether another family is of exactly the same parameters, and these are most, or an optimizer was saved.
+
+        Optimizers mostly keep several states; two layers that hold copies of a third are an accident.
+        """
+        if not self._has_optimizer and 2 * len(family.parameters & self._trained) < len(self._trained):
+            return False
         return any(other is not family and other.parameters == family.parameters for other in families)
 
     def _must_be_the_optimizers(self, family: _Family) -> bool:
         """Whether an optimizer was saved, of which nothing else can be the states."""
         if self._is_absent(family):
             return self._trained <= family.parameters
-        counters = [name for name in self.traits if self._is_beside(name)]
-        if any(state_names.is_of_an_optimizer(name) for name in counters):
+        if self._has_optimizer:
             return True
-        return self._trained <= family.parameters and (bool(counters) or self._is_unknown(family))
+        has_counters = any(map(self._is_beside, self.traits))
+        return self._trained <= family.parameters and (has_counters or self._is_unknown(family))
+
+    @cached_property
+    def _has_optimizer(self) -> bool:
+        """Whether a number is there that optimizers alone save."""
+        return any(self._is_beside(name) and state_names.is_of_an_optimizer(name) for name in self.traits)
 
     def _is_absent(self, family: _Family) -> bool:
         """Whether files have all of the parameters and none of the family."""
@@ -229,7 +251,7 @@ class _Roles:
 
     def _may_be_copy(self, family: _Family) -> bool:
         """Whether it could be states or a copy of the whole network; a layer's name stands before a few names only."""
-        return state_names.reads_like_state(family.prefix) or self._trained <= family.parameters
+        return self._is_called_like_states(family) or self._trained <= family.parameters
 
     def _counts(self, name: str) -> bool:
         trait = self.traits[name]

@@ -67,7 +67,8 @@ class Selection:
             and not (self.known_only and layouts is not None and name not in layouts)
             and roles.get(name) not in (Role.STATE, Role.BESIDE)
         )
-        return Choice(names, (*self._left_out(headers, roles, names, recorded), *_orphans(headers, names)))
+        notices = self._left_out(headers, roles, names, recorded) if self.weights_only else _orphans(headers, names)
+        return Choice(names, tuple(notices))
 
     def target(self, source: TensorType) -> TensorType:
         """The element type that a tensor of type `source` is written in."""
@@ -113,8 +114,6 @@ class Selection:
         recorded: AbstractSet[str] | None,
     ) -> Iterator[str]:
         """What `weights_only` left out, by what; and what it kept because nothing decides."""
-        if not self.weights_only:
-            return
         source = (
             "the list of names says so"
             if self.trainable is not None

@@ -9,6 +9,7 @@ the optimizers of MindSpore 2.10 (`nn`, `mint.optim`, `experimental.optim`) and 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # fmt: off
 _CORE = frozenset({
@@ -24,9 +25,16 @@ _MODIFIERS = frozenset({
     "update", "v", "weight", "x", "y", "z",
 })
 """… and otherwise no word but these."""
-# fmt: on
 _TELLING = frozenset({"moment1", "moment2", "vhat"})
-"""Of these, one is enough: no layer is called so."""
+"""Of these, one is enough: no layer is called so …"""
+_TELLING_BESIDE_OTHERS = frozenset({
+    "accu", "accum", "adadelta", "adafactor", "adagrad", "adam", "adamw", "lamb", "lion", "moment", "moments",
+    "momentum", "muon", "rmsprop", "sgd", "sophia", "velocity",
+})
+"""… of these, one beside other such words: adam_m …"""
+# fmt: on
+_TELLING_TOGETHER = ({"exp", "avg"}, {"exp", "inf"}, {"mean", "square"}, {"mean", "grad"}, {"accumulated", "grads"})
+"""… and of these, both. `linear_proj` may well be a layer."""
 _OPTIMIZERS = frozenset({"optim", "optimizer", "opt", "optimizers"})
 
 _OF_AN_OPTIMIZER = frozenset({"lr", "rate", "beta1", "beta2", "momentum", "decay"})
@@ -44,15 +52,16 @@ _THOR = re.compile(r"matrix_[ag]_inv_\d+|matrix_max\d*|.+\.(matrix_[ag](_cov)?|[
 THORS_COUNTER = "cov_step"
 
 
+@lru_cache(maxsize=1024)
 def reads_like_state(prefix: str) -> bool:
     """Whether one of the dotted parts of `prefix` is made of an optimizer's words alone."""
     return any(_is_word_of_states(part) for part in prefix.split("."))
 
 
+@lru_cache(maxsize=1024)
 def is_telling(prefix: str) -> bool:
-    """Whether `prefix` is of several such words (`adam_m`), which layers are not called; `linear` may be one."""
-    parts = [part for part in prefix.split(".") if _is_word_of_states(part)]
-    return any(len(_words(part)) > 1 or part in _TELLING for part in parts) or names_optimizer(prefix)
+    """Whether no layer would be called `prefix`, as `adam_m` or `exp_avg`; `linear` and `moments` may be ones."""
+    return names_optimizer(prefix) or any(_is_telling(set(_words(part))) for part in prefix.split("."))
 
 
 def names_optimizer(name: str) -> bool:
@@ -83,6 +92,13 @@ def is_thors(name: str) -> bool:
 def _is_word_of_states(part: str) -> bool:
     words = _words(part)
     return bool(_CORE & set(words)) and set(words) <= _CORE | _MODIFIERS
+
+
+def _is_telling(words: set[str]) -> bool:
+    if not words <= _CORE | _MODIFIERS:
+        return False
+    together = any(both <= words for both in _TELLING_TOGETHER)
+    return together or bool(words & _TELLING) or (len(words) > 1 and bool(words & _TELLING_BESIDE_OTHERS))
 
 
 def _words(text: str) -> list[str]:

@@ -47,6 +47,8 @@ def test_states_are_told_from_weights(states):
         {"linear.dense.weight": (6, 4), "linear.dense.bias": (6,)},
         {"accum.dense.weight": (6, 4), "moments.weight": (6, 4)},
         {"moments.dense.weight": (9, 9), "moments.dense.bias": (9,), "moments.head.weight": (1, 1, 1)},
+        {"linear_head.weight": (2, 6), "mean_head.weight": (2, 6), "step_head.weight": (2, 6)},
+        {"mean.head.weight": (2, 6), "linear.head.weight": (2, 6), "linear_proj.dense.weight": (6, 4)},
         {"encoder.dense.weight": (6, 4), "encoder.dense.bias": (6,), "encoder_head.weight": (2, 6)},
         {"bn.moving_mean": (6,), "bn.moving_variance": (6,), "dense.weight.lora_a": (2, 4)},
     ],
@@ -73,6 +75,11 @@ def test_a_frozen_layer_that_is_called_like_a_state_is_not_lost():
     frozen = {"linear.dense.weight": (6, 4), "linear.dense.bias": (6,)}
     shapes = WEIGHTS | frozen | prefixed("moment1") | prefixed("moment2") | {"global_step": (1,), "learning_rate": ()}
     assert found(shapes, Role.UNDECIDED) == list(frozen)
+
+
+def test_a_hostile_name_takes_no_time():
+    names = {"." * 2_000_000: (2,), "_a" * 1000: (2,), "a": (2,)}
+    assert found(names, Role.WEIGHT) == list(names)
 
 
 def test_a_network_of_one_parameter():
