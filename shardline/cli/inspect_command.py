@@ -30,7 +30,7 @@ from shardline.checkpoint.merging.record_file import read_record
 from shardline.checkpoint.shards.checkpoint2 import is_checkpoint2
 from shardline.checkpoint.shards.finding import checkpoint_files, locate_slices
 from shardline.checkpoint.shards.shard_set import ShardSet
-from shardline.checkpoint.strategy.strategy_file import Strategy, read_strategy
+from shardline.checkpoint.strategy.strategy_file import Strategy, begins_like_a_strategy, read_strategy
 from shardline.cli.inspect_checkpoint2 import COLUMNS, KIND, describe_checkpoint2, rows_of, total_of
 from shardline.cli.inspect_folder import Row, describe_slices, slices_table
 
@@ -94,8 +94,8 @@ def _describe_ckpt(path: Path) -> dict[str, Any]:
     except CheckpointError as no_checkpoint:
         try:
             return _strategy(read_strategy(path), path)
-        except CheckpointError:
-            raise no_checkpoint from None
+        except CheckpointError as no_strategy:
+            raise (no_strategy if begins_like_a_strategy(path) else no_checkpoint) from None
 
 
 def _checkpoint(path: Path, *files: FileIndex) -> dict[str, Any]:
@@ -137,7 +137,10 @@ def _strategy(strategy: Strategy, path: Path) -> dict[str, Any]:
                 "tensor_map": [list(axes) for axes in layout.tensor_map],
                 "optimizer_shard_size": layout.optimizer_shard_size,
                 "shards": list(layout.shards()),
-                "replicas": len(layout.replica_groups()[0]),
+                "replicas": layout.replicas,
+                "field": layout.field,
+                "param_split_shape": list(layout.param_split_shape),
+                "indices_offset": list(layout.indices_offset),
             }
             for name, layout in strategy.layouts.items()
         },
@@ -161,8 +164,26 @@ def render(described: dict[str, Any]) -> str:
     if kind == "strategy":
         layouts = described["layouts"]
         total = f"stage {described['stage']}, {len(described['operators'])} operators, {len(layouts)} parameters"
-        columns = ("parameter", "device matrix", "tensor map", "optimizer", "shards", "replicas")
-        rows = [(name, *layout.values()) for name, layout in layouts.items()]
+        shown = (
+            "device_matrix",
+            "tensor_map",
+            "optimizer_shard_size",
+            "shards",
+            "replicas",
+            "field",
+            "param_split_shape",
+        )
+        columns = (
+            "parameter",
+            "device matrix",
+            "tensor map",
+            "optimizer",
+            "shards",
+            "replicas",
+            "field",
+            "rows by hand",
+        )
+        rows = [(name, *(layout[key] or "" for key in shown)) for name, layout in layouts.items()]
         return _titled(described, total, columns, rows)
     if kind == "shard set":
         slices = described["slices"]

@@ -37,6 +37,13 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int | str]]:
         copies_of = Counter(keys)
         for holder, key in zip(copy.holders, keys, strict=True):
             (compared if copies_of[key] > 1 else held)[holder].append(key)
+    for tensor in plan.tensors:
+        for copy in (
+            tensor.copies if any(copy.layout.is_cut_by_hand(tensor.header.shape) for copy in tensor.copies) else ()
+        ):
+            # Of another height, a slice cannot pass for another's.
+            for holder, rank in zip(copy.holders, copy.local_ranks(), strict=True):
+                compared[holder].append(repr(copy.layout.slice_shape(tensor.header.shape, rank)).encode())
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     files = plan.slices.files
     for rank, file in enumerate(files):

@@ -28,6 +28,7 @@ __all__ = [
     "OperatorStrategy",
     "StagedLayouts",
     "Strategy",
+    "begins_like_a_strategy",
     "joined_stages",
     "layouts_by_stage",
     "read_layouts",
@@ -93,6 +94,12 @@ def read_strategy(path: Path) -> Strategy:
             "which stage each is (STAGE-NAME); give one file a stage, or what merge_pipeline_strategys made of them"
         )
     return strategy
+
+
+def begins_like_a_strategy(path: Path) -> bool:
+    """Whether the first byte at `path` is that of every strategy file in protocol buffers: its `current_stage`."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x08"
 
 
 def strategy_files(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ import pytest
 from shardline.base.errors import CorruptShard, MissingShard, UnsupportedFormat
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
+from shardline.checkpoint.strategy.layout import Layout
 from shardline.cli.inspect_command import describe, render
 from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, tensors
 
@@ -145,3 +146,19 @@ def test_a_reader_that_leaves_early_is_no_error():
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_strategy_that_is_refused_is_not_called_a_damaged_checkpoint(tmp_path):
+    strategy = save_strategy(tmp_path / "s.ckpt")
+    strategy.write_bytes(strategy.read_bytes() + b"\x20\x01")
+    with pytest.raises(UnsupportedFormat, match="ParallelStrategyMap has a field 4"):
+        describe(strategy)
+
+
+def test_fields_and_cuts_by_hand_are_shown(tmp_path):
+    layouts = {"a": Layout((2,), ((0,), ()), field=3), "b": Layout((2,), ((0,), ()), param_split_shape=(4, 2))}
+    described = describe(save_strategy(tmp_path / "s.ckpt", layouts))
+    assert (described["layouts"]["a"]["field"], described["layouts"]["b"]["param_split_shape"]) == (3, [4, 2])
+    *_, first, second = render(described).splitlines()
+    assert first.split()[-1] == "3"
+    assert second.endswith("[4, 2]")

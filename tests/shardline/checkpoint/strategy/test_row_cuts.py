@@ -216,3 +216,18 @@ def test_one_range_is_not_claimed_for_what_has_several():
         replace(HALVES, field=3).slice_of(1, (6, 2))
     with pytest.raises(LayoutError, match="slices of different shapes"):
         replace(HALVES, param_split_shape=(4, 2)).slice_shape((6, 2))
+
+
+@pytest.mark.parametrize(("heights", "doubts"), [((4, 2), 0), ((3, 3), 1)])
+def test_folders_of_slices_of_different_heights_cannot_be_swapped_unseen(tmp_path, heights, doubts):
+    save(tmp_path / "shards", by_hand(WHOLE, list(heights)))
+    strategy = save_strategy(tmp_path / "s.ckpt", {"w": replace(HALVES, param_split_shape=heights)})
+    done = merge(MergeRequest(tmp_path / "shards", (strategy,), tmp_path / "out" / "m.ckpt"))
+    assert sum("swapped" in notice for notice in done.notices) == doubts
+
+
+@pytest.mark.parametrize("changes", [{"field": 3}, {"param_split_shape": (3, 3)}])
+def test_a_folder_copied_over_another_is_found(tmp_path, changes):
+    whole = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
+    with pytest.raises(LayoutError, match="was one copied over the other"):
+        merged(tmp_path, replace(HALVES, **changes), [whole[:3], whole[:3]])
