@@ -26,6 +26,7 @@ from shardline.checkpoint.merging.forecast import forecast
 from shardline.checkpoint.merging.merge import Merged, merge, notices_of
 from shardline.checkpoint.merging.request import MergeRequest, prepare
 from shardline.checkpoint.merging.verify import compared_tensors, verify
+from shardline.checkpoint.shards.finding import what_was_taken
 from shardline.cli.given import given_options, refuse_others
 from shardline.cli.options import parser, request_from
 from shardline.run import command_line
@@ -107,17 +108,11 @@ def _summarise(merged: Merged, quiet: bool) -> None:
         print(f"{merged.output} is up to date: nothing was done")
         return
     record = merged.record
-    print(f"from {_taken(record['inputs']['files'])}")
+    print(what_was_taken([str(file["path"]) for file in record["inputs"]["files"]]))
     for file in record["output"]:
         print(f"{merged.output.with_name(file['name'])}: {human_size(file['size'])}, BLAKE3 {file['digest'][:16]}…")
     if record["proof"]:
         print(f"proved: {record['proof']['slices_compared']} slices of {record['proof']['tensors']} tensors compared")
-
-
-def _taken(files: Sequence[Mapping[str, Any]]) -> str:
-    """Which files were merged: their number, the first and the last. The record names them all."""
-    paths = [str(file["path"]) for file in files]
-    return paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ from shardline.base.progress import Meter, ReportingMeter
 from shardline.base.termination import clean_up_when_terminated
 from shardline.checkpoint.merging.merge import Merged
 from shardline.checkpoint.merging.parts import Part, commit_parts, plan_parts, write_part
+from shardline.checkpoint.shards.finding import what_was_taken
 from shardline.cli.given import given_options, refuse, refuse_others
 from shardline.cli.options import add_merge_options, positive, request_from
 from shardline.run import command_line
@@ -110,7 +111,10 @@ def _of_a_run(arguments: argparse.Namespace, meter: Meter) -> Mapping[str, Any]:
 
 
 def _notice(merged: Merged, quiet: bool) -> None:
-    for notice in () if quiet else merged.notices:
+    if quiet:
+        return
+    print(what_was_taken([str(file["path"]) for file in merged.record["inputs"]["files"]]), file=sys.stderr)
+    for notice in merged.notices:
         print(f"note: {notice}", file=sys.stderr)
 
 

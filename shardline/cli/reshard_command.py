@@ -24,6 +24,7 @@ from shardline.base.progress import Meter, ReportingMeter
 from shardline.base.termination import clean_up_when_terminated
 from shardline.base.workers import default_workers
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.finding import what_was_taken
 from shardline.cli.options import add_selection_options, add_source_options, positive, selection_from
 from shardline.run import command_line
 
@@ -80,6 +81,7 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
     with meter.running() if isinstance(meter, ReportingMeter) else nullcontext():
         resharded = reshard(request, meter)
     if not arguments.json:
+        print(what_was_taken(resharded.sources), file=sys.stderr)
         for notice in resharded.notices:
             print(f"note: {notice}", file=sys.stderr)
     return {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}

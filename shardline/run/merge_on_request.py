@@ -20,6 +20,7 @@ from shardline.base.sizes import parse_size
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.finding import what_was_taken
 from shardline.checkpoint.shards.renaming import LARGEST_FILE, Rule, parse_rules
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -129,6 +130,7 @@ def _merge(
         owns_folder=True,
     )
     merged = merge(request, meter)
+    print(what_was_taken([str(file["path"]) for file in merged.record["inputs"]["files"]]), file=sys.stderr)
     for notice in merged.notices:
         print(f"note: {notice}", file=sys.stderr)
     return {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
@@ -152,6 +154,7 @@ def _reshard(
         replaces=True,  # this task may have run before, and been cleared
     )
     resharded = reshard(request, meter)
+    print(what_was_taken(resharded.sources), file=sys.stderr)
     for notice in resharded.notices:
         print(f"note: {notice}", file=sys.stderr)
     return {"folder": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}

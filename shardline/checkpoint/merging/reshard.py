@@ -85,13 +85,14 @@ class ReshardRequest:
 class Resharded:
     """The outcome: the new folder, its number of ranks, the digests of its files, and what the user should know.
 
-    `digests` are in the order of the ranks; `notices` are as those of a merge.
+    `digests` are in the order of the ranks; `notices` are as those of a merge; `sources` are the files that were read.
     """
 
     output: Path
     world_size: int
     digests: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ class _Resharding:
         for path, content in {**self.target.documents, **self._records(digests)}.items():
             _write_document(self.folder / path, content())
         publish_folder(self.folder, self.request.output)
-        return Resharded(self.request.output, self.target.world_size, tuple(digests), self.prepared.notices)
+        sources = self.plan.slices.paths()
+        return Resharded(self.request.output, self.target.world_size, tuple(digests), self.prepared.notices, sources)
 
     def _path(self, number: int) -> Path:
         return self.folder / self.target.files[number].path
@@ -311,6 +313,7 @@ class _Resharding:
                 "step": slices.step,
                 "strategies": list(self.prepared.strategies),
                 **slices.facts,
+                "files": list(slices.paths()),
                 "digests": [self.inputs[number] for number in range(len(self.inputs))],
             },
             "to_strategies": list(self.prepared.to_strategies),

@@ -65,6 +65,15 @@ class SliceSet:
     notices: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def paths(self) -> tuple[str, ...]:
+        """Where the files lie within `directory`."""
+        return tuple(str(file.path.relative_to(self.directory)) for file in self.files)
+
+
+def what_was_taken(paths: Sequence[str]) -> str:
+    """Which files were read, for a person: the first and the last, and how many. A record has them all."""
+    return f"from {paths[0]}" if len(paths) == 1 else f"from {len(paths)} files, {paths[0]} to {paths[-1]}"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -41,8 +41,22 @@ def test_the_tutorials_folder_works_as_it_is(folder):
     assert result["step"] == "2_20"
     assert result["digest"] == file_digest(folder / "out" / "model.ckpt")
     assert "proved: 48 slices of 6 tensors compared" in done.stdout
+    assert "from 8 files, rank_0/checkpoint-2_20.ckpt to rank_7/checkpoint-2_20.ckpt" in done.stdout
     found = read_checkpoint(folder / "out" / "model.ckpt")
     assert all(np.array_equal(found[name], array) for name, array in tensors().items())
+
+
+def test_of_several_trainings_one_is_chosen_by_its_prefix(folder):
+    save_shards(folder / "shards", tensors(seed=1), name="other-9_9.ckpt")
+    output = folder / "out" / "model.ckpt"
+    refused = merge(folder, "--output", str(output))
+    assert refused.returncode == 1
+    for prefix, seed in (("checkpoint", 0), ("oth*", 1)):
+        assert "--prefix checkpoint " in refused.stderr
+        assert merge(folder, "--output", str(output), "--prefix", prefix).returncode == 0
+        record = json.loads(next(output.parent.glob("*merge.json")).read_text())
+        assert record["inputs"]["files"][3]["path"].startswith(f"rank_3/{prefix[:3]}")
+        assert np.array_equal(read_checkpoint(output)["layer1.weight"], tensors(seed)["layer1.weight"])
 
 
 @pytest.mark.parametrize("step", ["1_100", "100"])

@@ -1,6 +1,7 @@
 """What MindSpore writes, we read; what we write, MindSpore reads; and both merge to the same values."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 from mindspore.train import serialization
+from mindspore.train.callback._checkpoint import _chg_ckpt_file_name_if_same_exist
 from safetensors.numpy import load_file, save_file
 
 from shardline.base.errors import CorruptShard, LayoutError, UnsupportedFormat
@@ -19,6 +21,7 @@ from shardline.checkpoint.formats.tensor_types import BFLOAT16, BY_NAME, FLOAT16
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.finding import locate_slices
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
 from tests.shardline.checkpoint.sharding import LAYOUTS, SHAPES, save_shards, save_strategy, slices_of, tensors
@@ -276,6 +279,42 @@ def test_several_files_load_by_their_index(shards, tmp_path):
     assert len(set(index.values())) == 3
     loaded = {name: load_file(tmp_path / file)[name] for name, file in index.items()}
     assert all(np.array_equal(loaded[name], array) for name, array in tensors().items())
+
+
+def test_a_restart_is_numbered_as_mindspore_numbers_it(tmp_path):
+    """Its ModelCheckpoint asks this for a prefix each time that a training starts; ours takes the last."""
+    for days, prefix in ((3, "CKP"), (2, "CKP"), (1, "CKP")):
+        for rank in range(2):
+            folder = tmp_path / f"rank_{rank}"
+            folder.mkdir(exist_ok=True)
+            numbered = _chg_ckpt_file_name_if_same_exist(str(folder), prefix)
+            saved_by_mindspore(folder / f"{numbered}-{days}_1.ckpt", {"w": np.zeros(2, np.float32)})
+            os.utime(folder / f"{numbered}-{days}_1.ckpt", (1.7e9 - days * 86_400,) * 2)
+    found = locate_slices(tmp_path, 2)
+    assert [path.name for path in found.files] == ["CKP_2-1_1.ckpt"] * 2
+
+
+def test_a_model_that_mindspore_unified_is_cut_as_its_slices_were(shards, tmp_path):
+    """`unified_safetensors` with the map, its parts and what it puts aside into hyper_param.safetensors."""
+    source, unified = tmp_path / "source", tmp_path / "unified"
+    unified.mkdir()
+    layouts = {name: layout for name, layout in LAYOUTS.items() if name.startswith("layer")}
+    whole = {name: tensors()[name] for name in layouts} | {"global_step": np.array([20], np.int32)}
+    for rank in range(8):
+        (source / f"rank_{rank}").mkdir(parents=True)
+        path = source / f"rank_{rank}" / "x-1_20.safetensors"
+        saved_by_mindspore(path, slices_of(whole, layouts, rank), format="safetensors")
+    strategy = save_strategy(tmp_path / "strategy.ckpt", layouts)
+    mindspore.unified_safetensors(str(source), str(strategy), str(unified))
+    assert {"param_name_map.json", "part0.safetensors", "hyper_param.safetensors"} <= {
+        p.name for p in unified.iterdir()
+    }
+    reshard(ReshardRequest((strategy,), tmp_path / "cut", integrated=unified, file_format="safetensors"))
+    for rank in range(8):
+        found = read_checkpoint(tmp_path / "cut" / f"rank_{rank}" / "checkpoint.safetensors")
+        expected = slices_of(whole, layouts, rank)
+        assert set(found) == set(expected)
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
 def weight_map(output: Path) -> dict[str, str]:

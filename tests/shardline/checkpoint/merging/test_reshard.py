@@ -169,6 +169,7 @@ def test_a_manifest_makes_a_manifest(source):
 def test_the_record_names_inputs_and_outputs(source):
     resharded = to(source, 4)
     record = json.loads((resharded.output / "reshard.json").read_bytes())
+    assert record["inputs"]["files"] == [f"rank_{rank}/checkpoint-1_20.ckpt" for rank in range(8)]
     assert len(record["inputs"]["digests"]) == 8
     assert [file["digest"] for file in record["files"]] == list(resharded.digests)
     assert (record["world_size"], record["ranks"]) == (4, "all")
