@@ -15,6 +15,7 @@ from shardline.base.errors import CheckpointError, CorruptShard
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile, digest_message
 from shardline.parallel.single_device import SingleDevice
 from shardline.run.directory import RunDirectory
+from shardline.training.own_slices import is_slice, manifest, unnamed_slices
 from shardline.training.receipts import Receipts
 
 
@@ -60,6 +61,12 @@ def newest_intact(run: RunDirectory, backend: SingleDevice, receipts: Receipts) 
     return None
 
 
+def unreadable(checkpoints: Path) -> list[Damaged]:
+    """The shard sets whose manifests cannot be read, newest first."""
+    sets = ((step, manifest(checkpoints, step)) for step in reversed(ShardSet.steps(checkpoints)))
+    return [Damaged(step, (str(found),)) for step, found in sets if isinstance(found, CheckpointError)]
+
+
 def _problems(run: RunDirectory, step: int, backend: SingleDevice) -> list[str]:
     """What is wrong with the files that this rank verifies: every N-th, and on rank 0 the strategy file."""
     try:
@@ -97,20 +104,21 @@ def _strategy_problems(run: RunDirectory, shard_set: ShardSet) -> list[str]:
 def set_aside(checkpoints: Path, damaged: Damaged) -> Path:
     """Move a damaged set out of the way of what will be saved, as the folder `damaged-STEP`, and return that.
 
-    It holds the manifest and the files as they were found, laid out as before: evidence, for a person to remove.
+    It holds the manifest and the files as they were found, laid out as before: evidence, for a person to remove. Where
+    the manifest cannot be read, all slices go along that no other set names: nobody can tell which were its own.
     """
     folder = _free_folder(checkpoints / f"damaged-{damaged.step}")
-    manifest = ShardSet.path(checkpoints, damaged.step)
-    try:
-        paths = [item.path for item in ShardSet.read(manifest).slices]
-    except CheckpointError:
-        paths = []  # an unreadable manifest names no files; they go with what no set names, and that is printed
+    found, path = manifest(checkpoints, damaged.step), ShardSet.path(checkpoints, damaged.step)
+    if isinstance(found, ShardSet):
+        files = [checkpoints / item.path for item in found.slices]
+    else:
+        files = unnamed_slices(checkpoints)
     folder.mkdir()
-    manifest.rename(folder / manifest.name)
-    for path in paths:
-        if (checkpoints / path).is_file():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (checkpoints / path).rename(folder / path)
+    path.rename(folder / path.name)
+    for file in filter(is_slice, files):
+        target = folder / file.relative_to(checkpoints)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
     atomic.sync_directory(checkpoints)
     return folder
 

@@ -8,7 +8,7 @@ of ranks have saved before, each rank also looks after the folders of every N-th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from mindspore import Parameter, save_checkpoint
 
 from shardline.base import atomic
 from shardline.base.digest import file_digest
-from shardline.base.errors import TrainingError
+from shardline.base.errors import CheckpointError, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
 from shardline.training.context import TrainingContext
+from shardline.training.own_slices import is_slice, manifest, rank_folders, rank_of_folder, unnamed_slices
 from shardline.training.redundancy import saved_by
 
 
@@ -29,18 +30,18 @@ class Saver:
     def __init__(self, context: TrainingContext) -> None:
         self._context, self._config, self._backend = context, context.config, context.backend
         self._checkpoints = context.run.checkpoints
+        self._unreadable: set[int] = set()
 
     def discard_incomplete(self) -> None:
         """Remove the files that no complete set names: what an earlier try was saving when it ended."""
-        complete = {item.path for step in ShardSet.steps(self._checkpoints) for item in self._set(step).slices}
-        for folder in self._folders():
-            files = list(folder.iterdir())
-            incomplete = [file for file in files if file.relative_to(self._checkpoints).as_posix() not in complete]
-            for file in incomplete:
-                file.unlink()
-            if incomplete:
-                print(f"removed what no complete shard set names: {', '.join(map(str, incomplete))}", flush=True)
-            self._remove_if_superseded(folder)
+        incomplete = [file for file in unnamed_slices(self._checkpoints) if self._looks_after(file.parent)]
+        for file in incomplete:
+            file.unlink()
+        if incomplete:
+            print(f"removed what no complete shard set names: {', '.join(map(str, incomplete))}", flush=True)
+        for folder in rank_folders(self._checkpoints):
+            if self._looks_after(folder):
+                self._remove_if_superseded(folder)
 
     def save(self, step: int, epoch: int, step_in_epoch: int) -> None:
         """Save after global step `step`; rank 0 returns when all ranks have, and the set is visible.
@@ -57,14 +58,9 @@ class Saver:
     def _folder(self) -> Path:
         return self._checkpoints / f"rank_{self._backend.rank}"
 
-    def _folders(self) -> Iterator[Path]:
-        """The ranks' folders that are this rank's to look after."""
-        for folder in sorted(self._checkpoints.glob("rank_[0-9]*")):
-            if _rank_of(folder) % self._backend.world_size == self._backend.rank:
-                yield folder
-
-    def _set(self, step: int) -> ShardSet:
-        return ShardSet.read(ShardSet.path(self._checkpoints, step))
+    def _looks_after(self, folder: Path) -> bool:
+        """Whether a rank's folder is this rank's to look after."""
+        return rank_of_folder(folder) % self._backend.world_size == self._backend.rank
 
     def _check_finite(self, step: int) -> None:
         if names := non_finite(self._held()):
@@ -124,24 +120,29 @@ class Saver:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep the newest sets; of the others, the manifest goes first."""
+        """Keep the newest sets; of the others, the manifest goes first. One that cannot be read is the next try's."""
         for step in ShardSet.steps(self._checkpoints)[: -self._config.keep_checkpoint_max]:
-            superfluous = self._set(step)
+            superfluous = manifest(self._checkpoints, step)
+            if isinstance(superfluous, CheckpointError):
+                if step not in self._unreadable:
+                    print(f"kept, since it cannot be read: {superfluous}", flush=True)
+                self._unreadable.add(step)
+                continue
             ShardSet.path(self._checkpoints, step).unlink()
             atomic.sync_directory(self._checkpoints)
             for item in superfluous.slices:
-                file = self._checkpoints / item.path
-                file.unlink(missing_ok=True)
-                self._remove_if_superseded(file.parent)
+                self._remove(self._checkpoints / item.path)
+
+    def _remove(self, file: Path) -> None:
+        if is_slice(file):
+            file.unlink()
+        if file.parent.is_dir():
+            self._remove_if_superseded(file.parent)
 
     def _remove_if_superseded(self, folder: Path) -> None:
         """Remove an empty folder of a rank that this world hasn't got."""
-        if _rank_of(folder) >= self._backend.world_size and not any(folder.iterdir()):
+        if rank_of_folder(folder) >= self._backend.world_size and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _rank_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("rank_"))
 
 
 def non_finite(parameters: Iterable[Any]) -> list[str]:

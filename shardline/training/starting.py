@@ -11,7 +11,7 @@ from shardline.base import atomic
 from shardline.base.errors import ConfigError
 from shardline.run.directory import Home, RunDirectory
 from shardline.store import model_store
-from shardline.training.candidates import Candidate, newest_intact, set_aside
+from shardline.training.candidates import Candidate, newest_intact, set_aside, unreadable
 from shardline.training.compatibility import check_compatible
 from shardline.training.context import TrainingContext
 from shardline.training.resuming import load_shard_set, load_weights
@@ -79,8 +79,11 @@ def _tidy(found: Candidate, context: TrainingContext) -> None:
     """Move damaged sets out of the way of what will be saved, and let the run's strategy file be the taken set's."""
     if not _is_own(found, context):
         return
-    for damaged in found.damaged:
-        print(f"set aside as {set_aside(context.run.checkpoints, damaged)}; remove it when it has been looked at")
+    checkpoints = context.run.checkpoints
+    sets = {damaged.step: damaged for damaged in (*found.damaged, *unreadable(checkpoints))}
+    for damaged in sets.values():
+        folder = set_aside(checkpoints, damaged)
+        print(f"set aside as {folder}: {damaged.problems[0]}; remove it when it has been looked at", flush=True)
     strategy = context.run.strategy_saved_with(found.shard_set.strategy_digest).read_bytes()
     atomic.write_bytes(context.run.strategy_file(context.config), strategy)
 

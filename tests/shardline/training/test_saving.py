@@ -61,6 +61,52 @@ def test_folders_of_ranks_that_are_no_more_go_with_the_last_set_that_names_them(
     assert [folder.name for folder in checkpoints.glob("rank_*")] == ["rank_0"]
 
 
+STRAY = {
+    "rank_0.bak/checkpoint-1_1.ckpt": "a copy of a folder",
+    "rank_0_1/checkpoint-1_1.ckpt": "no rank's, though int() reads a 1 there",
+    "rank_00/checkpoint-1_1.ckpt": "not how a rank spells its number",
+    "rank_x/checkpoint-1_1.ckpt": "",
+    "rank_0/notes.txt": "",
+    "rank_0/checkpoint-1_99.ckpt.bak": "",
+    "rank_0/folder/checkpoint-1_1.ckpt": "",
+    "notes": "",
+    "shard_set-x.json": "{",
+    "shard_set-05.json": "{",
+}
+
+
+def test_nothing_that_training_did_not_write_is_removed_or_in_its_way(context, tmp_path):
+    checkpoints = context.run.checkpoints
+    save(context, 5)
+    for name, content in STRAY.items():
+        (checkpoints / name).parent.mkdir(exist_ok=True)
+        (checkpoints / name).write_text(content)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "checkpoint-1_1.ckpt").write_text("theirs")
+    (checkpoints / "rank_7").symlink_to(tmp_path / "elsewhere")
+    (checkpoints / "rank_0" / "checkpoint-1_98.ckpt").symlink_to(tmp_path / "elsewhere" / "checkpoint-1_1.ckpt")
+    (checkpoints / "rank_0" / "checkpoint-1_97.ckpt").write_bytes(b"half: ours")
+    Saver(context).discard_incomplete()
+    for step in (10, 15, 20):
+        save(context, step)
+    assert ShardSet.steps(checkpoints) == [15, 20]
+    assert {name: (checkpoints / name).read_text() for name in STRAY} == STRAY
+    assert (checkpoints / "rank_7" / "checkpoint-1_1.ckpt").read_text() == "theirs"
+    assert (checkpoints / "rank_0" / "checkpoint-1_98.ckpt").is_symlink()
+    assert not (checkpoints / "rank_0" / "checkpoint-1_97.ckpt").exists()
+
+
+def test_a_manifest_that_was_damaged_meanwhile_stops_no_saving(context, capsys):
+    checkpoints = context.run.checkpoints
+    saver = Saver(context)
+    saver.save(5, 1, 5)
+    ShardSet.path(checkpoints, 5).write_text("{")
+    for step in (10, 15, 20, 25):
+        saver.save(step, 1, step)
+    assert ShardSet.steps(checkpoints) == [5, 20, 25]
+    assert capsys.readouterr().out.count("kept, since it cannot be read: ") == 1
+
+
 def test_a_set_names_what_made_it(context):
     Saver(context).save(7, epoch=2, step_in_epoch=3)
     found = ShardSet.newest(context.run.checkpoints)

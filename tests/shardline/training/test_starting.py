@@ -11,6 +11,7 @@ from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
 from shardline.training.receipts import Receipts
+from shardline.training.saving import Saver
 from shardline.training.starting import Start, start
 from tests.shardline.training.in_process import assert_same_values, damage, new_context, save, take_step, values
 
@@ -66,6 +67,26 @@ def test_of_a_damaged_newest_set_rank_file_and_reason_are_told_and_the_one_befor
     assert "shard set 10 of" in told
     assert "checkpoint-1_10.ckpt (rank 0): expected the digest" in told
     assert "set aside as" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"world_size": 1', b"\xff"])
+def test_an_older_manifest_that_cannot_be_read_is_set_aside_with_what_may_be_its_files(trained, capsys, content):
+    run, found = trained
+    slice_file = run.checkpoints / "rank_0" / "checkpoint-1_9.ckpt"
+    saved = slice_file.read_bytes()
+    ShardSet.path(run.checkpoints, 9).write_bytes(content)
+    again = new_context(run.path, seed=3)
+    assert begin(again) == 10
+    assert_same_values(again, found[10])
+    aside = run.checkpoints / "damaged-9"
+    assert (aside / "shard_set-9.json").read_bytes() == content
+    assert (aside / "rank_0" / slice_file.name).read_bytes() == saved
+    assert ShardSet.steps(run.checkpoints) == [10]
+    told = capsys.readouterr().out
+    assert f"set aside as {aside}: " in told
+    assert "shard_set-9.json" in told
+    Saver(again).discard_incomplete()
+    assert (aside / "rank_0" / slice_file.name).exists()
 
 
 def test_a_damaged_set_is_kept_as_evidence_out_of_the_way(trained):
