@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from shardline.base.errors import ConfigError
-
-Options = Callable[[argparse.ArgumentParser], None]
 
 
 def given_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
@@ -17,13 +15,6 @@ def given_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         for action in parser._actions  # argparse has no other way to list them
         if action.option_strings and getattr(arguments, action.dest, action.default) != action.default
     ]
-
-
-def options_of(add: Options) -> set[str]:
-    """The options that `add` gives a parser."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add(parser)
-    return {action.option_strings[-1] for action in parser._actions}
 
 
 def refuse_others(given: Collection[str], honoured: Collection[str], reason: str) -> None:

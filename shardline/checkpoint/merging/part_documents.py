@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from shardline.base import atomic
 from shardline.base.errors import CorruptShard, MissingShard, OutputError
 from shardline.base.json_object import encode_object, read_object
@@ -17,6 +19,7 @@ from shardline.base.remedies import remedy
 from shardline.checkpoint.merging.proof import Proven
 
 PLAN = "plan.json"
+_SEAL = "seal"
 _PARTS = "part-*-of-*.json"
 
 
@@ -31,11 +34,16 @@ class PartDocument:
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a plan or a part's document, as a whole or not at all."""
+    """Write the document of a plan or a part, as a whole or not at all."""
     try:
         atomic.write_bytes(path, encode_object(document))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}; {remedy(error)}, then try again") from error
+
+
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write the `plan` into `folder`, sealed with its own digest: its request is obeyed by whoever reads it."""
+    write_document(folder / PLAN, {**plan, _SEAL: _seal(plan)})
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -46,9 +54,16 @@ def read_plan(folder: Path) -> dict[str, Any]:
             f"{path}: there is no such plan; run the plan step first (a commit that published uses it up)"
         )
     document = read_object(path, "plan of a merge in parts", names_files=True)
+    seal = document.pop(_SEAL, None)
     if not isinstance(document.get("request"), dict) or not isinstance(document.get("digest"), str):
-        raise no_plan(path, "expected the objects 'request' and 'digest'")
+        raise no_plan(path, "expected the object 'request' and the text 'digest'")
+    if seal != _seal(document):
+        raise no_plan(path, "it was changed after it was written, or an earlier Shardline wrote it")
     return document
+
+
+def _seal(plan: Mapping[str, Any]) -> str:
+    return blake3(encode_object(plan)).hexdigest()
 
 
 def no_plan(path: Path, reason: object) -> CorruptShard:

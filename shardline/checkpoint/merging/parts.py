@@ -34,6 +34,7 @@ from shardline.checkpoint.merging.part_documents import (
     read_parts,
     read_plan,
     write_document,
+    write_plan,
 )
 from shardline.checkpoint.merging.publish import (
     check_places,
@@ -114,7 +115,7 @@ def plan_parts(request: MergeRequest) -> dict[str, Any]:
             with ExitStack() as stack:
                 for layout in prepared.files:
                     stack.enter_context(reserved_file(layout, folder / layout.name)).flush()
-            write_document(folder / PLAN, document)
+            write_plan(folder, document)
     return {"plan": str(folder / PLAN), "tensors": len(prepared.plan.tensors), "bytes": prepared.plan.bytes_out}
 
 
@@ -277,7 +278,7 @@ def _planned(output: Path, workers: int | None) -> tuple[Prepared, str]:
     document = read_plan(folder)
     try:
         request = _request(document["request"], output, workers or default_workers())
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise no_plan(folder / PLAN, repr(error)) from error
     prepared = prepare(request)
     if _plan_digest(prepared) != document["digest"]:
@@ -287,9 +288,6 @@ def _planned(output: Path, workers: int | None) -> tuple[Prepared, str]:
 
 def _request(asked: Mapping[str, Any], output: Path, workers: int) -> MergeRequest:
     """The request as the plan has it."""
-    for name in ("crc", "allow_non_finite", "owns_folder"):
-        if not isinstance(asked[name], bool):
-            raise TypeError(f"expected true or false as {name!r}, found {asked[name]!r}")
     return MergeRequest(
         shards=Path(os.path.normpath(output.parent / asked["shards"])),
         strategies=tuple(Path(os.path.normpath(output.parent / strategy)) for strategy in asked["strategies"]),

@@ -30,8 +30,13 @@ from tests.shardline.checkpoint.sharding import save_shards, save_strategy, tens
 PROJECT = Path(__file__).parents[4]
 
 
-@pytest.mark.parametrize("how", ["killed", "full"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    ("scenario", "how"),
+    [
+        *((scenario, "killed") for scenario in SCENARIOS),
+        *((scenario, "full") for scenario in ("another", "fewer", "one_becomes_several", "several_in_parts")),
+    ],
+)
 def test_wherever_a_merge_ends_one_whole_output_and_its_record_lie_there(tmp_path, scenario, how):
     """Killed, or refused by the disk, before every open, write, rename, removal and fsync."""
     command = [sys.executable, "-m", "tests.shardline.checkpoint.merging.killing", scenario, str(tmp_path), how]
