@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _ = COMMANDS[given[0]]
     sys.argv[0] = f"shardline {given[0]}"  # what argparse calls the program
     try:
-        return int(import_module(f"shardline.cli.{module}").main(given[1:]))
+        code: int = import_module(f"shardline.cli.{module}").main(given[1:])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(__package__.partition(".")[0]):
             raise
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_PARAMETERS
+    return code
 
 
 def _usage() -> str:

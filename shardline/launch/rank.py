@@ -168,7 +168,7 @@ def _leave_mpi() -> None:
 
 def _has_stopped(failure: Failure) -> bool:
     """Whether this "failure" is a rank that was told to stop, and left when all had saved a shard set."""
-    return failure.exit_code == STOPPED and failure.error in ("", Stopped.__name__)
+    return failure.exit_code == STOPPED and (not failure.error or failure.kind == Stopped.__name__)
 
 
 def _record(folder: RankFolder, failure: Failure | None) -> None:

@@ -28,7 +28,7 @@ class Damaged:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NewestIntact:
     """The newest intact shard set of a run, and the newer ones that are damaged."""
 
     run: RunDirectory
@@ -36,7 +36,7 @@ class Candidate:
     damaged: tuple[Damaged, ...]
 
 
-def newest_intact(run: RunDirectory, backend: SingleDevice, receipts: Receipts) -> Candidate | None:
+def newest_intact(run: RunDirectory, backend: SingleDevice, receipts: Receipts) -> NewestIntact | None:
     """The newest intact shard set of `run`, found by all ranks together; `None` where it has no shard set at all.
 
     Raises `CorruptShard` on all ranks where every set is damaged. Nothing is changed.
@@ -48,7 +48,7 @@ def newest_intact(run: RunDirectory, backend: SingleDevice, receipts: Receipts) 
         )
         problems = dict.fromkeys(problem for of_rank in found for problem in of_rank)
         if not problems:
-            return Candidate(run, ShardSet.read(ShardSet.path(run.checkpoints, step)), tuple(damaged))
+            return NewestIntact(run, ShardSet.read(ShardSet.path(run.checkpoints, step)), tuple(damaged))
         damaged.append(Damaged(step, tuple(problems)))
         if backend.rank == 0:
             print(f"shard set {step} of {run.path} is damaged:\n  " + "\n  ".join(problems), flush=True)

@@ -11,7 +11,7 @@ from shardline.base import atomic
 from shardline.base.errors import ConfigError
 from shardline.run.directory import Home, RunDirectory
 from shardline.store import model_store
-from shardline.training.candidates import Candidate, newest_intact, set_aside, unreadable
+from shardline.training.candidates import NewestIntact, newest_intact, set_aside, unreadable
 from shardline.training.compatibility import check_compatible
 from shardline.training.context import TrainingContext
 from shardline.training.resuming import load_shard_set, load_weights
@@ -41,7 +41,7 @@ def start(context: TrainingContext, home: Home, last: int) -> Start:
     return Start(found.shard_set.step, found.run)
 
 
-def _candidate(context: TrainingContext) -> Candidate | None:
+def _candidate(context: TrainingContext) -> NewestIntact | None:
     """The shard set to go on from: this run's own, or else of the run that `resume_from` names."""
     own = newest_intact(context.run, context.backend, context.receipts)
     if own is not None or context.config.resume_from is None:
@@ -56,11 +56,11 @@ def _candidate(context: TrainingContext) -> Candidate | None:
     return found
 
 
-def _is_own(found: Candidate, context: TrainingContext) -> bool:
+def _is_own(found: NewestIntact, context: TrainingContext) -> bool:
     return found.run.path == context.run.path
 
 
-def _check(found: Candidate, context: TrainingContext, last: int) -> None:
+def _check(found: NewestIntact, context: TrainingContext, last: int) -> None:
     """`ConfigError` unless this run trains what the set was trained with, and another's set leaves it steps to take."""
     own, shard_set = _is_own(found, context), found.shard_set
     where = f"shard set {shard_set.step} of {found.run.path}"
@@ -75,7 +75,7 @@ def _check(found: Candidate, context: TrainingContext, last: int) -> None:
         raise ConfigError(f"{where} leaves nothing to train: this run ends at step {last}; raise epochs")
 
 
-def _tidy(found: Candidate, context: TrainingContext) -> None:
+def _tidy(found: NewestIntact, context: TrainingContext) -> None:
     """Move damaged sets out of the way of what will be saved, and let the run's strategy file be the taken set's."""
     if not _is_own(found, context):
         return
@@ -88,7 +88,7 @@ def _tidy(found: Candidate, context: TrainingContext) -> None:
     atomic.write_bytes(context.run.strategy_file(context.config), strategy)
 
 
-def _report(found: Candidate, context: TrainingContext) -> None:
+def _report(found: NewestIntact, context: TrainingContext) -> None:
     shard_set = found.shard_set
     message = f"resumed from shard set {shard_set.step}"
     if not _is_own(found, context):

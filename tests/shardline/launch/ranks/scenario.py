@@ -17,8 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from shardline.base.errors import ChampionStays, ConfigError, MissingShard, TrainingError
-from shardline.base.exit_codes import STOPPED
+from shardline.base.errors import ChampionStays, ConfigError, MissingShard, Stopped, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run import command_line
 from shardline.run.directory import RunDirectory
@@ -31,6 +30,7 @@ ERRORS: dict[str, Exception] = {
     "TrainingError": TrainingError("layer1.weight has 784 rows\nand 3 cards don't divide them"),
     "ConfigError": ConfigError("batch_size: 7 is not a multiple of 2"),
     "ChampionStays": ChampionStays("the champion is better by 0.01"),
+    "Stopped": Stopped("told to stop by SIGTERM: left after step 120"),
     "MissingShard": MissingShard("rank_3: no such folder"),
     "OSError": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/x"),
 }
@@ -104,7 +104,7 @@ def save_when_told_to_stop(seconds: str) -> None:
         checkpoints = RunDirectory(Path(sys.argv[sys.argv.index("--run-directory") + 1])).checkpoints
         checkpoints.mkdir()
         ShardSet.path(checkpoints, 120).write_text("{}")
-    sys.exit(STOPPED)
+    as_a_task("Stopped")
 
 
 ACTIONS: dict[str, Callable[..., object]] = {
