@@ -1,24 +1,35 @@
 """The plan of a very large merge: `python -m benchmarks.merge.plan [--ranks 1024] [--parameters 10000]`.
 
-Headers only, made synthetically: no file is written or read. Also times the geometry of every tensor, which a merge
-works out as it goes. Prints one JSON line: seconds, and peak memory in MB.
+Headers only, made synthetically: no file of slices is written or read. With `--checkpoint2` a metadata.json of
+MindFormers' Checkpoint 2.0 is, whose reading counts: a model in tensor-parallel groups of eight, each slice saved once.
+Also times the geometry of every tensor, which a merge works out as it goes. Prints one JSON line: seconds, and peak
+memory in MB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
+import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from shardline.checkpoint.formats.checkpoint2 import METADATA, StoredTensor, read_metadata
+from shardline.checkpoint.formats.checkpoint2_layout import RankedLayout
+from shardline.checkpoint.formats.checkpoint2_storage import StoredSlice, file_name_of
+from shardline.checkpoint.formats.checkpoint2_writing import Shard, encode_metadata, savers, weight_of
 from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader
 from shardline.checkpoint.formats.output_file import layout_output
 from shardline.checkpoint.formats.tensor_types import FLOAT32
+from shardline.checkpoint.shards.checkpoint2 import plan_as_described
 from shardline.checkpoint.shards.finding import SliceSet
-from shardline.checkpoint.shards.plan import held_slices, plan_merge
+from shardline.checkpoint.shards.plan import Plan, held_slices, plan_merge
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
@@ -42,6 +53,33 @@ def synthetic(ranks: int, parameters: int) -> tuple[SliceSet, StagedLayouts]:
     return SliceSet(Path(), tuple(files), "1_1"), StagedLayouts((chosen,), ranks)
 
 
+def described(ranks: int, parameters: int, folder: Path) -> SliceSet:
+    """The same as Checkpoint 2.0, cut by eight or whole: its metadata.json, written to `folder`, and the headers."""
+    places = tuple(range(ranks))
+    layouts = [RankedLayout(Layout((ranks // 8, 8), tensor_map), places, ("dp", "tp"))
+               for tensor_map in (((0,), ()), ((), (0,)), ((), ()))]  # fmt: skip
+    tensors, shards = [], []
+    for number in range(parameters):
+        layout = layouts[number % len(layouts)]
+        fragments = layout.layout.shards()
+        tensors.append(StoredTensor(f"layers.{number}.weight", FLOAT32, (16, 16), fragments, layout))
+        shards += [
+            (Shard(tensors[-1].name, place, places[place::8] if max(fragments) > 1 else places), weight_of(tensors[-1]))
+            for place in sorted(set(layout.numbers))
+        ]
+    storage, files = [], []
+    shapes = {tensor.name: TensorHeader(tensor.name, FLOAT32, tensor.slice_shape) for tensor in tensors}
+    for number, (rank, mine) in enumerate(savers(shards).items()):
+        name = file_name_of("bench", "model", number, ranks)
+        storage += [(shard, [StoredSlice(name, rank, shard.holders)]) for shard in mine]
+        headers = [shapes[shard.tensor] for shard in mine]
+        offsets = np.cumsum([header.size for header in headers])
+        files.append(FileIndex(folder / name, int(offsets[-1]), "safetensors", Schema.of(headers), offsets, rank=rank))
+    with (folder / METADATA).open("wb") as file:
+        file.writelines(encode_metadata(tensors, storage))
+    return SliceSet(folder, tuple(files), "1")
+
+
 def _peak_memory_kb() -> int:
     """Of this program alone: what `getrusage` gives outlives exec and counts the parent's."""
     match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
@@ -52,10 +90,23 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ranks", type=int, default=1024)
     arguments.add_argument("--parameters", type=int, default=10_000)
+    arguments.add_argument("--checkpoint2", action="store_true", help="as MindFormers' Checkpoint 2.0")
     parsed = arguments.parse_args()
-    slices, layouts = synthetic(parsed.ranks, parsed.parameters)
+    if not parsed.checkpoint2:
+        slices, layouts = synthetic(parsed.ranks, parsed.parameters)
+        report(parsed, lambda: plan_merge(slices, layouts, Selection(), integrated=False))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        # In a process of its own, so that what it took to make it isn't counted.
+        child = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(1, child) as pool:
+            files = pool.submit(described, parsed.ranks, parsed.parameters, Path(name)).result()
+        report(parsed, lambda: plan_as_described(read_metadata(Path(name) / METADATA), files, Selection()))
+
+
+def report(parsed: argparse.Namespace, make_plan: Callable[[], Plan]) -> None:
     started = time.perf_counter()
-    plan = plan_merge(slices, layouts, Selection(), integrated=False)
+    plan = make_plan()
     layout_output("model.ckpt", [tensor.merged for tensor in plan.tensors], "ckpt")
     planned = time.perf_counter()
     for tensor in plan.tensors:

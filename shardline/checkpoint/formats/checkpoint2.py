@@ -258,6 +258,8 @@ def _check_slices(metadata: Metadata, path: Path) -> None:
     """Each tensor has all of its slices, and who holds one is who holds it by the layout."""
     if unknown := next((name for name in metadata.slices if name not in metadata.tensors), None):
         raise LayoutError(f"{path}: storage_data has slices of {unknown}, which state_dict_metadata doesn't describe")
+    # Thousands of tensors share few layouts and groups of ranks, each of which is one object.
+    checked: set[tuple[int, int, int]] = set()
     for name, slices in metadata.slices.items():
         tensor = metadata.tensors[name]
         for number, entries in slices.items():
@@ -265,20 +267,22 @@ def _check_slices(metadata: Metadata, path: Path) -> None:
                 raise LayoutError(
                     f"{path}: parameter {name} has {prod(tensor.fragments)} slices, storage_data has number {number}"
                 )
-            if tensor.layout is not None:
-                _check_holders(tensor.layout, name, number, entries, path)
+            for entry in entries if tensor.layout is not None else ():
+                key = (id(tensor.layout), number, id(entry.holders))
+                if tensor.layout is not None and key not in checked:
+                    _check_holders(tensor.layout, name, number, entry.holders, path)
+                    checked.add(key)
 
 
-def _check_holders(layout: RankedLayout, name: str, number: int, entries: tuple[StoredSlice, ...], path: Path) -> None:
+def _check_holders(layout: RankedLayout, name: str, number: int, holders: tuple[int, ...], path: Path) -> None:
     """Ranks beyond the layout's hold a copy in another pipeline stage: of them the number alone speaks."""
     places, numbers = layout.place_of, layout.numbers
-    for holders in {entry.holders for entry in entries}:
-        for rank in holders:
-            place = places.get(rank)
-            if place is not None and numbers[place] != number:
-                raise LayoutError(
-                    f"{path}: parameter {name}: rank {rank} holds slice {numbers[place]} by its layout "
-                    f"({layout.layout}, place {place} of its rank_list), but slice {number} by storage_data; "
-                    f"MindFormers numbers slices by the rank modulo {len(numbers)}, wrong for such a rank_list, "
-                    "so that nothing says which is true: save it on ranks that follow one another"
-                )
+    for rank in holders:
+        place = places.get(rank)
+        if place is not None and numbers[place] != number:
+            raise LayoutError(
+                f"{path}: parameter {name}: rank {rank} holds slice {numbers[place]} by its layout ({layout.layout}, "
+                f"place {place} of its rank_list), but slice {number} by storage_data; MindFormers numbers slices by "
+                f"the rank modulo {len(numbers)}, wrong for such a rank_list, so that nothing says which is true: save "
+                "it on ranks that follow one another"
+            )

@@ -168,7 +168,13 @@ def plan_checkpoint2(iteration: Iteration, selection: Selection) -> Plan:
         notices=(*iteration.notices, *_left_aside(iteration.folder, metadata, files)),
         facts={"metadata": metadata.digest, "common": read_common(iteration.folder)},
     )
-    numbers = {name: number for number, name in enumerate(files)}
+    return plan_as_described(metadata, slices, selection)
+
+
+def plan_as_described(metadata: Metadata, slices: SliceSet, selection: Selection) -> Plan:
+    """The same of files that were found and indexed, each with the rank that saved it."""
+    files = slices.files
+    numbers = {file.path.name: number for number, file in enumerate(files)}
     names = _selected(metadata, slices, selection)
     tensors = tuple(_plan_tensor(metadata, metadata.tensors[name], numbers, slices, selection) for name in names)
     layouts = {tensor.header.name: tensor.copies[0].layout for tensor in tensors}
