@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -12,12 +13,18 @@ _BUFFER = 1 << 20
 
 
 def file_digest(path: Path) -> str:
-    """The BLAKE3 digest of a file's content, in hex; reads 1 MiB at a time. `CorruptShard` where it cannot be read."""
-    digest, buffer = blake3(), memoryview(bytearray(_BUFFER))
+    """The BLAKE3 digest of a file's content, in hex, read as `read_through` does."""
+    digest = blake3()
+    read_through(path, digest.update)
+    return digest.hexdigest()
+
+
+def read_through(path: Path, take: Callable[[memoryview], object]) -> None:
+    """Have `take` all of a file, 1 MiB at a time, valid until it returns; `CorruptShard` where it cannot be read."""
+    buffer = memoryview(bytearray(_BUFFER))
     try:
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
-                digest.update(buffer[:count])
+                take(buffer[:count])
     except OSError as error:
         raise CorruptShard(f"{path}: cannot be read: {error.strerror}; restore the file") from error
-    return digest.hexdigest()

@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from shardline.base.errors import CorruptShard
+from shardline.base.digest import read_through
 from shardline.checkpoint.formats.output_file import OutputFile
-
-_BUFFER = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -43,13 +41,8 @@ def read_contents(path: Path, pieces: Sequence[Piece]) -> Contents:
     Reads 1 MiB at a time, each byte once. A tensor whose bytes are not all there has no digest. `CorruptShard` where
     the file cannot be read.
     """
-    tally, buffer = _Tally(pieces), memoryview(bytearray(_BUFFER))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                tally.update(buffer[:count])
-    except OSError as error:
-        raise CorruptShard(f"{path}: cannot be read: {error.strerror}; restore the file") from error
+    tally = _Tally(pieces)
+    read_through(path, tally.update)
     return tally.contents()
 
 
