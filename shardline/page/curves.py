@@ -1,13 +1,14 @@
 """`metrics.jsonl` as columns, read on from where the last look ended.
 
-A run of 100,000 steps is 10 MB of lines: they are parsed once, and every later look parses what was appended since.
+A run of 100,000 steps is 15 MB of lines: they are parsed once, and every later look parses what was appended since, or
+what the first left over: none reads more than `MOST_BYTES_A_LOOK`. A line that is no JSON object is counted and passed
+over.
 Beyond `MOST_ROWS` the columns are thinned to the extremes of the loss, so that memory stays bounded; zooming in then
 shows fewer steps than there were.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from pydantic_core import from_json
 
-from shardline.base.errors import RunDirectoryError
 from shardline.page.containment import Contained
 from shardline.page.downsampling import Values, extremes
 
 MOST_ROWS = 400_000
 MOST_EPOCHS = 5_000
-_CHUNK = 4 * 1024 * 1024
+MOST_BYTES_A_LOOK = 32 * 1024 * 1024
+"""About 200,000 steps, half a second; what is left of a longer file, the looks after read."""
+_CHUNK = 2 * 1024 * 1024
 _NAMES = ("loss", "learning_rate", "gradient_norm", "samples_per_second")
 
 
@@ -38,6 +41,8 @@ class Curves:
     _epochs: list[dict[str, Any]] = field(default_factory=list)
     _offset: int = 0
     _inode: int = -1
+    _unread: int = 0
+    _unreadable: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def series(
@@ -67,6 +72,8 @@ class Curves:
                 "last_step": int(steps[-1]) if len(steps) else None,
                 "not_finite": _not_finite(steps, values),
                 "epochs": self._epochs,
+                "unread_bytes": self._unread,
+                "unreadable_lines": self._unreadable,
             }
 
     def last(self) -> dict[str, float | None]:
@@ -95,45 +102,76 @@ class Curves:
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._forget()
                     self._inode = status.st_ino
-                while self._read_chunk(file):
-                    pass
+                self._read_until(file, min(self._offset + MOST_BYTES_A_LOOK, status.st_size))
+                self._unread = status.st_size - self._offset
         except FileNotFoundError:
             self._forget()
 
     def _forget(self) -> None:
         self._columns = {name: np.empty(0) for name in ("step", "epoch", *_NAMES)}
-        self._epochs, self._offset, self._inode = [], 0, -1
+        self._epochs, self._offset, self._inode, self._unread, self._unreadable = [], 0, -1, 0, 0
 
-    def _read_chunk(self, file: BinaryIO) -> bool:
-        """Read the complete lines of one chunk; whether there were any."""
-        file.seek(self._offset)
-        chunk = file.read(_CHUNK)
-        complete = chunk[: chunk.rfind(b"\n") + 1]
-        if not complete:
-            return False
-        self._offset += len(complete)
-        records = _parse(complete, self.path)
-        self._add([record for record in records if "step" in record])
-        self._epochs += [record for record in records if "step" not in record and "epoch" in record]
-        del self._epochs[:-MOST_EPOCHS]
-        return True
-
-    def _add(self, rows: list[dict[str, Any]]) -> None:
-        for name, column in self._columns.items():
-            added = np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
-            self._columns[name] = np.concatenate([column, added])
+    def _read_until(self, file: BinaryIO, end: int) -> None:
+        """Read the complete lines up to the byte `end`, or a little beyond."""
+        added = []
+        while self._offset < end:
+            file.seek(self._offset)
+            lines = self._complete_lines(file)
+            if not lines:
+                break
+            self._offset += len(lines)
+            added.append(self._columns_of(lines))
+        if added:
+            self._columns = {
+                name: np.concatenate([column, *(part[name] for part in added)])
+                for name, column in self._columns.items()
+            }
         if len(self._columns["step"]) > MOST_ROWS:
             kept = extremes(self._columns["loss"], MOST_ROWS // 2)
             self._columns = {name: column[kept] for name, column in self._columns.items()}
 
+    def _complete_lines(self, file: BinaryIO) -> bytes:
+        """The complete lines that come next; of one that is longer than any of ours, a part that will not be read."""
+        chunk = file.read(_CHUNK)
+        complete = chunk[: chunk.rfind(b"\n") + 1]
+        return complete or (chunk if len(chunk) == _CHUNK else b"")
 
-def _parse(lines: bytes, path: Path) -> list[dict[str, Any]]:
-    """One document of all lines is parsed twice as fast as one a line."""
+    def _columns_of(self, lines: bytes) -> dict[str, Values]:
+        records, unreadable = _parse(lines)
+        self._unreadable += unreadable
+        rows = [record for record in records if "step" in record]
+        self._epochs += [record for record in records if "step" not in record and "epoch" in record]
+        del self._epochs[:-MOST_EPOCHS]
+        return {name: _column([row.get(name) for row in rows]) for name in self._columns}
+
+
+def _parse(lines: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects, one a line, and how many lines are none.
+
+    One document of all lines is parsed several times as fast as one a line; where that is none, each is tried.
+    """
+    split = lines.splitlines()
     try:
-        records = json.loads(b"[" + b",".join(lines.splitlines()) + b"]")
-        return [record for record in records if isinstance(record, dict)]
-    except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path}: expected a JSON object on each line: {error}; clear train") from error
+        records = from_json(b"[" + b",".join(split) + b"]")
+    except ValueError:
+        records = list(map(_record, filter(bytes.strip, split)))
+    objects = [record for record in records if isinstance(record, dict)]
+    return objects, len(records) - len(objects)
+
+
+def _record(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:
+        return None
+
+
+def _column(values: list[Any]) -> Values:
+    """Numbers of any kind as floats; NaN for everything else."""
+    kinds = set(map(type, values))
+    if kinds <= {float, type(None)} or (kinds == {int} and max(map(abs, values)) < 2**53):
+        return np.array(values, dtype=np.float64)
+    return np.array([_number(value) for value in values], dtype=np.float64)
 
 
 def _number(value: Any) -> float:

@@ -121,11 +121,14 @@ export class LossPanel {
   explain(own) {
     const shown = own.values.filter((value) => value !== null);
     const name = words(own.name);
-    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${count(own.rows)} steps, drawn from ${count(own.steps.length)} points.`;
+    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${count(own.rows)} steps, drawn from ${count(own.steps.length)} points.${own.unread_bytes ? " More is being read." : ""}`;
     this.summary.textContent = text;
     this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
     const broken = own.not_finite;
     this.warning.replaceChildren(
+      ...(own.unreadable_lines
+        ? [element("p", { class: "problem" }, `${count(own.unreadable_lines)} lines of metrics.jsonl are damaged and left out.`)]
+        : []),
       ...(broken
         ? [
             element(

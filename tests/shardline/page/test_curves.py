@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardline.base.errors import RunDirectoryError
 from shardline.page import curves as module
 from shardline.page.curves import Curves
 from shardline.page.downsampling import extremes
@@ -46,7 +45,7 @@ def test_only_what_was_appended_is_parsed(run, metrics, monkeypatch):
     append(run, *steps(1, 100))
     metrics.last()
     parsed = []
-    monkeypatch.setattr(module, "_parse", lambda lines, _: parsed.append(lines) or [])
+    monkeypatch.setattr(module, "_parse", lambda lines: parsed.append(lines) or ([], 0))
     append(run, *steps(101, 101))
     metrics.last()
     metrics.last()
@@ -117,10 +116,38 @@ def test_memory_is_bounded_and_the_extremes_stay(run, metrics, monkeypatch):
     assert (found["steps"][0], found["steps"][-1]) == (1, 5000)
 
 
-def test_a_line_that_is_no_json_is_said_with_the_remedy(run, metrics):
-    run.metrics_file.write_text('{"step": 1, "loss": 2}\nnonsense\n')
-    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl: expected a JSON object on each line.*clear train"):
-        metrics.last()
+@pytest.mark.parametrize("line", ["nonsense", "3", "null", "[", '{"step": 9', "[" * 100_000, '{"step": 9}}', "\xff"])
+def test_a_line_that_is_no_json_object_hides_no_other(run, metrics, line):
+    append(run, *steps(1, 3))
+    with run.metrics_file.open("a", encoding="latin-1") as file:
+        file.write(line + "\n\n")
+    append(run, *steps(4, 6))
+    found = metrics.series("loss", points=100)
+    assert (found["steps"], found["unreadable_lines"]) == ([1, 2, 3, 4, 5, 6], 1)
+
+
+def test_a_line_longer_than_any_of_ours_is_passed_over(run, metrics, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 1000)
+    append(run, *steps(1, 3))
+    with run.metrics_file.open("a") as file:
+        file.write('"' + "x" * 5000 + '"\n')
+    append(run, *steps(4, 6))
+    found = metrics.series("loss", points=100)
+    assert found["steps"] == [1, 2, 3, 4, 5, 6]
+    assert found["unreadable_lines"] > 0
+
+
+def test_no_look_reads_more_than_its_share_and_the_looks_after_read_the_rest(run, metrics, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES_A_LOOK", 10_000)
+    monkeypatch.setattr(module, "_CHUNK", 1000)
+    append(run, *steps(1, 1000))
+    size, read, found = run.metrics_file.stat().st_size, [], {"unread_bytes": 1}
+    while found["unread_bytes"]:
+        found = metrics.series("loss", points=10_000)
+        read.append(size - found["unread_bytes"])
+    assert len(read) == -(-size // 10_000)
+    assert max(np.diff([0, *read])) <= 11_000
+    assert found["steps"] == list(range(1, 1001))
 
 
 @pytest.mark.parametrize("value", ["1e999", "NaN", f"1{'0' * 400}", "null", '"3"', "[3]"])
