@@ -26,7 +26,7 @@ class Contained:
     @classmethod
     def below(cls, folder: Path, root: Path) -> Contained:
         """The files of `folder`; `RunDirectoryError` where it is none, or a link leads it out of `root`."""
-        real = folder.resolve()
+        real = _real(folder)
         if not real.is_relative_to(root.resolve()):
             raise RunDirectoryError(f"{folder} leads out of {root}, to {real}; a run's folder must lie in it")
         if not real.is_dir():
@@ -34,8 +34,16 @@ class Contained:
         return cls(real)
 
     def open(self, path: Path) -> BinaryIO:
-        """The regular file at `path`, open for reading; `FileNotFoundError`, or `RunDirectoryError` if outside."""
-        with pin(path) as found:
+        """The regular file at `path`, open for reading; `FileNotFoundError`, or `RunDirectoryError` if it may not
+        or cannot be read.
+        """
+        try:
+            pinned = pin(path)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:  # a link in a circle, a folder that is a file, no permission
+            raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+        with pinned as found:
             if not found.real.is_relative_to(self.root):
                 raise RunDirectoryError(f"{path} leads out of {self.root}, to {found.real}; it is not read")
             if not found.is_file:
@@ -44,7 +52,7 @@ class Contained:
 
     def path(self, path: Path) -> Path:
         """`path` with its links resolved, for a reader that opens it itself; `RunDirectoryError` if outside."""
-        real = path.resolve()
+        real = _real(path)
         if not real.is_relative_to(self.root):
             raise RunDirectoryError(f"{path} leads out of {self.root}, to {real}; it is not read")
         return real
@@ -65,3 +73,10 @@ class Contained:
         if not isinstance(document, dict):
             raise RunDirectoryError(f"{path}: expected a JSON object, found {type(document).__name__}")
         return document
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise RunDirectoryError(f"{path} leads nowhere: {error}") from error

@@ -74,3 +74,17 @@ def test_no_descriptor_is_left_open(run, files):
         with pytest.raises(RunDirectoryError):
             files.document(run.config_file)
     assert open_descriptors() == before
+
+
+def test_links_in_a_circle_and_files_for_folders_are_said(run, files):
+    run.config_file.symlink_to(run.config_file)
+    run.merged.write_text("a file where a folder should be")
+    for path in (run.config_file, run.merge_file):
+        with pytest.raises(RunDirectoryError, match="cannot be read"):
+            files.document(path)
+    with pytest.raises(RunDirectoryError, match="leads nowhere"):
+        files.path(run.config_file)
+    loop = run.path.parent / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(RunDirectoryError, match="leads nowhere"):
+        Contained.below(loop, run.path.parents[2])
