@@ -42,7 +42,9 @@ def check_absences(
     if weights:
         raise MissingShard(_missing_weights(where, weights, right_one))
     if selection.weights_only:
-        return ()
+        return (
+            f"weights only: {len(absent)} optimizer states that the strategy knows, such as {absent[0]}, are left out",
+        )
     known = layouts.names
     there = [name for name in headers if name in known and roles[name] is Role.STATE]
     if there:

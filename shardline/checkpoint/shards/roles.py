@@ -42,11 +42,15 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Trait:
-    """What is known of a tensor before its values are: the shape in a file, and how the strategy cuts it."""
+    """What is known of a tensor before its values are: the shape in a file, and how the strategy cuts it.
+
+    `is_discrete` says that it holds whole numbers or flags.
+    """
 
     shape: tuple[int, ...] | None = None
     layout: Layout | None = None
     is_text: bool = False
+    is_discrete: bool = False
 
     @property
     def dimensions(self) -> int | None:
@@ -259,12 +263,12 @@ class _Roles:
         return (trait.is_small() or is_list) and state_names.reads_like_counter(name)
 
     def _is_beside(self, name: str) -> bool:
-        """Texts, training's counters, and single numbers at the top that the strategy doesn't know."""
+        """Texts, training's counters, and other whole numbers and flags at the top that the strategy doesn't know."""
         trait = self.traits[name]
         if name in self.with_states:
             return False
-        is_foreign = self.has_strategy and trait.layout is None and trait.is_small() and "." not in name
-        return trait.is_text or self._counts(name) or (is_foreign and not self.splits[name])
+        is_flag = trait.is_discrete and trait.is_small() and "." not in name and not self.splits[name]
+        return trait.is_text or self._counts(name) or (is_flag and trait.layout is None)
 
     def _is_unexplained(self, name: str, trait: Trait) -> bool:
         """A single number that the strategy doesn't know and that has no states."""

@@ -140,7 +140,13 @@ class Selection:
 def traits_of(headers: Mapping[str, TensorHeader], layouts: Mapping[str, Layout]) -> dict[str, Trait]:
     """What is known of every tensor that the files have or the strategy knows."""
     traits = {
-        name: Trait(header.shape, layouts.get(name), is_text=header.type is TEXT) for name, header in headers.items()
+        name: Trait(
+            header.shape,
+            layouts.get(name),
+            is_text=header.type is TEXT,
+            is_discrete=header.type.is_integer or header.type.name == "Bool",
+        )
+        for name, header in headers.items()
     }
     return traits | {name: Trait(None, layout) for name, layout in layouts.items() if name not in traits}
 

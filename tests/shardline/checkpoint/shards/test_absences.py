@@ -28,7 +28,8 @@ def check(layouts, files=FILES, stages=1, **selection: object):
 def test_weights_alone_are_whole_where_all_that_is_missing_are_states(stages):
     (notice,) = check(WEIGHTS | MOMENTS, stages=stages)
     assert notice.startswith("the weights alone are there: 6 optimizer states that the strategy knows, such as moment1")
-    assert check(WEIGHTS | MOMENTS, weights_only=True) == ()
+    (notice,) = check(WEIGHTS | MOMENTS, stages=stages, weights_only=True)
+    assert notice.startswith("weights only: 6 optimizer states that the strategy knows, such as moment1")
     assert check(WEIGHTS) == ()
 
 
@@ -62,7 +63,7 @@ def test_a_part_of_the_states_is_refused():
     files = FILES | {f"moment1.{name}": shape for name, shape in FILES.items()}
     with pytest.raises(MissingShard, match=r"3 optimizer states that no file holds, such as moment2.*moment1.*there"):
         check(WEIGHTS | MOMENTS, files)
-    assert check(WEIGHTS | MOMENTS, files, weights_only=True) == ()
+    assert "3 optimizer states" in check(WEIGHTS | MOMENTS, files, weights_only=True)[0]
     assert check(WEIGHTS | MOMENTS, files, exclude=("moment2.*",)) == ()
 
 

@@ -104,11 +104,15 @@ def test_thors_matrices_are_states_where_thor_counted():
     assert "dense.matrix_a_cov" in found(WEIGHTS | {"dense.matrix_a_cov": (6, 6)}, Role.WEIGHT)
 
 
-def test_with_a_strategy_a_scalar_that_it_does_not_know_is_not_the_networks():
-    traits = {"w": Trait((2, 4), ROWS), "cur_rank": Trait(()), "odd": Trait((1,)), "a.temperature": Trait(())}
-    roles = roles_of(traits | {"note": Trait((3,), is_text=True)}, has_strategy=True)
-    assert [name for name, role in roles.items() if role is Role.BESIDE] == ["cur_rank", "odd", "note"]
-    assert roles["a.temperature"] is Role.UNDECIDED
+def test_a_single_number_that_the_strategy_does_not_know_is_a_counter_or_undecided():
+    traits = {"w": Trait((2, 4), ROWS), "cur_rank": Trait(()), "logit_scale": Trait((1,)), "a.temperature": Trait(())}
+    traits |= {"__exception_save__": Trait((), is_discrete=True), "note": Trait((3,), is_text=True)}
+    roles = roles_of(traits, has_strategy=True)
+    assert [name for name, role in roles.items() if role is Role.BESIDE] == ["cur_rank", "__exception_save__", "note"]
+    assert [name for name, role in roles.items() if role is Role.UNDECIDED] == ["logit_scale", "a.temperature"]
+    with_states = {f"{state}.logit_scale": Trait((1,)) for state in ("moment1", "moment2")}
+    with_states |= {f"{state}.w": Trait((2, 4), ROWS) for state in ("moment1", "moment2")}
+    assert roles_of(traits | with_states, has_strategy=True)["logit_scale"] is Role.WEIGHT
 
 
 def test_a_state_is_cut_as_its_parameter_is():
