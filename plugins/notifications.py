@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from shardline.base.errors import ConfigError
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
-from shardline.run.failures import failure_file
+from shardline.run.failures import failure_file, task_name
 
 VARIABLE = "SHARDLINE_NOTIFIERS"
 Event = Literal["failure", "success", "late"]
@@ -73,7 +73,7 @@ def tell(event: Event, context: Mapping[str, Any], notice: Notice) -> None:
 
 def task_failed(context: Mapping[str, Any]) -> None:
     """`on_failure_callback` of every task: what it said last, a failed rank's name and error included."""
-    task, dag_id, run_id = context["task"].task_id, context["dag"].dag_id, context["run_id"]
+    task, dag_id, run_id = _task(context), context["dag"].dag_id, context["run_id"]
     text = f"{task} of {run_id} failed.\n{_reason(context)}\n{_log(context)}"
     tell("failure", context, Notice(f"{dag_id}: {task} failed", text))
 
@@ -107,12 +107,16 @@ def _run(dag_id: str, run_id: str) -> RunDirectory:
 
 def _reason(context: Mapping[str, Any]) -> str:
     """The message that the task left in its run directory, or else Airflow's own."""
-    file = failure_file(_run(context["dag"].dag_id, context["run_id"]), context["task"].task_id)
+    file = failure_file(_run(context["dag"].dag_id, context["run_id"]), _task(context))
     try:
         failure = json.loads(file.read_bytes())
-    except FileNotFoundError:  # killed, or failed before it could say why
+        return f"{failure['error']}: {failure['message']}"
+    except (OSError, ValueError, TypeError, KeyError):  # killed, or failed before it could say why, or where
         return str(context.get("exception") or "")
-    return f"{failure['error']}: {failure['message']}"
+
+
+def _task(context: Mapping[str, Any]) -> str:
+    return task_name(context["task"].task_id, context["ti"].map_index)
 
 
 def _log(context: Mapping[str, Any]) -> str:

@@ -45,6 +45,9 @@ class UploadIfAsked(BaseOperator):
             if isinstance(error, ConfigError):
                 raise AirflowFailException(str(error)) from None  # it says all
             raise
+        except Exception as error:
+            record_outcome(home, run, error)
+            raise
         record_outcome(home, run, None)
         return result
 

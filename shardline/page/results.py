@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import RunDirectoryError
+from shardline.base.errors import CheckpointError, RunDirectoryError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page.containment import Contained
 from shardline.run.directory import Home, RunDirectory
@@ -20,7 +20,8 @@ def read_merge(files: Contained) -> dict[str, Any]:
     run = RunDirectory(files.root)
     checkpoints = files.path(run.checkpoints)
     steps = ShardSet.steps(checkpoints) if checkpoints.is_dir() else []
-    sets = [ShardSet.read(files.path(ShardSet.path(checkpoints, step))) for step in reversed(steps)]
+    read = [_shard_set(files.path(ShardSet.path(checkpoints, step))) for step in reversed(steps)]
+    sets = [one for one in read if isinstance(one, ShardSet)]
     record = files.document(merge_file := run.merge_file)
     if record is not None and "replaced_by" in record:  # in the middle of its publication, which of two is true is open
         record = None
@@ -35,8 +36,17 @@ def read_merge(files: Contained) -> dict[str, Any]:
             }
             for one in sets
         ],
+        "damaged": [str(one) for one in read if isinstance(one, CheckpointError)],
         "record": None if record is None else _brief(record, merge_file),
     }
+
+
+def _shard_set(manifest: Path) -> ShardSet | CheckpointError:
+    """One that is damaged hides no other."""
+    try:
+        return ShardSet.read(manifest)
+    except CheckpointError as error:
+        return error
 
 
 def _brief(record: dict[str, Any], file: Path) -> dict[str, Any]:

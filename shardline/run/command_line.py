@@ -49,8 +49,9 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         _record(error)
         return ExitCode(error.exit_code, error)
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+    except Exception as error:
+        _record(error)
+        if not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE:
             raise
         sys.stdout.flush()
         where = f"{error.filename}: " if error.filename else ""
@@ -62,7 +63,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
     return 0
 
 
-def _record(error: ShardlineError | None) -> None:
+def _record(error: Exception | None) -> None:
     """Leave how the task ended in its run."""
     try:
         home = home_from(os.environ)

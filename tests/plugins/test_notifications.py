@@ -12,7 +12,7 @@ from plugins import notifications
 from plugins.notifications import Subscription, subscriptions
 from shardline.base.errors import ConfigError, LaunchError
 from shardline.run.directory import Home, RunDirectory
-from shardline.run.failures import record_outcome
+from shardline.run.failures import failure_file, record_outcome
 from shardline.settings.run_config import RunConfig
 
 TOLD: list[dict] = []
@@ -55,9 +55,31 @@ def context(task_id: str, **more: object) -> dict:
         "dag": DAG("sharded_training", schedule=None),
         "task": SimpleNamespace(task_id=task_id),
         "run_id": "manual__1",
-        "ti": SimpleNamespace(log_url="http://localhost/log"),
+        "ti": SimpleNamespace(log_url="http://localhost/log", map_index=-1),
         **more,
     }
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+def test_a_record_that_says_nothing_leaves_airflows_own_words(home, monkeypatch, told, content):
+    monkeypatch.setenv("SHARDLINE_NOTIFIERS", subscription("failure"))
+    file = failure_file(RunDirectory(home.run("sharded_training", "manual__1")), "train")
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content)
+    notifications.task_failed(context("train", exception=RuntimeError("exit code 1")))
+    assert "exit code 1" in told[0]["body"]
+
+
+def test_of_a_mapped_task_the_part_that_failed_is_told_with_its_own_reason(home, monkeypatch, told):
+    monkeypatch.setenv("SHARDLINE_NOTIFIERS", subscription("failure"))
+    run = {"SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "manual__1"}
+    for part in (2, 3):
+        record_outcome(home, run | {"SHARDLINE_TASK_ID": f"merge.write-{part}"}, LaunchError(f"part {part} is gone"))
+    instance = SimpleNamespace(log_url="http://localhost/log", map_index=2)
+    notifications.task_failed(context("merge.write", ti=instance))
+    assert told[0]["title"] == "sharded_training: merge.write-3 failed"
+    assert "part 3 is gone" in told[0]["body"]
 
 
 def test_a_failed_task_is_told_with_the_rank_and_the_reason(home, monkeypatch, told):

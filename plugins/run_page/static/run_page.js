@@ -83,9 +83,14 @@ function showHeader(overview) {
     .replaceChildren(...(failures ?? []).map((failure) => failureOf(failure, airflow)));
 }
 
+// As failures are named: of a mapped task each part by its number, from 1.
+function nameOf(task) {
+  return task.map_index >= 0 ? `${task.task_id}-${task.map_index + 1}` : task.task_id;
+}
+
 function failureOf(failure, airflow) {
   const [first, ...more] = failure.message.split("\n");
-  const state = airflow?.tasks.find((task) => task.task_id === failure.task)?.state;
+  const state = airflow?.tasks.find((task) => nameOf(task) === failure.task)?.state;
   const goesOn = ["running", "up_for_retry", "queued", "scheduled"].includes(state);
   return element(
     "details",

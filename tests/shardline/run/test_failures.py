@@ -1,5 +1,6 @@
 """What stopped a task stands in its run directory until the task succeeds."""
 
+import errno
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from shardline.base.errors import MissingShard
 from shardline.base.exit_codes import FAILED
 from shardline.run import command_line
 from shardline.run.directory import Home, RunDirectory
-from shardline.run.failures import failure_file, record_outcome
+from shardline.run.failures import failure_file, record_outcome, task_name
 
 TASK = {"SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "r1", "SHARDLINE_TASK_ID": "merge"}
 
@@ -33,6 +34,40 @@ def test_a_refusal_is_recorded_and_a_success_removes_it(home):
     assert document["message"].startswith("rank_3: expected a folder")
     assert command_line.main(lambda: None) == 0
     assert not record.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/run/model.ckpt"),
+            "/run/model.ckpt: No space left on device",
+        ),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (ZeroDivisionError("division by zero"), "division by zero; the task's log has the traceback"),
+        (MemoryError(), "; the task's log has the traceback"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/gone"), "/gone: No such file"),
+    ],
+)
+def test_a_full_disk_and_a_crash_are_recorded_too(home, error, message):
+    def fail() -> None:
+        raise error
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+        assert command_line.main(fail) == FAILED
+    else:
+        with pytest.raises(type(error)):  # a defect keeps its traceback
+            command_line.main(fail)
+    document = json.loads(failure_file(RunDirectory(home.run("sharded_training", "r1")), "merge").read_text())
+    assert (document["error"], document["message"]) == (type(error).__name__, message)
+
+
+def test_a_part_of_a_mapped_task_is_found_by_its_number(home, monkeypatch):
+    monkeypatch.setenv("SHARDLINE_TASK_ID", "merge.write-3")
+    assert command_line.main(refuse) == FAILED
+    run = RunDirectory(home.run("sharded_training", "r1"))
+    assert failure_file(run, task_name("merge.write", 2)).is_file()
+    assert task_name("merge", -1) == "merge"
 
 
 def test_a_task_by_hand_and_a_rank_record_nothing(tmp_path):
