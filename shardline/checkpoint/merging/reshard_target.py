@@ -9,7 +9,7 @@ from shardline.base.errors import ConfigError, LayoutError
 from shardline.checkpoint.formats.file_index import Format, TensorHeader
 from shardline.checkpoint.formats.output_file import OutputFile, layout_output
 from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor
-from shardline.checkpoint.shards.roles import parameter_of
+from shardline.checkpoint.shards.roles import would_be_cut
 from shardline.checkpoint.strategy.layout import replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
@@ -113,7 +113,7 @@ def _with_new_copies(
         for stage, known in enumerate(layouts.stages)
         if name in known
     )
-    if not copies and (tensor.is_known or _must_be_cut(tensor, layouts, headers)):
+    if not copies and (tensor.is_known or would_be_cut(tensor.merged, layouts.by_name, headers)):
         raise LayoutError(
             f"parameter {name}: the new strategy doesn't know it, so that nothing says how to cut it; give a strategy "
             "that does, or leave it out (--exclude, --weights-only)"
@@ -125,15 +125,6 @@ def _with_new_copies(
         _check_divides(name, copy, shape)
     known = any(name in stage for stage in layouts.stages)
     return PlannedTensor(tensor.merged, tensor.target, copies, is_known=known)
-
-
-def _must_be_cut(tensor: PlannedTensor, layouts: StagedLayouts, headers: Mapping[str, TensorHeader]) -> bool:
-    """Whether it is a state or copy of a parameter that the new strategy splits: it would have to be split too."""
-    parameter = parameter_of(tensor.merged.name, layouts.by_name)
-    if parameter is None or max(layouts.by_name[parameter].shards(), default=1) == 1:
-        return False
-    shape = tensor.header.shape
-    return parameter in headers and len(shape) > 0 and shape == headers[parameter].shape
 
 
 def _check_divides(name: str, copy: Copy, shape: tuple[int, ...]) -> None:

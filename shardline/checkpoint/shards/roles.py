@@ -138,6 +138,25 @@ def cut_like(header: TensorHeader, layouts: Mapping[str, Layout], headers: Mappi
     return parameter if (ours.shape == theirs.shape or is_like_state) and not is_whole else None
 
 
+def would_be_cut(header: TensorHeader, layouts: Mapping[str, Layout], headers: Mapping[str, TensorHeader]) -> bool:
+    """Whether a whole tensor that `layouts` don't know would have to be cut, if it is a state or copy of a parameter.
+
+    `headers` are those of the whole tensors. States for each row or column are cut where these dimensions are.
+    """
+    split = next(_splits(header.name, layouts), None)
+    if split is None or split[1] not in headers:
+        return False
+    prefix, parameter = split
+    shape, shards = headers[parameter].shape, layouts[parameter].shards()
+    last = len(shape) - 1
+    kept = [tuple(range(last + 1))]
+    if state_names.reads_like_state(prefix) and last > 0:
+        kept += [tuple(range(last)), (*range(last - 1), last)]
+    return any(
+        header.shape == tuple(shape[axis] for axis in axes) and any(shards[axis] > 1 for axis in axes) for axes in kept
+    )
+
+
 def roles_of(traits: Mapping[str, Trait], *, has_strategy: bool) -> dict[str, Role]:
     """The role of every tensor in `traits`. With a strategy, those without a layout are unknown to it."""
     return _Roles(traits, has_strategy).decide()

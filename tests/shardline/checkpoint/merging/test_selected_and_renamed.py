@@ -204,3 +204,27 @@ def test_the_command_takes_lists_and_rules(case):
         case.path / "new" / "model.ckpt",
         {"layer1.b": tensors()["layer1.bias"], "layer3.weight": tensors()["layer3.weight"]},
     )
+
+
+def test_checkpoint2_is_written_and_read_by_the_new_names(case):
+    save_strategy(case.path / "4.ckpt", {NEW[name]: layout for name, layout in TARGET.items()} | {"m.w": ROWS})
+    rules = (*RULES, Rule(r"moment1\.layer1\.weight", "m.w"))
+    request = ReshardRequest(
+        to_strategies=(case.path / "4.ckpt",),
+        output=case.path / "dcp",
+        shards=case.shards,
+        strategies=(case.strategy,),
+        file_format="checkpoint2",
+        iteration=20,
+        selection=Selection(rename=rules),
+    )
+    reshard(request)
+    again = merge(
+        MergeRequest(
+            request.output,
+            (),
+            case.path / "again" / "model.ckpt",
+            selection=Selection(weights_only=True, rename=(Rule(r"blocks\.(\d)\.(.*)", r"layer\1.\2"),)),
+        )
+    )
+    assert_holds(again.output, {name: tensors()[name] for name in NEW})

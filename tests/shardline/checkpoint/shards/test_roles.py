@@ -4,7 +4,7 @@ import pytest
 
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_types import FLOAT32, TEXT
-from shardline.checkpoint.shards.roles import Role, Trait, cut_like, fits, parameter_of, roles_of
+from shardline.checkpoint.shards.roles import Role, Trait, cut_like, fits, parameter_of, roles_of, would_be_cut
 from shardline.checkpoint.strategy.layout import Layout, replicated
 
 ROWS = Layout((4,), ((0,), ()))
@@ -167,3 +167,24 @@ def test_what_must_be_cut_like_a_parameter_is_found(name, shape, expected):
     headers = {each: TensorHeader(each, FLOAT32, size) for each, size in {"w": (2, 4), "b": (4,)}.items()}
     assert cut_like(TensorHeader(name, FLOAT32, shape), layouts, headers) == expected
     assert cut_like(TensorHeader(name, TEXT, (9,)), layouts, headers) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("exp_avg.w", (8, 4), True),
+        ("exp_avg_sq_w", (8, 4), True),
+        ("ema.w", (8, 4), True),
+        ("exp_avg_sq_row_w", (8,), True),
+        ("exp_avg_sq_col_w", (4,), False),  # the columns are not cut
+        ("ema.w", (8,), False),
+        ("eta_w", (), False),
+        ("exp_avg.b", (4,), False),  # its parameter is not cut
+        ("exp_avg.gone", (8, 4), False),
+        ("other", (8, 4), False),
+    ],
+)
+def test_what_would_be_cut_by_a_new_strategy_is_found(name, shape, expected):
+    layouts = {"w": ROWS, "b": replicated(4, 1), "gone": ROWS}
+    headers = {each: TensorHeader(each, FLOAT32, size) for each, size in {"w": (8, 4), "b": (4,)}.items()}
+    assert would_be_cut(TensorHeader(name, FLOAT32, shape), layouts, headers) is expected
