@@ -23,6 +23,16 @@ def ours(shards: Path, strategy: Path, output: Path, proof: bool, suffix: str) -
     return time.perf_counter() - started
 
 
+def ours_of_checkpoint2(shards: Path, strategy: Path, output: Path, proof: bool) -> float:
+    """Without a strategy: the metadata has the layouts."""
+    from shardline.checkpoint.merging.merge import merge
+    from shardline.checkpoint.merging.request import MergeRequest
+
+    started = time.perf_counter()
+    merge(MergeRequest(shards, (), output / "model.safetensors", proof=proof))
+    return time.perf_counter() - started
+
+
 def copy(shards: Path, strategy: Path, output: Path) -> float:
     """`cp` and fsync of a file of the merged size."""
     output.mkdir()
@@ -127,8 +137,15 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path, Path, Path], float]]] = {
     "transform_checkpoints, safetensors": (".safetensors", transform_safetensors),
     "unified_safetensors": (".safetensors", unified_safetensors),
     "torch dcp_to_torch_save": (".ckpt", torch_dcp),
+    "shardline, no proof, MindFormers 1.x": (
+        "mindformers",
+        lambda *paths: ours(*paths, proof=False, suffix=".safetensors"),
+    ),
+    "shardline, MindFormers 1.x": ("mindformers", lambda *paths: ours(*paths, proof=True, suffix=".safetensors")),
+    "shardline, no proof, Checkpoint 2.0": ("checkpoint2", lambda *paths: ours_of_checkpoint2(*paths, proof=False)),
+    "shardline, Checkpoint 2.0": ("checkpoint2", lambda *paths: ours_of_checkpoint2(*paths, proof=True)),
 }
-"""Name → the slices' format, and the work."""
+"""Name → how the slices were saved, and the work."""
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.merge.contenders import CONTENDERS
-from benchmarks.merge.shard_sets import save
+from benchmarks.merge.shard_sets import CHECKPOINT2, MINDFORMERS, save
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 REPEATED = ("cp", "shardline")
+KINDS = (".ckpt", ".safetensors", MINDFORMERS, CHECKPOINT2)
 _TOUCH = """
 import mmap, sys
 mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
@@ -138,16 +139,17 @@ def touch_free_memory(size: int) -> None:
     subprocess.run([sys.executable, "-c", _TOUCH, str(2 * size)], check=True)
 
 
-def run_size(size: int, suffix: str, options: argparse.Namespace, folder: Path) -> list[Measured]:
-    """All contenders that take this format, at one size."""
+def run_size(size: int, kind: str, options: argparse.Namespace, folder: Path) -> list[Measured]:
+    """All contenders that take slices saved so, at one size; beside a layout of MindFormers `cp`, too."""
     shards = folder / "shards"
-    strategy = save(shards, size, suffix)
+    strategy = save(shards, size, kind)
     merged = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())
     with (folder / "merged.bytes").open("wb") as file:
-        for _ in range(_merged_size(shards, strategy) >> 20):
+        for _ in range(_merged_size(shards, () if kind == CHECKPOINT2 else (strategy,)) >> 20):
             file.write(os.urandom(1 << 20))
-    print(f"{size / 1e9:.2f} GB, {suffix}: slices of {merged / 1e9:.2f} GB", file=sys.stderr)
-    names = [name for name, (takes, _) in CONTENDERS.items() if takes == suffix]
+    print(f"{size / 1e9:.2f} GB, {kind}: slices of {merged / 1e9:.2f} GB", file=sys.stderr)
+    beside = ("cp + fsync",) if kind in (MINDFORMERS, CHECKPOINT2) else ()
+    names = [name for name, (takes, _) in CONTENDERS.items() if takes == kind or name in beside]
     names = [name for name in names if name.startswith(tuple(options.only))]
     if importlib.util.find_spec("torch") is None:
         names = [name for name in names if not name.startswith("torch")]
@@ -161,10 +163,10 @@ def run_size(size: int, suffix: str, options: argparse.Namespace, folder: Path) 
     return results
 
 
-def _merged_size(shards: Path, strategy: Path) -> int:
+def _merged_size(shards: Path, strategies: tuple[Path, ...]) -> int:
     from shardline.checkpoint.merging.request import MergeRequest, prepare
 
-    return prepare(MergeRequest(shards, (strategy,), shards.parent / "x.ckpt")).plan.bytes_out
+    return prepare(MergeRequest(shards, strategies, shards.parent / "x.ckpt")).plan.bytes_out
 
 
 def typical(results: list[Measured]) -> list[Measured]:
@@ -192,6 +194,7 @@ def main() -> None:
     arguments.add_argument("--sizes", type=float, nargs="+", default=[0.01, 0.3, 1.0, 4.0], help="GB")
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--folder", type=Path, help="where to put the slices; default: a temporary folder")
+    arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="how the slices are saved")
     arguments.add_argument("--only", nargs="+", default=[""], metavar="PREFIX", help="contenders, by how names begin")
     arguments.add_argument(
         "--add", action="store_true", help="keep the rows of results.json that are not measured again"
@@ -199,9 +202,9 @@ def main() -> None:
     parsed = arguments.parse_args()
     results: list[Measured] = []
     for size in parsed.sizes:
-        for suffix in (".ckpt", ".safetensors"):
+        for kind in parsed.kinds:
             with tempfile.TemporaryDirectory(dir=parsed.folder) as folder:
-                results += run_size(int(size * 1e9), suffix, parsed, Path(folder))
+                results += run_size(int(size * 1e9), kind, parsed, Path(folder))
     again = {(row.size, row.contender) for row in results}
     earlier = [row for row in _earlier() if (row.size, row.contender) not in again] if parsed.add else []
     document = {

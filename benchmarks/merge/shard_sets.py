@@ -2,11 +2,12 @@
 
 Device matrix [2, 4]: two data-parallel groups of four tensor-parallel ranks. Weights are bfloat16 (norms float32) and
 split on rows, on columns or not at all; every slice of a weight is on two ranks. The moments are float32 and
-optimizer-sharded among those two.
+optimizer-sharded among those two. They are saved as MindSpore's callback does, or in a layout of MindFormers.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import numpy as np
 
 from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
 from shardline.checkpoint.formats.tensor_types import BFLOAT16, FLOAT32, TensorType, cast
+from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strategy, write_strategy
 
 RANKS = 8
+MINDFORMERS, CHECKPOINT2 = "mindformers", "checkpoint2"
+"""Ways to save, beside the suffix of MindSpore's files: MindFormers 1.x names the ranks, 2 has its Checkpoint 2.0."""
 ROWS, COLUMNS, VECTOR, WHOLE = ((0,), ()), ((), (0,)), ((0,),), ((),)
 Parameter = tuple[str, tuple[int, ...], TensorType, Layout]
 
@@ -50,9 +54,15 @@ def model_of(size: int) -> tuple[int, int]:
     return width, max(1, round((size / per_parameter - 8 * width * width) / per_layer))
 
 
-def save(directory: Path, size: int, suffix: str, seed: int = 0) -> Path:
-    """Save a shard set of about `size` bytes under `directory`, and return the strategy's path."""
+def save(directory: Path, size: int, kind: str, seed: int = 0) -> Path:
+    """Save a shard set of about `size` bytes under `directory`, and return the path of its strategy, or of all ranks'.
+
+    `kind` is ".ckpt" or ".safetensors", or one of the ways to save.
+    """
+    if kind == CHECKPOINT2:
+        return _as_checkpoint2(directory, size, seed)
     declared = list(parameters(*model_of(size)))
+    suffix = ".safetensors" if kind == MINDFORMERS else kind
     for rank in range(RANKS):
         generator = np.random.default_rng(seed)
         arrays, types = {}, {}
@@ -60,10 +70,26 @@ def save(directory: Path, size: int, suffix: str, seed: int = 0) -> Path:
             arrays[name] = _slice(generator, shape, tensor_type, layout, rank)
             types[name] = tensor_type
         (directory / f"rank_{rank}").mkdir(parents=True)
-        write_checkpoint(arrays, directory / f"rank_{rank}" / f"checkpoint-1_100{suffix}", types)
+        prefix = f"model_rank_{rank}" if kind == MINDFORMERS else "checkpoint"
+        write_checkpoint(arrays, directory / f"rank_{rank}" / f"{prefix}-1_100{suffix}", types)
     layouts = {name: layout for name, _, _, layout in declared}
-    strategy = directory.with_name(f"{directory.name}.strategy.ckpt")
-    write_strategy(Strategy(0, {"MatMul": OperatorStrategy(0, ((2, 1), (1, 4)))}, layouts), strategy)
+    strategy = Strategy(0, {"MatMul": OperatorStrategy(0, ((2, 1), (1, 4)))}, layouts)
+    path = directory.with_name(f"{directory.name}.strategy")
+    if kind != MINDFORMERS:
+        write_strategy(strategy, directory.with_name(f"{directory.name}.strategy.ckpt"))
+        return directory.with_name(f"{directory.name}.strategy.ckpt")
+    path.mkdir()
+    for rank in range(RANKS):
+        write_strategy(strategy, path / f"ckpt_strategy_rank_{rank}.ckpt")
+    return path
+
+
+def _as_checkpoint2(directory: Path, size: int, seed: int) -> Path:
+    """Every slice saved once, as MindFormers does with `remove_redundancy`."""
+    folders = directory.with_name("ranks")
+    strategy = save(folders, size, ".safetensors", seed)
+    reshard(ReshardRequest((strategy,), directory, folders, (strategy,), file_format="checkpoint2"))
+    shutil.rmtree(folders)
     return strategy
 
 
