@@ -19,22 +19,34 @@ _NOT_THE_TASKS = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "
 
 @dataclass
 class Growth:
-    """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step."""
+    """Watches files that grow while a job gets on: the ranks' logs, and the metrics with a line for every step.
+
+    Of `begins`, one appears when the job has started up: until then nothing is said, however well it goes, while the
+    framework is loaded and the network compiled. Without any, it is taken to have.
+    """
 
     files: Sequence[Path]
-    poll_s: float = PATIENT.growth_poll_s
+    begins: Sequence[Path] = ()
+    patience: Patience = PATIENT
+    _has_begun: bool = False
     _sizes: list[int] = field(default_factory=list)
     _grown_at: float = field(default_factory=time.monotonic)
     _looked_at: float = 0
 
+    def stands_still(self, limit_s: float) -> bool:
+        """Whether the job has not got on for longer than `limit_s` seconds, or `start_up_s` while it starts up."""
+        stalled = self.stalled_s()
+        return stalled > (limit_s if self._has_begun else max(limit_s, self.patience.start_up_s))
+
     def stalled_s(self) -> float:
-        """For how many seconds none of the files has grown, to `poll_s` seconds."""
+        """For how many seconds none of the files has grown, to `growth_poll_s` seconds."""
         now = time.monotonic()
-        if now - self._looked_at >= self.poll_s:
+        if now - self._looked_at >= self.patience.growth_poll_s:
             self._looked_at = now
             sizes = [_size(file) for file in self.files]
-            if sizes != self._sizes:
-                self._sizes, self._grown_at = sizes, now
+            begun = not self.begins or any(file.exists() for file in self.begins)
+            if sizes != self._sizes or begun != self._has_begun:
+                self._sizes, self._has_begun, self._grown_at = sizes, begun, now
         return now - self._grown_at
 
 

@@ -71,6 +71,8 @@ class Job:
     patience: Patience = PATIENT
     card_locks: tuple[int, ...] = ()
     """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
+    begins: tuple[Path, ...] = ()
+    """Files of which one appears when the ranks have started up, where they leave any."""
     _hang: str = ""
     _next_look: float = 0
 
@@ -121,14 +123,14 @@ class Job:
         """Return when mpirun has ended, or should be ended."""
         give_up_at = None
         files = [self.metrics_file, *(rank.log for rank in self._ranks)]
-        progress = Growth(files, self.patience.growth_poll_s)
+        progress = Growth(files, self.begins, self.patience)
         while process.poll() is None and not interruption.reason:
             followers.follow()
             if give_up_at is None:
                 give_up_at = self._give_up_at()
             elif time.monotonic() > give_up_at:
                 return
-            if self.hang_timeout is not None and progress.stalled_s() > self.hang_timeout:
+            if self.hang_timeout is not None and progress.stands_still(self.hang_timeout):
                 self._hang = where_ranks_stand(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
                 return
             time.sleep(self.patience.poll_s)

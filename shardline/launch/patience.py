@@ -18,6 +18,8 @@ class Patience:
     """Between two looks at the records that ranks leave."""
     growth_poll_s: float = 1.0
     """Between two looks at the files that grow while a job gets on."""
+    start_up_s: float = 1800.0
+    """Silence of a training before its first step that is no hang yet: a large network is compiled for minutes."""
     cards_poll_s: float = 0.5
     """Between two looks at cards that others hold."""
     leave_at_once_s: float = 1.0

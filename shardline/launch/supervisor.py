@@ -105,6 +105,7 @@ def _prepare(module: str, directory: RunDirectory, site: ThisHost, lease: Lease,
         site.config.termination_grace,
         site.patience,
         lease.descriptors,
+        tuple(map(directory.rank_status, range(site.world_size))) if module == preflight.TRAINING else (),
     )
 
 

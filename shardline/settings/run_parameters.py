@@ -259,7 +259,7 @@ class RunParameters(Parameters):
         ge=1,
         title="Hang timeout",
         description="Seconds without a step or a log line of any rank, after which the task fails and says where each "
-        "rank stands. Empty: never.",
+        "rank stands; before the first step, while a network is compiled, half an hour at least. Empty: never.",
         json_schema_extra={"section": "Launch"},
     )
     termination_grace: int = Field(

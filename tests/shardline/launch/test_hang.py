@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from shardline.launch.hang import Growth, place
+from shardline.launch.patience import Patience
 from shardline.settings.run_config import RunConfig
 
 
@@ -64,6 +65,33 @@ def test_progress_is_the_growth_of_any_file(tmp_path, monkeypatch):
     assert progress.stalled_s() == 0
     now = 109.5
     assert progress.stalled_s() == 2.5
+
+
+def test_start_up_is_no_silence_until_it_takes_too_long(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    begins = (tmp_path / "rank.0", tmp_path / "rank.1")
+    progress = Growth([tmp_path / "log"], begins, Patience(start_up_s=600))
+    assert not progress.stands_still(60)
+    now = 600.0
+    assert not progress.stands_still(60), "500 seconds of compiling"
+    begins[1].write_text("{}")
+    now = 602.0
+    assert not progress.stands_still(60), "the first step counts as a sign of life"
+    now = 663.0
+    assert progress.stands_still(60)
+
+
+def test_a_start_up_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = Growth([tmp_path / "log"], (tmp_path / "rank.0",), Patience(start_up_s=600))
+    progress.stands_still(60)
+    now = 699.0
+    assert not progress.stands_still(60)
+    now = 701.0
+    assert progress.stands_still(60)
+    assert not progress.stands_still(1000), "a longer hang_timeout holds for start-up as well"
 
 
 def test_the_place_is_the_tasks_own_line_and_what_it_called():
