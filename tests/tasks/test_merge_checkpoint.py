@@ -96,7 +96,7 @@ def test_a_large_output_is_split(trained, merge):
     result = merge(run=RUN, name="parts", format="safetensors", max_file_size="500B")
     files = sorted(path.name for path in Path(result["merged_file"]).parent.glob("parts*"))
     assert len(files) > 2
-    assert files[-1] == "parts.safetensors.index.json"
+    assert "parts.safetensors.index.json" in files
 
 
 def test_slices_for_another_strategy(trained, merge, tmp_path):

@@ -50,6 +50,11 @@ def layout_output(
     )
 
 
+def index_path(output: Path) -> Path:
+    """Where the index lies if `output` is in several files."""
+    return output.with_name(f"{output.name}.index.json")
+
+
 def index_document(names: Mapping[str, OutputFile]) -> bytes:
     """The content of `NAME.safetensors.index.json` for several files, by the names under which they are published."""
     weight_map = {tensor: name for name, file in names.items() for tensor in file.extents}

@@ -18,8 +18,10 @@ from shardline.base import atomic
 from shardline.base.errors import OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import meanwhile
+from shardline.checkpoint.formats.output_file import index_path
 from shardline.checkpoint.formats.staging import StagedFile, staged_file
 from shardline.checkpoint.formats.tensor_io import open_all
+from shardline.checkpoint.merging.name_map import link_name_map
 from shardline.checkpoint.merging.output_lock import exclusive
 from shardline.checkpoint.merging.publish import (
     check_places,
@@ -63,7 +65,8 @@ def merge(request: MergeRequest, meter: Meter | None = None) -> Merged:
         recorded = recorded_merge(prepared)
         record = _merge(prepared, meter or Meter()) if recorded is None else recorded
         remove_other_outputs(request)
-    return Merged(request.output, main_digest(record), record, notices_of(prepared), recorded is not None)
+        notices = (*notices_of(prepared), *link_name_map(index_path(request.output)))
+    return Merged(request.output, main_digest(record), record, notices, recorded is not None)
 
 
 def notices_of(prepared: Prepared) -> tuple[str, ...]:

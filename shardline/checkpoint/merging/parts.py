@@ -23,9 +23,11 @@ from shardline.base.errors import ConfigError, CorruptShard, MissingShard, Outpu
 from shardline.base.progress import Meter
 from shardline.base.recordable import check_recordable
 from shardline.base.workers import default_workers
+from shardline.checkpoint.formats.output_file import index_path
 from shardline.checkpoint.formats.staging import opened_file, reserved_file
 from shardline.checkpoint.formats.tensor_io import open_all
 from shardline.checkpoint.merging.merge import Merged, make_folder, notices_of
+from shardline.checkpoint.merging.name_map import link_name_map
 from shardline.checkpoint.merging.output_lock import exclusive
 from shardline.checkpoint.merging.part_documents import (
     PLAN,
@@ -165,8 +167,9 @@ def commit_parts(output: Path, workers: int | None = None, meter: Meter | None =
             record = work.record()
             publish(record, [file.path for file in staged], prepared)
         remove_other_outputs(prepared.request)
+        notices = (*notices_of(prepared), *link_name_map(index_path(output)))
         shutil.rmtree(folder, ignore_errors=True)  # what stays, the next plan removes
-    return Merged(output, main_digest(record), record, notices_of(prepared), was_up_to_date=False)
+    return Merged(output, main_digest(record), record, notices, was_up_to_date=False)
 
 
 def _collect(work: MergeWork, folder: Path, digest: str) -> dict[str, str]:

@@ -21,7 +21,8 @@ from typing import Any
 from shardline.base import atomic
 from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, OutputError
 from shardline.base.remedies import remedy
-from shardline.checkpoint.formats.output_file import index_document
+from shardline.checkpoint.formats.output_file import index_document, index_path
+from shardline.checkpoint.merging.name_map import unlink_name_map
 from shardline.checkpoint.merging.record_file import (
     SUFFIX,
     UNNAMED,
@@ -182,7 +183,10 @@ def _earlier_record(output: Path) -> Record | None:
 
 def _remove_replaced(old: Record | None, new: Record, output: Path, path: Path) -> None:
     """Remove the files that `old` had and `new` hasn't, and the record that an earlier Shardline left of `output`."""
-    _remove([file for file in _files(old, path) if file not in _files(new, path)])
+    replaced = [file for file in _files(old, path) if file not in _files(new, path)]
+    if index_path(output) in replaced:
+        unlink_name_map(index_path(output))
+    _remove(replaced)
     if _earlier_record(output) is not None:
         _remove([path.with_name(UNNAMED)])
 

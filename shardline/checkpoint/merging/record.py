@@ -10,7 +10,7 @@ import numpy as np
 from blake3 import __version__ as blake3_version
 from blake3 import blake3
 
-from shardline.checkpoint.formats.output_file import OutputFile, index_document
+from shardline.checkpoint.formats.output_file import OutputFile, index_document, index_path
 from shardline.checkpoint.merging.proof import Proven
 from shardline.checkpoint.merging.rank_identity import indistinguishable_ranks
 from shardline.checkpoint.merging.record_file import RECORD_FORMAT
@@ -29,7 +29,7 @@ def build_record(
     ]
     if prepared.request.max_file_size is not None:
         content = index_document(dict(zip(names, prepared.files, strict=True)))
-        index = {"name": f"{prepared.request.output.name}.index.json", "size": len(content)}
+        index = {"name": index_path(prepared.request.output).name, "size": len(content)}
         output.insert(0, {**index, "digest": blake3(content).hexdigest()})
     places = {tensor: (name, file) for name, file in zip(names, prepared.files, strict=True) for tensor in file.extents}
     return {

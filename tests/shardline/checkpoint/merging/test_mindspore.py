@@ -281,6 +281,25 @@ def test_several_files_load_by_their_index(shards, tmp_path):
     assert all(np.array_equal(loaded[name], array) for name, array in tensors().items())
 
 
+def test_several_files_are_what_mindspore_distributes(shards, tmp_path):
+    """`load_distributed_checkpoint` reads them by the map beside the index, and gives each rank its slices."""
+    output = merged(shards, tmp_path / "out" / "model.safetensors", max_file_size=500)
+    strategy = save_strategy(tmp_path / "strategy.ckpt")
+    for rank in (0, 5):
+        mindspore.load_distributed_checkpoint(
+            network=None,
+            predict_strategy=str(strategy),
+            format="safetensors",
+            unified_safetensors_dir=str(output.parent),
+            dst_safetensors_dir=str(tmp_path / "loaded"),
+            rank_id=rank,
+        )
+        found = load_file(tmp_path / "loaded" / f"rank_{rank}" / "net.safetensors")
+        expected = slices_of({name: tensors()[name] for name in LAYOUTS}, LAYOUTS, rank)
+        assert set(found) == set(expected)
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+
 def test_a_restart_is_numbered_as_mindspore_numbers_it(tmp_path):
     """Its ModelCheckpoint asks this for a prefix each time that a training starts; ours takes the last."""
     for days, prefix in ((3, "CKP"), (2, "CKP"), (1, "CKP")):
