@@ -193,11 +193,14 @@ def _sharded_copies(
     copies: list[Copy] = []
     whole: dict[TensorHeader, list[int]] = {}
     for stage, layouts in enumerate(staged.stages):
-        local = _within_stage(found, stage * staged.ranks_per_stage, staged.ranks_per_stage)
+        local = found  # of a single stage are all ranks
+        if len(staged.stages) > 1:
+            local = _within_stage(found, stage * staged.ranks_per_stage, staged.ranks_per_stage)
         if name in layouts:
             copies.append(_stage_copy(name, stage * staged.ranks_per_stage, layouts[name], local, slices))
             header = _whole_header(layouts[name], stage * staged.ranks_per_stage, local, slices)
-            whole.setdefault(header, []).extend(_some(local))
+            for ranks in local.values():
+                whole.setdefault(header, []).extend(ranks)
         elif local:
             raise LayoutError(
                 f"ranks {_some(local)[:16]} hold it, but the strategy of their pipeline stage {stage} doesn't know it; "

@@ -42,6 +42,8 @@ _MERGED_NAME = re.compile(r"^([0-9]{1,9})-(.+)$", re.DOTALL)
 _LARGEST_FILE = 2**27
 """Many times what a strategy of a hundred thousand parameters takes."""
 _SUFFIXES = (".ckpt", ".json")
+_FIRST_BYTE = b"\x08"
+"""The key of `current_stage`, which is required and written first."""
 _ANY_STRATEGY = "give the strategy file that the training saved (ckpt_strategy…, strategy.ckpt)"
 _SHOWN = 8
 _RECEIVE = "Receive_"
@@ -86,6 +88,10 @@ def read_strategy(path: Path) -> Strategy:
     """
     content = _read(path)
     is_json = path.suffix == ".json" or content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+    if not is_json and content[:1] != _FIRST_BYTE:
+        raise CorruptShard(
+            f"{path} is no strategy file of MindSpore's, or damaged: it begins with {content[:8]!r}; {_ANY_STRATEGY}"
+        )
     strategy = json_form.decode(content, path) if is_json else protobuf_form.decode(content, path)
     stages = sorted({operator.stage for operator in strategy.operators.values()})
     if len(stages) > 1 and not _has_merged_names(strategy):
@@ -97,9 +103,9 @@ def read_strategy(path: Path) -> Strategy:
 
 
 def begins_like_a_strategy(path: Path) -> bool:
-    """Whether the first byte at `path` is that of every strategy file in protocol buffers: its `current_stage`."""
+    """Whether the first byte at `path` is that of every strategy file in protocol buffers."""
     with path.open("rb") as file:
-        return file.read(1) == b"\x08"
+        return file.read(1) == _FIRST_BYTE
 
 
 def strategy_files(paths: Sequence[Path]) -> tuple[Path, ...]:
