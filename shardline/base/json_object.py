@@ -16,7 +16,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON writes half of a pair; where there is none, nothing needs a closer look."""
 
 
-def read_object(path: Path, what: str, names_files: bool = False) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
     """The object in the JSON file at `path`, which is `what`, as "index" or "manifest".
 
     `MissingShard` where there is no such file or it cannot be opened, else as `parse_object`.
@@ -30,7 +30,7 @@ def read_object(path: Path, what: str, names_files: bool = False) -> dict[str, A
         content = path.read_bytes()
     except OSError as error:
         raise MissingShard(f"{path}: cannot be read: {error.strerror}; is it readable for this user?") from error
-    return parse_object(content, path, what, names_files)
+    return parse_object(content, path, what)
 
 
 class DuplicateName(ValueError):
@@ -46,17 +46,16 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def parse_object(content: bytes, path: Path, what: str, names_files: bool = False) -> dict[str, Any]:
+def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
     """The object that `content` of `path` holds, which is `what` the file has there, as "header" or "strategy".
 
     `CorruptShard` where it is no JSON, no object, names something twice, of which JSON readers would drop one, or
-    holds a lone surrogate, which no name has; but where it `names_files`, as `encode_object` writes them,
-    a name that is no UTF-8 is one.
+    holds a lone surrogate, which no file can have in a name.
     """
     try:
         text = content.decode("utf-8-sig")
         document = json.loads(text, object_pairs_hook=without_duplicates)
-        if not names_files and _SURROGATE.search(text):
+        if _SURROGATE.search(text):
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise CorruptShard(
@@ -73,9 +72,5 @@ def parse_object(content: bytes, path: Path, what: str, names_files: bool = Fals
 
 
 def encode_object(document: Mapping[str, Any]) -> bytes:
-    """`document` as JSON, UTF-8, for people to read too.
-
-    A name that is no UTF-8, which Python reads from the system as lone surrogates, becomes JSON's escapes of them: what
-    is read back names the same file.
-    """
-    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    """`document` as JSON, UTF-8, for people to read too."""
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

@@ -53,7 +53,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
         raise MissingShard(
             f"{path}: there is no such plan; run the plan step first (a commit that published uses it up)"
         )
-    document = read_object(path, "plan of a merge in parts", names_files=True)
+    document = read_object(path, "plan of a merge in parts")
     seal = document.pop(_SEAL, None)
     if not isinstance(document.get("request"), dict) or not isinstance(document.get("digest"), str):
         raise no_plan(path, "expected the object 'request' and the text 'digest'")
@@ -87,7 +87,7 @@ def read_parts(folder: Path) -> list[PartDocument]:
 
 def _read_part(path: Path) -> PartDocument:
     try:
-        document = read_object(path, "part of a merge", names_files=True)
+        document = read_object(path, "part of a merge")
         inputs = {int(rank): _text(digest) for rank, digest in document["inputs"].items()}
         proven = {name: _proven(found) for name, found in document["proven"].items()}
         return PartDocument(path, _text(document["plan"]), inputs, proven)

@@ -69,7 +69,7 @@ def encode_publication(publication: Publication) -> bytes:
 
 def read_publication(path: Path) -> Publication:
     """What the record's file at `path` says; `MissingShard` where there is none, `CorruptShard` where it is none."""
-    document = read_object(path, "record of a merge", names_files=True)
+    document = read_object(path, "record of a merge")
     new = document.pop(_REPLACED_BY, None)
     if new is None:
         return Publication(_checked(document, path))

@@ -12,7 +12,6 @@ from shardline.base.errors import OutputError
 from shardline.checkpoint.merging.output_lock import exclusive
 from shardline.checkpoint.merging.verify import verify
 from shardline.checkpoint.merging.work import MergeWork
-from shardline.checkpoint.shards.selection import Selection
 
 
 def test_two_merges_into_one_output_are_refused(case):
@@ -69,17 +68,6 @@ def test_a_folder_that_goes_while_it_is_written_to_is_not_called_full(case, monk
     monkeypatch.setattr(MergeWork, "check_inputs", remove)
     with pytest.raises(OutputError, match=r"cannot be published: .*make the folder again if it was removed meanwhile"):
         case.merge()
-
-
-def test_names_that_are_no_utf_8_are_recorded_and_found_again(case):
-    """A name as an old Chinese system gave it, and a pattern typed there."""
-    name = os.fsdecode("模型".encode("gbk") + b"-1_20.ckpt")
-    for rank in range(8):
-        case.file(rank).rename(case.file(rank).with_name(name))
-    merged = case.merge(selection=Selection(exclude=(os.fsdecode(b"v\xff"),)))
-    assert verify(case.output) == merged.record
-    assert merged.record["inputs"]["files"][0]["path"] == f"rank_0/{name}"
-    assert case.merge(selection=Selection(exclude=(os.fsdecode(b"v\xff"),))).was_up_to_date
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(case):
