@@ -31,12 +31,11 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int | str]]:
         return []
     compared: dict[int, list[bytes]] = defaultdict(list)
     held: dict[int, list[bytes]] = defaultdict(list)
-    for copy in dict.fromkeys(copy for tensor in plan.tensors for copy in tensor.copies):
-        slices = copy.layout.slice_indices()[np.array(copy.local_ranks(), dtype=np.int64)]
-        keys = [copy.first_rank.to_bytes(4, "big") + part.tobytes() for part in slices]
-        copies_of = Counter(keys)
-        for holder, key in zip(copy.holders, keys, strict=True):
-            (compared if copies_of[key] > 1 else held)[holder].append(key)
+    for copies in dict.fromkeys(tensor.copies for tensor in plan.tensors):
+        slices = list(_slices_of(copies))
+        times = Counter(key for _, key in slices)
+        for holder, key in slices:
+            (compared if times[key] > 1 else held)[holder].append(key)
     for tensor in plan.tensors:
         for copy in (
             tensor.copies if any(copy.layout.is_cut_by_hand(tensor.header.shape) for copy in tensor.copies) else ()
@@ -55,6 +54,16 @@ def indistinguishable_ranks(plan: Plan) -> list[list[int | str]]:
         for ranks in groups.values()
         if len({tuple(held[rank]) for rank in ranks}) > 1
     ]
+
+
+def _slices_of(copies: Sequence[Copy]) -> Iterator[tuple[int, bytes]]:
+    """Every holder, and which slice it has: the same in several pipeline stages where these cut the tensor alike."""
+    is_cut_alike = len({copy.layout for copy in copies}) == 1
+    for copy in copies:
+        first = (copies[0] if is_cut_alike else copy).first_rank.to_bytes(4, "big")
+        parts = copy.layout.slice_indices()[np.array(copy.local_ranks(), dtype=np.int64)]
+        for holder, part in zip(copy.holders, parts, strict=True):
+            yield holder, first + part.tobytes()
 
 
 def check_no_rank_is_anothers_copy(plan: Plan, digests: Mapping[int, str], files: Sequence[OpenCheckpoint]) -> None:

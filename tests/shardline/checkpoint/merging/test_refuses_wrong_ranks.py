@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard, ReplicaMismatch, StepMismatch
-from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
+from shardline.checkpoint.merging.merge import merge
+from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
 from tests.shardline.checkpoint.merge_case import Case
-from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, tensors
+from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, slices_of, tensors
 
 
 @pytest.mark.parametrize("proof", [True, False])
@@ -158,3 +160,22 @@ def test_a_value_of_each_ranks_own_is_named_with_what_to_do(case, values, error,
     case.refused(error, r"a value of each rank's own.*leave it out with --exclude 'cur_rank\[\[\]0\]'", proof=proof)
     merged = case.merge(selection=Selection(exclude=("cur_rank[[]0]",)), proof=proof)
     assert "cur_rank[0]" not in read_checkpoint(merged.output)
+
+
+def test_a_parameter_that_stages_share_tells_their_ranks_apart(tmp_path):
+    """Tied embeddings: each rank is compared with one of the other stage, so that no swap goes unseen."""
+    shared = {"embed.table": Layout((2,), ((0,), ()))}
+    whole = {"embed.table": np.arange(64, dtype=np.float32).reshape(16, 4)}
+    paths = tuple(save_strategy(tmp_path / f"{stage}.ckpt", shared, stage=stage) for stage in range(2))
+    for rank in range(4):
+        (tmp_path / "shards" / f"rank_{rank}").mkdir(parents=True)
+        write_checkpoint(slices_of(whole, shared, rank % 2), tmp_path / "shards" / f"rank_{rank}" / "n-1_1.ckpt")
+    merged = merge(MergeRequest(tmp_path / "shards", paths, tmp_path / "out" / "model.ckpt"))
+    assert merged.notices == ()
+    assert merged.record["swaps_undetectable_among_ranks"] == []
+    for order in ((1, 0, 2, 3), (0, 1, 3, 2)):
+        swapped = tmp_path / f"swapped{order[0]}"
+        for rank, found in enumerate(order):
+            shutil.copytree(tmp_path / "shards" / f"rank_{found}", swapped / f"rank_{rank}")
+        with pytest.raises(ReplicaMismatch, match=r"embed.table"):
+            merge(MergeRequest(swapped, paths, tmp_path / "out" / "model.ckpt"))
