@@ -56,7 +56,8 @@ def _by_hand(arguments: argparse.Namespace) -> Mapping[str, Any]:
     with _meter(arguments.json) as meter:
         merged = merge(request, meter)
     _summarise(merged, arguments.json)
-    return {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
+    result = {"merged_file": str(merged.output), "digest": merged.digest, "step": merged.record["inputs"]["step"]}
+    return {**result, "notices": list(merged.notices)} if arguments.json else result
 
 
 def _of_a_run(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -69,7 +70,10 @@ def _of_a_run(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _forecast(request: MergeRequest, quiet: bool) -> Mapping[str, Any]:
     prepared = prepare(request)
-    for notice in () if quiet else notices_of(prepared):
+    notices = notices_of(prepared)
+    if quiet:
+        return {**forecast(prepared), "notices": list(notices)}
+    for notice in notices:
         print(f"note: {notice}", file=sys.stderr)
     return forecast(prepared)
 

@@ -84,7 +84,8 @@ def _run(arguments: argparse.Namespace) -> Mapping[str, Any]:
         print(what_was_taken(resharded.sources), file=sys.stderr)
         for notice in resharded.notices:
             print(f"note: {notice}", file=sys.stderr)
-    return {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
+    result = {"output": str(resharded.output), "ranks": resharded.world_size, "digests": list(resharded.digests)}
+    return {**result, "notices": list(resharded.notices)} if arguments.json else result
 
 
 def rank_list(text: str) -> tuple[int, ...]:

@@ -183,27 +183,39 @@ def test_a_state_cut_like_its_parameter_is_refused_however_its_name_is_joined(tm
         merge(request)
 
 
+def run_command(module, case, *options: str):
+    source = ["--shards", str(case.shards), "--strategy", str(case.strategy)]
+    command = [sys.executable, "-m", module, *source, *options]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_the_command_takes_lists_and_rules(case):
     (case.path / "names.txt").write_text("layer1.bias\nlayer3.weight\n")
     (case.path / "rules.txt").write_text("(.*)\\.bias = \\1.b\n")
-    source = ["--shards", str(case.shards), "--strategy", str(case.strategy)]
     options = ["--trainable-from", str(case.path / "names.txt"), "--rename", str(case.path / "rules.txt")]
-    command = [
-        sys.executable,
-        "-m",
-        "tasks.merge",
-        *source,
-        *options,
-        "--output",
-        str(case.path / "new" / "model.ckpt"),
-    ]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_command("tasks.merge", case, *options, "--output", str(case.path / "new" / "model.ckpt"))
     assert "left out: 2 as optimizer states" in done.stderr
     assert_holds(
         case.path / "new" / "model.ckpt",
         {"layer1.b": tensors()["layer1.bias"], "layer3.weight": tensors()["layer3.weight"]},
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("tasks.merge", ["--output", "NEW/model.ckpt"]),
+        ("tasks.merge", ["--output", "NEW/model.ckpt", "--dry-run"]),
+        ("tasks.reshard", ["--output", "NEW", "--unsharded"]),
+    ],
+)
+def test_a_machine_readable_result_has_the_notices(case, module, options):
+    given = [option.replace("NEW", str(case.path / "new")) for option in options]
+    done = run_command(module, case, *given, "--weights-only", "--json")
+    assert any("left out: 1 as optimizer states" in notice for notice in json.loads(done.stdout)["notices"])
+    assert done.stderr == ""
 
 
 def test_checkpoint2_is_written_and_read_by_the_new_names(case):
