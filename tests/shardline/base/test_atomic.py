@@ -95,3 +95,18 @@ def test_what_another_host_stages_is_left_alone_until_it_has_been_silent_for_an_
     os.utime(theirs, (0, 0))
     atomic.write_text(target, "whole")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_two_folders_swap_their_names(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if not atomic.exchange(tmp_path / "new", tmp_path / "old"):
+        pytest.skip("this file system cannot exchange names")
+    assert (tmp_path / "old" / "new").exists()
+    assert (tmp_path / "new" / "old").exists()
+
+
+def test_names_that_are_not_there_cannot_be_exchanged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        atomic.exchange(tmp_path / "new", tmp_path / "old")
