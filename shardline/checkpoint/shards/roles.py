@@ -188,7 +188,7 @@ class _Roles:
         for family in families:
             if family in accepted:
                 role = Role.STATE
-            elif self._may_be_copy(family):
+            elif self._may_be_copy(family, accepted):
                 role = Role.UNDECIDED
             else:
                 continue
@@ -272,9 +272,13 @@ class _Roles:
         known = {name for name, trait in self.traits.items() if trait.layout is not None}
         return self.has_strategy and family.parameters <= known and not known & family.members.keys()
 
-    def _may_be_copy(self, family: _Family) -> bool:
-        """Whether it could be states or a copy of the whole network; a layer's name stands before a few names only."""
-        return self._is_called_like_states(family) or self._trained <= family.parameters
+    def _may_be_copy(self, family: _Family, accepted: list[_Family]) -> bool:
+        """Whether it could be states, or a copy of all that is trained; a layer is of a few names only."""
+        if self._is_called_like_states(family) or self._trained <= family.parameters:
+            return True
+        if accepted:
+            return any(family.parameters == other.parameters for other in accepted)
+        return self._has_optimizer and 2 * len(family.parameters & self._trained) >= len(self._trained)
 
     def _counts(self, name: str) -> bool:
         trait = self.traits[name]

@@ -71,6 +71,15 @@ def test_a_copy_of_the_network_is_undecided_beside_states():
     assert found(shapes, Role.WEIGHT) == list(WEIGHTS)
 
 
+def test_states_of_an_unheard_of_optimizer_are_kept_and_named_though_a_part_is_frozen():
+    head = {"head.weight": (2, 6), "head.bias": (2,), "norm.gamma": (6,)}
+    shapes = {"dense.weight": (6, 4)} | head | prefixed("zeta", head)
+    assert found(shapes, Role.UNDECIDED) == []  # nothing says that there was an optimizer
+    assert found(shapes | {"learning_rate": ()}, Role.UNDECIDED) == list(prefixed("zeta", head))
+    beside_others = shapes | prefixed("moment1", head) | prefixed("moment2", head)
+    assert found(beside_others, Role.UNDECIDED) == list(prefixed("zeta", head))
+
+
 def test_a_frozen_layer_that_is_called_like_a_state_is_not_lost():
     frozen = {"linear.dense.weight": (6, 4), "linear.dense.bias": (6,)}
     shapes = WEIGHTS | frozen | prefixed("moment1") | prefixed("moment2") | {"global_step": (1,), "learning_rate": ()}
