@@ -108,7 +108,7 @@ def _content(path: Path, limit: int) -> bytes:
         if size > limit:
             raise CorruptShard(f"{path}: expected at most {limit} bytes, found {size}")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit)
+            return file.read(size)
 
 
 def _read(members: JsonMembers, metadata: Metadata, path: Path) -> None:

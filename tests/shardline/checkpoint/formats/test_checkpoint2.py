@@ -1,14 +1,20 @@
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shardline.base.errors import CheckpointError, CorruptShard, LayoutError, UnsupportedFormat
-from shardline.checkpoint.formats.checkpoint2 import read_common, read_metadata
+from shardline.checkpoint.formats.checkpoint2 import StoredTensor, read_common, read_metadata
+from shardline.checkpoint.formats.checkpoint2_layout import RankedLayout
 from shardline.checkpoint.formats.checkpoint2_storage import StoredSlice, key_of, kind_of, parse_key
+from shardline.checkpoint.formats.checkpoint2_writing import Shard, encode_metadata
+from shardline.checkpoint.formats.tensor_types import FLOAT32
+from shardline.checkpoint.strategy.layout import Layout
 from tests.shardline.checkpoint.mindformers import FIXTURES
 
 FIRST = FIXTURES / "iteration_00000010" / "metadata.json"
@@ -222,3 +228,54 @@ def test_damage_is_one_of_our_errors_or_not_seen(tmp_path, folder):
             path.write_bytes(damaged)
             with suppress(CheckpointError):  # anything else ends the test
                 read_metadata(path)
+
+
+def _large(path: Path, ranks: int, parameters: int) -> int:
+    """A metadata.json of so many parameters, each cut by eight and held by all ranks; returns its size."""
+    layout = RankedLayout(Layout((ranks // 8, 8), ((0,), ())), tuple(range(ranks)), ("dp", "tp"))
+    tensors = [StoredTensor(f"layers.{n}.weight", FLOAT32, (16, 16), (8, 1), layout) for n in range(parameters)]
+    storage = (
+        (Shard(tensor.name, number, group), [StoredSlice("model-0000000-0000001.safetensors", group[0], group)])
+        for tensor in tensors
+        for number, group in ((number, tuple(range(number, ranks, 8))) for number in range(8))
+    )
+    with path.open("wb") as file:
+        file.writelines(encode_metadata(tensors, storage))
+    return path.stat().st_size
+
+
+def test_memory_is_a_few_times_the_file(tmp_path):
+    """As objects of Python, numbers and all, the document would take eight times as much."""
+    path = tmp_path / "metadata.json"
+    size = _large(path, ranks=512, parameters=1000)
+    tracemalloc.start()
+    try:
+        metadata = read_metadata(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(metadata.tensors) == 1000
+    assert peak < 3 * size + (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set([10**9] * 3, *W, "layout", "device_matrix"),
+        _set([2**60, 1], *W, "axis_fragmentations"),
+        _set([2**62, 2**62], *W, "global_shape"),
+        _set([2**24], *W, "chunk", 0, "global_offset"),
+        _set(2**24 - 1, *FILE, "storage_rank"),
+        _set([{"file_name": "x.safetensors", "storage_rank": 0}], "storage_data", f"('w', ({2**62},))"),
+    ],
+)
+def test_small_hostile_documents_stay_small(changed, change):
+    path = changed(change)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            read_metadata(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
