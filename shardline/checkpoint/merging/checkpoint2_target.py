@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from shardline.base.errors import ConfigError, LayoutError
+from shardline.base.errors import ConfigError, LayoutError, UnsupportedFormat
 from shardline.checkpoint.formats.checkpoint2 import COMMON, METADATA, StoredTensor
 from shardline.checkpoint.formats.checkpoint2_layout import RankedLayout, ranked_layout_of
 from shardline.checkpoint.formats.checkpoint2_storage import StoredSlice, file_name_of, kind_of
@@ -46,8 +46,14 @@ def checkpoint2_folder(
 ) -> Target:
     """One iteration of Checkpoint 2.0, with the hint to it: every slice saved once, weights and states apart.
 
-    `LayoutError` where the format cannot say how a tensor is cut.
+    `LayoutError` where the format cannot say how a tensor is cut, `UnsupportedFormat` where it has no name for a type.
     """
+    for tensor in tensors.values():
+        if not tensor.target.in_ckpt:
+            raise UnsupportedFormat(
+                f"{tensor.header.name!r} is of the type {tensor.target.name}, which MindSpore and Checkpoint 2.0 don't "
+                "have; exclude it, or write .safetensors"
+            )
     shared = {name: _shared(tensor) for name, tensor in tensors.items()}
     folder = iteration_folder(iteration)
     weights = weights_of(plan, list(tensors))

@@ -177,6 +177,7 @@ class Layout:
         more = ", …" if len(self.tensor_map) > _SHOWN or len(self.device_matrix) > _SHOWN else ""
         sharding = f", optimizer sharding {self.optimizer_shard_size}" if self.optimizer_shard_size else ""
         sharding += f", field {self.field}" if self.field else ""
+        sharding += f", param_split_shape {list(self.param_split_shape[:_SHOWN])}" if self.param_split_shape else ""
         return f"device matrix {list(self.device_matrix[:_SHOWN])}, tensor map {shown}{more}{sharding}"
 
     def _axis(self, from_right: int) -> int:
@@ -194,8 +195,8 @@ class Layout:
         has_several_axes = any(len(axes) > 1 for axes in self.tensor_map[:1])
         if is_by_hand and (self.field or self.optimizer_parts > 1 or has_several_axes):
             raise LayoutError(
-                f"{self}: a cut by hand (param_split_shape {list(self.param_split_shape[:_SHOWN])}) together with "
-                "field, optimizer sharding or several axes on dimension 0 has no known meaning; it is refused"
+                f"{self}: a cut by hand (param_split_shape) together with field, optimizer sharding or several axes on "
+                "dimension 0 has no known meaning; it is refused"
             )
         cut = cut_by_hand(self.param_split_shape, shards, str(self)) if is_by_hand else None
         if cut is not None and int(cut.sizes.sum()) != full_shape[0]:

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardline.base.errors import ConfigError, LayoutError, ReplicaMismatch
+from shardline.base.errors import ConfigError, LayoutError, ReplicaMismatch, UnsupportedFormat
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
+from shardline.checkpoint.formats.tensor_types import BY_NAME
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
@@ -146,6 +147,19 @@ def test_what_checkpoint2_cannot_say_is_refused(tmp_path, layout, message):
         (strategy,), tmp_path / "to", integrated=tmp_path / "w.ckpt", file_format="checkpoint2", iteration=1
     )
     with pytest.raises(LayoutError, match=f"parameter w: .*{message}"):
+        reshard(request)
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize("name", ["Float8E8M0", "Float4E2M1"])
+def test_a_type_that_mindspore_lacks_is_refused(tmp_path, name):
+    types = {"w": BY_NAME[name]}
+    write_checkpoint({"w": np.zeros(4, dtype=np.uint8)}, tmp_path / "w.safetensors", types=types)
+    strategy = save_strategy(tmp_path / "s.ckpt", {"w": Layout((2,), ((0,),))})
+    request = ReshardRequest(
+        (strategy,), tmp_path / "to", integrated=tmp_path / "w.safetensors", file_format="checkpoint2", iteration=1
+    )
+    with pytest.raises(UnsupportedFormat, match=f"'w' is of the type {name}"):
         reshard(request)
     assert not (tmp_path / "to").exists()
 
