@@ -105,7 +105,7 @@ def test_several_files_are_published_under_one_index(folder):
     done = merge(folder, "--output", output, "--max-file-size", "500B")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (folder / "out").iterdir())
-    assert names[3:] == ["model.safetensors.index.json", "model.safetensors.merge.json"]
+    assert names[3:] == ["model.safetensors.index.json", "model.safetensors.merge.json", "param_name_map.json"]
     assert all(re.fullmatch(r"model-[0-9a-f]{8}-0000\d-of-00003.safetensors", name) for name in names[:3])
     assert merge(folder, "--verify", output, source=False).returncode == 0
     assert "up to date" in merge(folder, "--output", output, "--max-file-size", "500B").stdout
