@@ -108,11 +108,11 @@ def _summarise(merged: Merged, quiet: bool) -> None:
         return
     for notice in merged.notices:
         print(f"note: {notice}", file=sys.stderr)
+    record = merged.record
+    print(what_was_taken([str(file["path"]) for file in record["inputs"]["files"]]))
     if merged.was_up_to_date:
         print(f"{merged.output} is up to date: nothing was done")
         return
-    record = merged.record
-    print(what_was_taken([str(file["path"]) for file in record["inputs"]["files"]]))
     for file in record["output"]:
         print(f"{merged.output.with_name(file['name'])}: {human_size(file['size'])}, BLAKE3 {file['digest'][:16]}…")
     if record["proof"]:

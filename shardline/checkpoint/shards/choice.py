@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,8 +56,13 @@ def choose(directory: Path, trainings: Sequence[Training], ranks: AbstractSet[in
     training = _meant(directory, complete, ranks)
     moment = _newest(directory, training, wanted)
     choice = Choice(training, moment, ())
-    _check_not_mixed(directory, choice, trainings, ranks, wanted)
-    return replace(choice, notices=tuple(_notices(choice, complete, trainings, ranks, wanted)))
+    mixed = tuple(_mixed(choice, trainings, ranks))
+    if mixed and wanted.prefix != training.prefix:
+        raise StepMismatch(
+            f"{directory}: {mixed[0]}. Move the files of one training elsewhere, or, if they are of one, say "
+            f"--prefix {shlex.quote(training.prefix)}"
+        )
+    return replace(choice, notices=(*_notices(choice, complete, trainings, ranks, wanted), *mixed))
 
 
 def _meant(directory: Path, complete: Sequence[Training], ranks: AbstractSet[int]) -> Training:
@@ -140,15 +145,11 @@ def _was_written_after(training: Training, moment: Moment, newest: Moment) -> bo
     return all(written(files[rank]) > written(path) + CLOSE for rank, path in training.saves[newest].items())
 
 
-def _check_not_mixed(
-    directory: Path, choice: Choice, trainings: Sequence[Training], ranks: AbstractSet[int], wanted: Wanted
-) -> None:
-    """`StepMismatch` where some ranks' files may be of one training, and other ranks' of the next, under one name.
+def _mixed(choice: Choice, trainings: Sequence[Training], ranks: AbstractSet[int]) -> Iterator[str]:
+    """What to say where some ranks' files may be of one training, and other ranks' of the next, under one name.
 
     MindSpore numbers a restart on those ranks alone whose folders hold older files.
     """
-    if wanted.prefix is not None:
-        return
     times = [written(choice.files[rank]) for rank in ranks]
     for other in trainings:
         if other.moments_of(ranks) or other.is_breakpoint or not other.span:
@@ -159,11 +160,10 @@ def _check_not_mixed(
         else:
             is_mixed = min(times) + CLOSE < began < max(times) - CLOSE
         if is_mixed:
-            raise StepMismatch(
-                f"{directory}: {choice.training.name(choice.moment)} is on all ranks, but was not written before "
-                f"{other.name(max(other.saves))}, which is on ranks {_ranks(other)} alone: some ranks' files may be of "
-                "one training and others' of the next. Move the files of one training elsewhere, or, if they are of "
-                f"one, say --prefix {shlex.quote(choice.training.prefix)}"
+            yield (
+                f"{choice.training.name(choice.moment)} is on all ranks, but was not written before "
+                f"{other.name(max(other.saves))}, which is on ranks {_holders(other)} alone: some ranks' files may be "
+                "of one training and others' of the next"
             )
 
 
@@ -194,12 +194,16 @@ def _notices(
             )
     for other in trainings:
         if other.span and not other.moments_of(ranks) and wanted.of([other]):
-            yield f"taking {taken}; {other.name(max(other.saves))} is on ranks {_ranks(other)} only"
+            yield (
+                f"taking {taken}; {other.name(max(other.saves))} is on ranks {_holders(other)} only, and no other save "
+                "of that training is on all"
+            )
     yield from _spread(choice, ranks)
 
 
-def _ranks(training: Training) -> list[int]:
-    return sorted(training.span)[:_MOST_LISTED]
+def _holders(training: Training) -> list[int]:
+    """The first of the ranks that have its newest save."""
+    return sorted(training.saves[max(training.saves)])[:_MOST_LISTED]
 
 
 def _spread(choice: Choice, ranks: AbstractSet[int]) -> Iterable[str]:
@@ -269,7 +273,8 @@ def nothing_complete(
     of_step = f" of step {wanted.step}" if wanted.step is not None else ""
     return StepMismatch(
         f"{directory}: the ranks have no step in common: no save{of_step} of one training and one format is on all of "
-        f"them (newest: {found_there}){instead}; {_misplaced(trainings) or 'copy the missing files here'}"
+        f"them (newest: {found_there}){instead}; "
+        f"{_misplaced(trainings) or 'copy the missing files here, or move those of another training elsewhere'}"
     )
 
 

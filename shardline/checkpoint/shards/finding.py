@@ -252,9 +252,10 @@ def _ranks_of(directory: Path, files: Mapping[int, object], world_size: int | No
     expected = range(max(files) + 1 if world_size is None else world_size)
     missing = list(islice((rank for rank in expected if rank not in files), _MOST_LISTED))
     if missing and max(files) >= missing[0]:
+        what = "folders" if (directory / f"rank_{max(files)}").is_dir() else "files"
         raise MissingShard(
-            f"{directory}: the folders of ranks {missing} are missing, though there is rank_{max(files)}; "
-            "copy every rank's folder here"
+            f"{directory}: the {what} of ranks {missing} are missing, though there is rank_{max(files)}; "
+            f"copy every rank's {what} here"
         )
     if missing:
         _check_world(directory, len(files), world_size, "there are folders of")
@@ -315,7 +316,8 @@ def _no_ranks(directory: Path) -> CheckpointError:
     names = sorted(path.name for path in directory.iterdir())
     if _RANK.fullmatch(directory.name) and any(_is_checkpoint(name) for name in names):
         return MissingShard(f"{directory} is the folder of one rank; give {directory.parent}, which holds all of them")
-    below = [name for name in names if (directory / name / "rank_0").is_dir()]
+    finished = (name for name in names if not _UNFINISHED.fullmatch(name))
+    below = [name for name in finished if (directory / name / "rank_0").is_dir()]
     if below:
         given = ", ".join(str(directory / name) for name in below[:_MOST_LISTED])
         return MissingShard(f"{directory} holds no rank_0, rank_1, … itself; these folders in it do, give one: {given}")
@@ -325,6 +327,8 @@ def _no_ranks(directory: Path) -> CheckpointError:
             "it to shardline reshard --from"
         )
     found = f"found {', '.join(names[:8])}" if names else "found none: it is empty"
+    if any(named_rank(f"{name}{SUFFIXES[0]}") is not None and (directory / name).is_dir() for name in names):
+        found += "; give these folders those names"
     return MissingShard(f"{directory}: expected folders rank_0, rank_1, …, {found}")
 
 

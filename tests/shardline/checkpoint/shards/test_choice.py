@@ -160,15 +160,20 @@ def test_ranks_of_two_trainings_under_one_name_are_refused(tmp_path):
     save(tmp_path, "CKP-1_10.ckpt", day=1, ranks=range(2))
     save(tmp_path, "CKP_1-1_10.ckpt", day=2, ranks=range(2))
     save(tmp_path, "CKP-1_10.ckpt", day=2.001, ranks=range(2, 4))
-    with pytest.raises(StepMismatch, match="some ranks' files may be of one training and others' of the next"):
-        found(tmp_path)
+    for wanted in ({}, {"step": "1_10"}, {"prefix": "CKP*"}):
+        with pytest.raises(StepMismatch, match=r"of one training and others' of the next.*say --prefix CKP$"):
+            found(tmp_path, **wanted)
+    assert names(tmp_path, prefix="CKP") == ["CKP-1_10.ckpt"] * 4
+    assert any("of one training and others' of the next" in notice for notice in found(tmp_path, prefix="CKP").notices)
 
 
 def test_a_restart_that_only_some_ranks_saved_is_passed_over_and_said(tmp_path):
     save(tmp_path, "CKP-1_10.ckpt", day=1)
     save(tmp_path, "CKP_1-1_5.ckpt", day=2, ranks=range(2))
     assert names(tmp_path) == ["CKP-1_10.ckpt"] * 4
-    assert found(tmp_path).notices == ("taking CKP-1_10.ckpt; CKP_1-1_5.ckpt is on ranks [0, 1] only",)
+    assert found(tmp_path).notices == (
+        "taking CKP-1_10.ckpt; CKP_1-1_5.ckpt is on ranks [0, 1] only, and no other save of that training is on all",
+    )
 
 
 def test_ranks_that_saved_at_other_times_are_said(tmp_path):
@@ -202,3 +207,11 @@ def test_a_prefix_that_no_file_has_is_named_with_those_there_are(tmp_path):
     with pytest.raises(MissingShard, match=r"no file has the prefix 'c'; there are a, b_rank_\*"):
         found(tmp_path, prefix="c")
     assert names(tmp_path, prefix="b*") == [f"b_rank_{rank}-1_1.ckpt" for rank in range(4)]
+
+
+def test_a_restart_whose_ranks_saved_different_steps_is_passed_over_and_said(tmp_path):
+    save(tmp_path, "CKP-1_10.ckpt", day=1)
+    save(tmp_path, "CKP_1-1_5.ckpt", day=2, ranks=range(2))
+    save(tmp_path, "CKP_1-1_4.ckpt", day=2, ranks=range(2, 4))
+    assert names(tmp_path) == ["CKP-1_10.ckpt"] * 4
+    assert found(tmp_path).notices[0].startswith("taking CKP-1_10.ckpt; CKP_1-1_5.ckpt is on ranks [0, 1] only, and no")

@@ -195,6 +195,21 @@ def test_a_folder_of_another_kind_is_named_with_what_to_give(tmp_path):
         find_slices(tmp_path / "ttp_saved_checkpoints-step_7_tmp", None)
 
 
+def test_ranks_folders_of_other_names_are_named(tmp_path):
+    """As in MindSpore's own examples: ./rank_0_ckpt/parallel-2_4.ckpt."""
+    for rank in range(2):
+        (tmp_path / f"rank_{rank}_ckpt").mkdir()
+    with pytest.raises(MissingShard, match="found rank_0_ckpt, rank_1_ckpt; give these folders those names"):
+        find_slices(tmp_path, None)
+
+
+def test_a_rank_that_is_missing_in_a_flat_folder_is_named(tmp_path):
+    for rank in (0, 1, 3):
+        write_checkpoint({"w": np.zeros(2, np.float32)}, tmp_path / f"llama_rank_{rank}-1_2.ckpt")
+    with pytest.raises(MissingShard, match=r"the files of ranks \[2\] are missing"):
+        find_slices(tmp_path, 4)
+
+
 def test_a_folder_of_strategies_is_named(tmp_path):
     for rank in range(2):
         save_strategy(tmp_path / f"ckpt_strategy_rank_{rank}.ckpt")
