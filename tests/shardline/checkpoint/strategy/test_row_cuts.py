@@ -11,13 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardline.base.errors import LayoutError, ReplicaMismatch
+from shardline.base.errors import LayoutError, ProofError, ReplicaMismatch
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
 from shardline.checkpoint.merging import execute, proof
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.plan import held_slices
+from shardline.checkpoint.strategy import layout as layout_module
 from shardline.checkpoint.strategy.layout import Layout
+from shardline.checkpoint.strategy.row_cuts import RowCut, cut_by_hand
 from tests.shardline.checkpoint.sharding import save_strategy
 
 Cut = tuple[Layout, tuple[int, ...], Callable[[np.ndarray], list[np.ndarray]]]
@@ -231,3 +234,33 @@ def test_a_folder_copied_over_another_is_found(tmp_path, changes):
     whole = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
     with pytest.raises(LayoutError, match="was one copied over the other"):
         merged(tmp_path, replace(HALVES, **changes), [whole[:3], whole[:3]])
+
+
+@pytest.fixture
+def _nothing_remembered():
+    """Slices are worked out once for each layout: right ones from before, or wrong ones for what follows."""
+    held_slices.cache_clear()
+    yield
+    held_slices.cache_clear()
+
+
+@pytest.mark.usefixtures("_nothing_remembered")
+def test_a_mistake_in_the_geometry_of_fields_is_found_by_the_proof(tmp_path, monkeypatch):
+    def as_if_without_fields(rows: int, field: int, parts: int, name: str) -> RowCut:
+        return cut_by_hand([rows // parts] * parts, [parts], name)
+
+    monkeypatch.setattr(layout_module, "interleaved", as_if_without_fields)
+    with pytest.raises((ProofError, ReplicaMismatch), match="parameter w"):
+        merged(tmp_path, replace(HALVES, field=3), of_fields(WHOLE, 3, 2))
+    assert not list(tmp_path.glob("out/*.ckpt"))
+
+
+@pytest.mark.usefixtures("_nothing_remembered")
+def test_a_mistake_in_the_geometry_of_cuts_by_hand_is_found_by_the_proof(tmp_path, monkeypatch):
+    def in_reverse(split: tuple[int, ...], shards: tuple[int, ...], name: str) -> RowCut:
+        cut = cut_by_hand(split, shards, name)
+        return RowCut(int(cut.sizes.sum()) - cut.starts - cut.sizes, cut.sizes)
+
+    monkeypatch.setattr(layout_module, "cut_by_hand", in_reverse)
+    with pytest.raises((ProofError, ReplicaMismatch), match="parameter w"):
+        merged(tmp_path, replace(HALVES, param_split_shape=(4, 2)), by_hand(WHOLE, [4, 2]))
