@@ -63,7 +63,10 @@ def read_file_set(path: Path) -> FileSet:
 
 def _within(folder: Path) -> Path:
     """The index in `folder`, or its only checkpoint file."""
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise MissingShard(f"{folder}: cannot be listed: {error.strerror}; is it readable for this user?") from error
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     files = [name for name in names if name.endswith(_SUFFIXES)]
     if not indexes and NAME_MAP in names:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shardline.checkpoint.shards.rank_files import (
     UNNUMBERED,
@@ -85,3 +87,36 @@ def test_the_reading_that_more_ranks_share_is_taken():
 )
 def test_a_restart_is_known_by_its_number_beside_the_first(prefix, others, expected):
     assert lineage(prefix, frozenset(others)) == Lineage(*expected)
+
+
+prefixes = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12).filter(
+    lambda prefix: not prefix.startswith(".")
+)
+
+
+@given(
+    prefix=prefixes | st.sampled_from(["rank_3", "a_rank_1", "7b", "x-1_2", "rank", "é_0", "a\nb"]),
+    tail=st.tuples(st.sampled_from(["", "_1", "_12"]), st.sampled_from(["", "-network", "-trainable_params"])),
+    moment=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
+    suffix=st.sampled_from([".ckpt", ".safetensors"]),
+    world_size=st.integers(1, 16),
+)
+def test_mindformers_names_read_alike_on_all_ranks(prefix, tail, moment, suffix, world_size):
+    (epoch, step), (restart, part) = moment, tail
+    names = {rank: f"{prefix}_rank_{rank}{restart}{part}-{epoch}_{step}{suffix}" for rank in range(world_size)}
+    found = by_reading({rank: [Path(name)] for rank, name in names.items()})
+    (reading,) = found
+    assert reading == Reading(Label(f"{prefix}_rank_*{restart}{part}", suffix), Moment(epoch, step))
+    assert {rank: path.name for rank, path in found[reading].items()} == names
+    assert lineage(reading.label.prefix, frozenset()) == Lineage(f"{prefix}_rank_*{part}", int(restart[1:] or 0))
+
+
+@given(
+    prefix=prefixes,
+    moment=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
+    world_size=st.integers(2, 16),
+)
+def test_one_name_on_all_ranks_is_one_name(prefix, moment, world_size):
+    name = f"{prefix}-{moment[0]}_{moment[1]}.ckpt"
+    (reading,) = by_reading({rank: [Path(name)] for rank in range(world_size)})
+    assert reading == Reading(Label(prefix, ".ckpt"), Moment(*moment))
