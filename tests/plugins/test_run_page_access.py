@@ -203,3 +203,23 @@ def test_airflow_loads_the_plugin_and_nothing_beside_it(site):
     views = {view["destination"]: view for plugin in plugins for view in plugin["external_views"]}
     assert set(views) == {"nav", "dag_run", "task_instance"}
     assert views["dag_run"]["href"] == "/run-page/dags/{DAG_ID}/run?run_id={RUN_ID}"
+
+
+def test_one_damaged_run_hides_no_other_in_the_list(site, finished_run):
+    loop = site.trigger("a_loop").path
+    loop.symlink_to(loop)
+    config = site.trigger("a_looping_file").config_file
+    config.parent.mkdir(parents=True)
+    config.symlink_to(config)
+    folder = site.trigger("a_file_for_a_folder").validation
+    folder.parent.mkdir(parents=True)
+    folder.write_text("")
+    with site.client("ada") as client:
+        answer = client.get("/run-page/runs", params={"limit": 200})
+        assert answer.status_code == 200
+        listed = {run["run_id"]: run for run in answer.json()["runs"]}
+        for run_id in ("a_loop", "a_looping_file", "a_file_for_a_folder"):
+            assert listed[run_id].get("problem") or not listed[run_id]["has_folder"]
+            overview = client.get(f"/run-page/dags/{DAG}/overview", params={"run_id": run_id})
+            assert overview.status_code in (200, 422)
+        assert listed[finished_run]["metric"] == "accuracy"
