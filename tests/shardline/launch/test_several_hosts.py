@@ -17,8 +17,9 @@ from shardline.launch.records import rank_folder
 from shardline.run.directory import Home
 from shardline.settings.run_config import RunConfig
 from tasks.prepare_dataset import prepare_dataset
+from tests.patience import PATIENCE_S
 
-from .conftest import PATIENCE_S, Launch, wait_until
+from .conftest import Launch, wait_until
 from .network_hosts import NetworkHost, two_hosts
 
 pytestmark = pytest.mark.skipif(

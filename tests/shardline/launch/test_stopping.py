@@ -12,8 +12,9 @@ from shardline.base.exit_codes import STOPPED
 from shardline.launch.processes import MARKER
 from shardline.launch.records import rank_folder
 from shardline.settings.run_config import RunConfig
+from tests.patience import PATIENCE_S
 
-from .conftest import PATIENCE_S, wait_until
+from .conftest import wait_until
 
 KILLS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP}
 
@@ -64,13 +65,17 @@ def test_ranks_save_when_the_parent_has_been_killed_and_nobody_reads_what_they_s
 
 
 def test_the_next_try_waits_until_a_try_that_saves_has_left(start, directory):
-    first = start("save 1.5")
+    directory.write_config(RunConfig(world_size=4, termination_grace=PATIENCE_S))
+    first = start("save released")
     trains(first)
     first.process.terminate()
     wait_until(lambda: "leaves before" in (directory.path / ".lock").read_text(), "the first says that it leaves")
-    second = start().wait()
-    assert second.exit_code == 0, second.stderr
-    assert f"waiting for the try before: process {first.process.pid} saves and leaves" in second.stderr
+    second = start()
+    told = second.process.stderr.readline().decode()
+    assert told == f"waiting for the try before: process {first.process.pid} saves and leaves\n"
+    (directory.path / "released").touch()
+    ended = second.wait()
+    assert ended.exit_code == 0, ended.stderr
     assert first.wait().exit_code == STOPPED
 
 

@@ -92,16 +92,23 @@ def count(seconds: str) -> None:
         time.sleep(1)
 
 
-def save_when_told_to_stop(seconds: str) -> None:
-    """As training does: the step is finished, a shard set saved, and all leave together."""
-    told = []
+def save_when_told_to_stop(until: str) -> None:
+    """As training does: the step is finished, a shard set saved, and all leave together.
+
+    That takes some seconds, or until the run directory holds a file `until`.
+    """
+    told, run = [], Path(sys.argv[sys.argv.index("--run-directory") + 1])
     signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
     print("trains", flush=True)
     while not told:
         time.sleep(0.05)
-    time.sleep(float(seconds))
+    if until.isidentifier():
+        while not (run / until).exists():
+            time.sleep(0.05)
+    else:
+        time.sleep(float(until))
     if RANK == 0:
-        checkpoints = RunDirectory(Path(sys.argv[sys.argv.index("--run-directory") + 1])).checkpoints
+        checkpoints = RunDirectory(run).checkpoints
         checkpoints.mkdir()
         ShardSet.path(checkpoints, 120).write_text("{}")
     as_a_task("Stopped")
