@@ -1,5 +1,6 @@
 """Runs that several tests look at, each trained once."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
-from tests.shardline.training.runs import PROJECT, SMALL, environment, train
+from tests.shardline.training.runs import PROJECT, SMALL, WholeRun, environment, train
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +38,18 @@ def new_run(home):
 
 @pytest.fixture(scope="session")
 def reconfigure():
-    """A function: other `parameters` for the next try of a run, beside the small defaults and its optimizer's."""
+    """A function: other `parameters` for the next try of a run, beside the small defaults."""
 
     def write(run: RunDirectory, **parameters: Any) -> None:
         known = run.read_config().model_dump()
-        kept = {name: known[name] for name in ("world_size", "optimizer", "learning_rate")}
-        run.write_config(RunConfig(**(SMALL | kept | parameters)))
+        run.write_config(RunConfig(**(SMALL | {"world_size": known["world_size"]} | parameters)))
 
     return write
 
 
 @pytest.fixture(scope="session")
-def adam(new_run, home):
-    """A whole run on 8 ranks: its directory, result and output."""
-    run = new_run("adam")
-    return run, *train(run, home)
-
-
-@pytest.fixture(scope="session")
-def momentum(new_run, home):
-    """A whole run on 4 ranks: its directory, result and output."""
-    run = new_run("momentum", world_size=4, optimizer="Momentum", learning_rate=0.01)
-    return run, *train(run, home)
+def uninterrupted(new_run, home):
+    """A whole run on 4 ranks."""
+    run = new_run("uninterrupted")
+    result, output = train(run, home)
+    return WholeRun(run, result, output, json.loads(run.train_file.read_text()))

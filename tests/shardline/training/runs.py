@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,19 +15,29 @@ from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import replicated
 from shardline.checkpoint.strategy.strategy_file import read_strategy
+from shardline.run.directory import RunDirectory
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).parents[3]
-SMALL = {"batch_size": 256, "epochs": 2, "save_checkpoint_steps": 5, "keep_checkpoint_max": 2}
-STEPS_PER_EPOCH = 17
-LAST = 34
+SMALL = {"world_size": 4, "batch_size": 640, "epochs": 2, "save_checkpoint_steps": 4, "keep_checkpoint_max": 2}
+LAST = 14
+
+
+class WholeRun(NamedTuple):
+    """A run that ended by itself: its directory, result, output, and what `train.json` said then."""
+
+    run: RunDirectory
+    result: dict[str, Any]
+    output: str
+    record: dict[str, Any]
 
 
 def environment(home):
     return os.environ | {"SHARDLINE_HOME": str(home)}
 
 
-def start(run, home):
-    command = [sys.executable, "-m", "tasks.launch", "tasks.train", "--run-directory", str(run.path)]
+def start(run, home, module="tasks.train"):
+    command = [sys.executable, "-m", "tasks.launch", module, "--run-directory", str(run.path)]
     return subprocess.Popen(
         command, cwd=PROJECT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -35,36 +46,36 @@ def start(run, home):
 def train(run, home):
     """Train to the end; the result, and all that was printed."""
     process = start(run, home)
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode == 0, output + errors
     return json.loads(output.splitlines()[-1]), output
 
 
 def kill_a_rank_after_the_first_shard_set(run, home):
-    """Start training, end its last rank by SIGKILL once it has saved a shard set, and wait for the rest."""
+    """Start training, and end its last rank by SIGKILL when all stand still after their first shard set."""
     process = start_and_wait_for_a_shard_set(run, home)
     rank = run.read_config().world_size - 1
     started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
     os.kill(started["pid"], signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode != 0
 
 
 def stop_after_the_first_shard_set(run, home):
-    """Start training, tell it to stop as Airflow does once it has saved a shard set; what was printed."""
+    """Start training, and tell it to stop, as Airflow does, when all stand still after their first shard set."""
     process = start_and_wait_for_a_shard_set(run, home)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    return output + errors
+    output, errors = process.communicate(timeout=2 * PATIENCE_S)
+    assert process.returncode != 0, output + errors
 
 
 def start_and_wait_for_a_shard_set(run, home):
-    """Start training; returns when it has saved a shard set that was not there before."""
+    """Start training; returns when it has saved a shard set that was not there before, and stands still."""
     before = ShardSet.steps(run.checkpoints)
-    process = start(run, home)
+    process = start(run, home, "tests.shardline.training.pausing")
     while process.poll() is None and ShardSet.steps(run.checkpoints) == before:
-        time.sleep(0.005)
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
     return process
 
 

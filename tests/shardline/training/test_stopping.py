@@ -9,6 +9,7 @@ import pytest
 from shardline.base.termination import StopRequest
 from shardline.training import stopping
 from shardline.training.stopping import Stopping
+from tests.patience import PATIENCE_S
 
 
 class Ranks:
@@ -27,9 +28,9 @@ class Ranks:
 
             def total(self, values):
                 ranks.given[rank] = list(values)
-                ranks.barrier.wait(timeout=20)
+                ranks.barrier.wait(timeout=PATIENCE_S)
                 sums = [sum(column) for column in zip(*ranks.given, strict=True)]
-                ranks.barrier.wait(timeout=20)
+                ranks.barrier.wait(timeout=PATIENCE_S)
                 ranks.collectives += rank == 0
                 return sums
 
