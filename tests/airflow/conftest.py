@@ -17,8 +17,11 @@ from playwright.sync_api import Page, expect
 
 from scripts import ui
 from scripts.local_airflow import PROJECT
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.datasets import embedded, idx
+from shardline.run.directory import RunDirectory
 from tests.airflow.rest import Api
+from tests.patience import PATIENCE_MS
 from tests.processes import free_port
 
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
@@ -26,7 +29,9 @@ SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it th
 DEADLINE_HOURS = 1.0 if SCREENSHOTS else 0.001  # every run misses the short one, and pictures would show that
 DAGS = {"sharded_training", "retraining", "merge_checkpoint", "housekeeping", "consume_model"}
 
-expect.set_options(timeout=30_000)
+ENDLESS = 10_000
+"""Epochs of a training that something happens to before its end, however fast the machine is."""
+STEPS_PER_EPOCH = 20
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ def small(digits) -> dict[str, Any]:
     }
 
 
-def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:
-    """`make ui` without make: start it in a session of its own and return when it has said how to log in."""
+def start_ui(home: Path, port: int, until: str = "Ctrl-C", **settings: str) -> subprocess.Popen[str]:
+    """`make ui` without make: start it in a session of its own; returns when it has said `until`, that it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.ui", "--home", str(home), "--port", str(port)],
         cwd=PROJECT,
@@ -86,7 +91,7 @@ def start_ui(home: Path, port: int, **settings: str) -> subprocess.Popen[str]:
     said = []
     for line in process.stdout:
         said.append(line)
-        if "Ctrl-C" in line:
+        if until in line:
             return process
     raise AssertionError(f"the user interface did not start:\n{''.join(said)}")
 
@@ -127,7 +132,7 @@ def api(server) -> Api:
 def page(browser, server, api) -> Page:
     """A page of the browser, logged in."""
     page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=server.address)
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.goto("/")
     page.get_by_label("Username").fill(ui.USER)
     page.get_by_label("Password").first.fill(server.password)
@@ -171,6 +176,12 @@ def form_run(page, api, digits, screenshot) -> str:
     run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]
     api.wait_for_run("sharded_training", run_id)
     return run_id
+
+
+def end_soon(directory: RunDirectory) -> None:
+    """Let the next try of an `ENDLESS` training end a few epochs after the newest shard set that there is now."""
+    epoch = ShardSet.steps(directory.checkpoints)[-1] // STEPS_PER_EPOCH
+    directory.write_config(directory.read_config().model_copy(update={"epochs": epoch + 5}))
 
 
 def choose(page: Page, label: str, option: str) -> None:

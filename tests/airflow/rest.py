@@ -1,9 +1,12 @@
 """Airflow's REST API, as far as these tests use it."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+
+from tests.patience import PATIENCE_S
 
 FINISHED = {"success", "failed"}
 
@@ -12,11 +15,11 @@ class Api:
     """A logged-in client of one server."""
 
     def __init__(self, address: str, user: str, password: str):
-        token = httpx.post(f"{address}/auth/token", json={"username": user, "password": password}, timeout=30)
+        token = httpx.post(f"{address}/auth/token", json={"username": user, "password": password}, timeout=PATIENCE_S)
         self._client = httpx.Client(
             base_url=f"{address}/api/v2",
             headers={"Authorization": f"Bearer {token.json()['access_token']}", "Accept": "application/json"},
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
@@ -54,13 +57,20 @@ class Api:
     def tries(self, dag_id: str, run_id: str) -> dict[str, int]:
         return {task_id: instance["try_number"] for task_id, instance in self.tasks(dag_id, run_id).items()}
 
-    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
-        """Answer what the task asks until it has ended: an answer that comes too soon is lost, and asked for again."""
+    def answer(self, dag_id: str, run_id: str, task_id: str, give: Callable[[str], None]) -> None:
+        """Have `give` answer what the task asks, at the path that it is given, until the task has ended.
+
+        Airflow loses an answer that comes before its scheduler has noted the pause, and asks again.
+        """
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
         while (state := self.tasks(dag_id, run_id)[task_id]["state"]) not in (*FINISHED, "skipped"):
             if state == "awaiting_input" and not self.get(path)["response_received"]:
-                self.patch(path, chosen_options=[option], params_input={})
-            time.sleep(1)
+                give(path)
+            time.sleep(0.5)
+
+    def choose(self, option: str) -> Callable[[str], None]:
+        """What gives the answer `option` through the API."""
+        return lambda path: self.patch(path, chosen_options=[option], params_input={})
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """What the task returned."""

@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from shardline.run.directory import Home, RunDirectory
+from tests.airflow.conftest import ENDLESS, end_soon
 from tests.processes import environment_of
 
-pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
 
 
@@ -73,7 +73,7 @@ def wait_until(condition) -> None:
 
 def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
     """The one that is hit resumes in its next try, the other waits for its cards; both end, neither meets the other."""
-    hit = api.trigger(DAG, small | {"world_size": 4, "epochs": 15, "seed": 1})
+    hit = api.trigger(DAG, small | {"world_size": 4, "epochs": ENDLESS, "seed": 1})
     directory = RunDirectory(Home(server.shared).run(DAG, hit))
     wait_until(lambda: list(directory.checkpoints.glob("shard_set-*.json")))
     other = api.trigger(DAG, small | {"world_size": 8, "seed": 2})
@@ -84,6 +84,7 @@ def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
         time.sleep(0.5)
     assert f"{directory.path.name} holds 0, 1, 2, 3" in api.log(DAG, other, "train")
 
+    end_soon(directory)
     launch = processes_of_run(hit)
     launcher_of(hit).parent().kill()
     psutil.wait_procs(launch)
@@ -99,7 +100,7 @@ def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
 
 def test_a_training_that_is_cleared_while_it_runs_saves_and_goes_on_in_its_next_try(api, small, server):
     """Airflow gives its own process for the task 5 seconds; the launch has the ranks save all the same."""
-    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": 10_000, "save_checkpoint_steps": 1_000_000})
+    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": ENDLESS, "save_checkpoint_steps": 1_000_000})
     directory = RunDirectory(Home(server.shared).run(DAG, run_id))
     wait_until(directory.metrics_file.exists)
     body = {"dag_run_id": run_id, "task_ids": ["train"], "only_failed": False, "dry_run": False}

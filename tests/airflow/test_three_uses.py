@@ -3,15 +3,14 @@
 import time
 from pathlib import Path
 
-import pytest
 from blake3 import blake3
 from playwright.sync_api import expect
 
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.run_config import RunConfig
+from tests.airflow.conftest import ENDLESS
 from tests.processes import processes_of
 
-pytestmark = pytest.mark.timeout(600)  # a whole server starts, and whole runs
 DAG = "sharded_training"
 TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}  # approve and upload are not asked for
 
@@ -104,7 +103,7 @@ def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, p
 
 def test_stopping_airflow_during_a_training_leaves_no_process(api, server, small):
     """The last test of this folder: the server is gone afterwards."""
-    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": 1000})
+    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": ENDLESS})
     directory = RunDirectory(Home(server.shared).run(DAG, run_id))
     while not list(directory.checkpoints.glob("shard_set-*.json")):
         time.sleep(0.2)

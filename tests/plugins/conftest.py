@@ -21,6 +21,7 @@ from sqlalchemy import update
 from benchmarks.run_page.synthetic_run import Size, write_run
 from shardline.run.directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
+from tests.patience import PATIENCE_S
 from tests.processes import free_port
 
 __all__ = ["dagbag", "registered_dags"]
@@ -39,7 +40,7 @@ class Site:
 
     def client(self, user: str | None) -> httpx.Client:
         """A browser's requests: `user` logs in and carries the cookie; without one, nobody is logged in."""
-        client = httpx.Client(base_url=self.address, timeout=60)
+        client = httpx.Client(base_url=self.address, timeout=PATIENCE_S)
         if user is not None:
             client.cookies.set("_token", self.token(user))
         return client

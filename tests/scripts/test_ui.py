@@ -50,11 +50,17 @@ def test_the_users_own_airflow_and_python_do_not_leak_in(tmp_path):
     assert variables["HTTPS_PROXY"] == "proxy"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "terminal closed"])
-def test_nothing_outlives_it(airflow_database, number):
+@pytest.mark.parametrize(
+    ("number", "until"),
+    [(signal.SIGKILL, "Ctrl-C"), (signal.SIGHUP, "Starting Airflow")],
+    ids=["killed", "terminal closed while it starts"],
+)
+def test_nothing_outlives_it(airflow_database, number, until):
     home = Path(os.environ["AIRFLOW_HOME"])
     before = {process.pid for process in processes_of(str(home))}
-    server = start_ui(home, free_port())
+    server = start_ui(home, free_port(), until)
+    while len({process.pid for process in processes_of(str(home))} - before) <= len(ui.COMPONENTS):
+        time.sleep(0.2)
     server.send_signal(number)
     server.wait()
     while {process.pid for process in processes_of(str(home))} - before:
