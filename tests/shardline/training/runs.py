@@ -46,7 +46,7 @@ def start(run, home, module="tasks.train"):
 def train(run, home):
     """Train to the end; the result, and all that was printed."""
     process = start(run, home)
-    output, errors = process.communicate(timeout=2 * PATIENCE_S)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output + errors
     return json.loads(output.splitlines()[-1]), output
 
@@ -57,7 +57,7 @@ def kill_a_rank_after_the_first_shard_set(run, home):
     rank = run.read_config().world_size - 1
     started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
     os.kill(started["pid"], signal.SIGKILL)
-    process.communicate(timeout=2 * PATIENCE_S)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
 
 
@@ -65,7 +65,7 @@ def stop_after_the_first_shard_set(run, home):
     """Start training, and tell it to stop, as Airflow does, when all stand still after their first shard set."""
     process = start_and_wait_for_a_shard_set(run, home)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=2 * PATIENCE_S)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0, output + errors
 
 
