@@ -29,7 +29,8 @@ from shardline.checkpoint.formats.output_file import layout_output
 from shardline.checkpoint.formats.tensor_types import FLOAT32
 from shardline.checkpoint.shards.checkpoint2 import plan_as_described
 from shardline.checkpoint.shards.finding import SliceSet
-from shardline.checkpoint.shards.plan import Plan, held_slices, plan_merge
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import Plan, plan_merge
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts

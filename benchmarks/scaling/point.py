@@ -21,7 +21,8 @@ from shardline.checkpoint.formats.tensor_io import open_all
 from shardline.checkpoint.merging.parts import _plan_digest
 from shardline.checkpoint.merging.request import MergeRequest, Prepared, read_strategies
 from shardline.checkpoint.shards.finding import find_slices
-from shardline.checkpoint.shards.plan import Plan, held_slices, plan_merge
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import Plan, plan_merge
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
 

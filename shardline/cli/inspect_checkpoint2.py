@@ -9,7 +9,8 @@ from typing import Any
 from shardline.base.progress import human_size
 from shardline.checkpoint.formats.checkpoint2_storage import kind_of
 from shardline.checkpoint.shards.checkpoint2 import all_iterations, find_iteration, plan_checkpoint2
-from shardline.checkpoint.shards.plan import Plan, PlannedTensor, held_slices
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import Plan, PlannedTensor
 from shardline.checkpoint.shards.selection import Selection
 
 KIND = "Checkpoint 2.0"

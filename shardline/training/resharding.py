@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from shardline.base.errors import MissingShard
 from shardline.checkpoint.formats.checkpoint_file import Checkpoint
 from shardline.checkpoint.shards.finding import find_slices
-from shardline.checkpoint.shards.plan import PlannedTensor, held_slices, plan_merge
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import PlannedTensor, plan_merge
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.boxes import Box, whole

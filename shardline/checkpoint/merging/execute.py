@@ -17,7 +17,8 @@ from shardline.base.errors import NonFiniteValue, ReplicaMismatch
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
 from shardline.checkpoint.formats.tensor_types import bits_of, cast, has_non_finite
-from shardline.checkpoint.shards.plan import Copy, PlannedTensor, held_slices, why_replicas_differ
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import Copy, PlannedTensor, why_replicas_differ
 from shardline.checkpoint.strategy.boxes import Box, blocks
 
 BLOCK_BYTES = 2 << 20

@@ -44,7 +44,8 @@ from shardline.checkpoint.merging.reshard_target import (
 from shardline.checkpoint.merging.staged_folder import publish_folder, staged_folder
 from shardline.checkpoint.shards.absences import check_absences
 from shardline.checkpoint.shards.finding import SliceSet
-from shardline.checkpoint.shards.plan import Plan, PlannedTensor, held_slices, plan_merge
+from shardline.checkpoint.shards.held_slices import held_slices
+from shardline.checkpoint.shards.plan import Plan, PlannedTensor, plan_merge
 from shardline.checkpoint.shards.selection import Selection
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
 from shardline.checkpoint.shards.slice_digest import verified_digest

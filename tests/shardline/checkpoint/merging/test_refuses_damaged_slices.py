@@ -171,4 +171,4 @@ def test_a_file_that_cannot_be_opened_is_refused(case, monkeypatch):
 def test_a_folder_in_place_of_a_file_is_refused(case):
     case.file(1).unlink()
     case.file(1).mkdir()
-    case.refused(MissingShard, r"rank_1.*there is no such checkpoint file")
+    case.refused(MissingShard, r"rank_1: expected a file named PREFIX-EPOCH_STEP\.ckpt or \.safetensors, found none")

@@ -17,7 +17,7 @@ from shardline.checkpoint.merging import execute, proof
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
-from shardline.checkpoint.shards.plan import held_slices
+from shardline.checkpoint.shards.held_slices import held_slices
 from shardline.checkpoint.strategy import layout as layout_module
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.row_cuts import RowCut, cut_by_hand
