@@ -1,4 +1,4 @@
-"""Where the slices of one copy of a tensor lie in it, and which files hold them: worked out once for all tensors alike."""
+"""Where the slices of one copy of a tensor lie in it, and which files hold them: worked out once for tensors alike."""
 
 from __future__ import annotations
 
