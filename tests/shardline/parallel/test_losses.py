@@ -19,11 +19,12 @@ TUTORIAL = {
     optimizer: {
         "name": optimizer,
         "network": "mlp",
-        "steps": 200,
-        "parameters": {"optimizer": optimizer, "learning_rate": rate},
+        "steps": 24,  # into the second epoch, whose order is another
+        "parameters": {"optimizer": optimizer, "learning_rate": rate, "batch_size": 256},
     }
     for optimizer, rate in RATES.items()
 }
+"""Optimizers treat each element for itself: all three are tried on four ranks, the one with most states on eight."""
 OTHERS = {
     name: {
         "name": name,
@@ -33,6 +34,7 @@ OTHERS = {
     }
     for name in ("tensor_parallel", "mixed")
 }
+ON_EIGHT = {"Adam": TUTORIAL["Adam"]} | OTHERS
 
 
 def plain_settings(run):
@@ -67,16 +69,18 @@ def on_four(sharded):
 
 @pytest.fixture(scope="module")
 def on_eight(sharded):
-    return sharded(8, list((TUTORIAL | OTHERS).values()))
+    return sharded(8, list(ON_EIGHT.values()))
 
 
-@pytest.mark.parametrize("optimizer", TUTORIAL)
-@pytest.mark.parametrize("ranks", ["on_one", "on_four", "on_eight"])
+@pytest.mark.parametrize(
+    ("ranks", "optimizer"),
+    [*(("on_one", name) for name in TUTORIAL), *(("on_four", name) for name in TUTORIAL), ("on_eight", "Adam")],
+)
 def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
     losses = request.getfixturevalue(ranks).losses
     for found in losses:
-        np.testing.assert_allclose(found[optimizer][:20], plain[optimizer][:20], rtol=1e-5)
-        np.testing.assert_allclose(found[optimizer], plain[optimizer], rtol=1e-3)
+        np.testing.assert_allclose(found[optimizer], plain[optimizer], rtol=1e-5)
+    assert plain[optimizer][-1] < 0.9 * plain[optimizer][0]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -86,19 +90,21 @@ def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(on_eight
         np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*TUTORIAL, *OTHERS])
-def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_eight, name):
-    ranks = on_eight.parameters
+@pytest.mark.parametrize(
+    ("ranks", "name"), [*(("on_four", name) for name in TUTORIAL), *(("on_eight", name) for name in ON_EIGHT)]
+)
+def test_ranks_hold_their_slices_only_and_replicas_are_identical(request, ranks, name):
+    held = request.getfixturevalue(ranks).parameters
     run = (TUTORIAL | OTHERS)[name]
-    config = RunConfig(**run["parameters"])
+    config = RunConfig(world_size=len(held), **run["parameters"])
     network = rehearsed(config, run["network"])
     shapes = network.parameters()
-    layouts = with_optimizer_states(parameter_layouts(network, 8), config.optimizer)
+    layouts = with_optimizer_states(parameter_layouts(network, config.world_size), config.optimizer)
     for parameter, layout in layouts.items():
         whole_shape = next(shape for weight, shape in shapes.items() if parameter.endswith(weight))
-        assert {rank[f"{name}/{parameter}"].shape for rank in ranks} == {layout.slice_shape(whole_shape)}
+        assert {rank[f"{name}/{parameter}"].shape for rank in held} == {layout.slice_shape(whole_shape)}
         for group in layout.replica_groups():
-            assert len({ranks[rank][f"{name}/{parameter}"].tobytes() for rank in group}) == 1, parameter
+            assert len({held[rank][f"{name}/{parameter}"].tobytes() for rank in group}) == 1, parameter
 
 
 def test_the_tutorials_network_is_the_one_compared():
