@@ -30,10 +30,11 @@ OTHERS = {
         "name": name,
         "network": name,
         "steps": 20,
-        "parameters": {"optimizer": "Momentum", "learning_rate": 0.01},
+        "parameters": {"optimizer": "Momentum", "learning_rate": 0.01, "seed": seed},
     }
-    for name in ("tensor_parallel", "mixed")
+    for name, seed in (("tensor_parallel", 1), ("mixed", 2))
 }
+"""With seed 1 a unit of `mixed` stands so near the kink of its ReLU at step 3 that another order of summation tips it."""
 ON_EIGHT = {"Adam": TUTORIAL["Adam"]} | OTHERS
 
 
