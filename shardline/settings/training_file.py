@@ -1,0 +1,341 @@
+"""A training's description: a TOML file that an operator writes, from which a DAG is made.
+
+    docs/own-training.md        every key, with examples, and what is said where one is wrong
+
+Whoever triggers the DAG chooses values of the declared `parameters`, never a command. This module imports neither
+Airflow, MindSpore nor NumPy: DAG files read descriptions whenever they are parsed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from typing_extensions import Self
+
+from shardline.base.errors import ConfigError
+from shardline.settings.declared_parameter import DeclaredParameter, IntegerParameter, compiled
+from shardline.settings.parameters import Parameters, PlainName
+from shardline.settings.placeholders import check_names, names_in
+from shardline.settings.toml_file import TomlFile
+
+OF_A_RUN = ("run_directory", "training_folder", "ranks")
+"""Placeholders that every command has: the run's folder, the folder of the description, the number of ranks."""
+OF_A_RANK = ("rank",)
+OF_RESUMING = ("resume_from", "resume_step", "resume_epoch", "resume_slice", "resume_manifest")
+"""The newest complete shard set: its folder, step, epoch, this rank's own file, its manifest; empty without one."""
+OF_MERGING = ("merged_file", "step")
+"""The merged model, and the step that it was saved at."""
+LOG_FIELDS = ("epoch", "step", "steps_per_epoch", "loss", "learning_rate")
+OF_THE_PIPELINE = (
+    "checkpoint_step",
+    "merged_format",
+    "weights_only",
+    "champion_margin",
+    "approval",
+    "upload_to",
+    "hostfile",
+    "hang_timeout",
+)
+"""Parameters that every training's form has."""
+_TAKEN = frozenset((*OF_A_RUN, *OF_A_RANK, *OF_RESUMING, *OF_MERGING, *OF_THE_PIPELINE, "training", "values"))
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _glob(pattern: str) -> str:
+    parts = PurePosixPath(pattern).parts
+    if not parts or pattern.startswith("/") or ".." in parts or "\0" in pattern:
+        raise ValueError("expected a path or a pattern (*, ?, [ab], **) relative to the run directory, without '..'")
+    return pattern
+
+
+Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several)]
+Words = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Slices(Parameters):
+    """Where the ranks' slices and the strategy files appear, as patterns relative to the run directory.
+
+    `settled_after`: for how many seconds slices have to be unchanged, while the program runs, to be taken as written.
+    """
+
+    files: Globs
+    strategies: Globs = ()
+    settled_after: int = Field(default=10, ge=1, le=86_400)
+
+    @field_validator("files", "strategies")
+    @classmethod
+    def _relative(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_glob, globs))
+
+    @field_validator("files")
+    @classmethod
+    def _some(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        if not globs:
+            raise ValueError("expected at least one pattern")
+        return globs
+
+    @property
+    def folder(self) -> str:
+        """The innermost folder, relative to the run directory, that all of `files` lie below: `.` for that itself.
+
+        There the manifests of shard sets lie.
+        """
+        fixed = [_fixed_parts(glob) for glob in self.files]
+        common = []
+        for parts in zip(*fixed, strict=False):
+            if len(set(parts)) > 1:
+                break
+            common.append(parts[0])
+        return "/".join(common) or "."
+
+
+def _fixed_parts(glob: str) -> tuple[str, ...]:
+    """The folders of a pattern before the first that has a wildcard."""
+    parts = PurePosixPath(glob).parts[:-1]
+    wild = next((number for number, part in enumerate(parts) if any(sign in part for sign in "*?[")), len(parts))
+    return parts[:wild]
+
+
+class Log(Parameters):
+    """How a line of a rank's log tells how far training is.
+
+    `patterns` are regular expressions with named groups among `LOG_FIELDS`, each searched for in every line; or with
+    `format = "json"` a line is a JSON object, of which `keys` names the fields. With `steps_per_epoch`, a step is
+    counted within its epoch. `rank` is whose log tells it, -1 the last rank's.
+    """
+
+    format: Literal["text", "json"] = "text"
+    patterns: tuple[str, ...] = ()
+    keys: dict[str, str] = Field(default_factory=dict)
+    rank: int = Field(default=0, ge=-1)
+    largest_mib: int = Field(default=256, ge=1, le=1_048_576)
+    """What is kept of a rank's log, in MiB: its beginning and its end."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _name_fields(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            groups = compiled(pattern).groupindex
+            if unknown := [name for name in groups if name not in LOG_FIELDS]:
+                raise ValueError(f"{pattern!r} has the group {unknown[0]}; known are {', '.join(LOG_FIELDS)}")
+            if not groups:
+                raise ValueError(
+                    f"{pattern!r} has no named group such as (?P<loss>...); known are {', '.join(LOG_FIELDS)}"
+                )
+        return patterns
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_of_fields(cls, keys: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in keys if name not in LOG_FIELDS]:
+            raise ValueError(f"{unknown[0]} is none of {', '.join(LOG_FIELDS)}")
+        return keys
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.format == "json" and self.patterns:
+            raise ValueError("patterns are for format 'text'; for 'json' name the objects' keys in keys")
+        if self.format == "text" and self.keys:
+            raise ValueError("keys are for format 'json'; for 'text' give patterns")
+        return self
+
+
+class Resume(Parameters):
+    """How to go on: `arguments`, which the command gets behind its own where a complete shard set exists."""
+
+    arguments: tuple[str, ...] = ()
+
+
+class Stop(Parameters):
+    """How to stop: the `signal` that every rank gets, and how many seconds it has to leave (`grace`).
+
+    `hang_timeout`: after so many seconds without a line of log or a step of any rank the training is given up.
+    """
+
+    signal: Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"] = "SIGTERM"
+    grace: int = Field(default=30, ge=0, le=86_400)
+    hang_timeout: int | None = Field(default=None, ge=1)
+
+
+class Validate(Parameters):
+    """How to judge the merged model: a `command` whose last line is a JSON object of metrics, and their limits.
+
+    `metric` is the one that versions carry; without it, the first that has a limit.
+    """
+
+    command: tuple[str, ...] = ()
+    minimum: dict[str, float] = Field(default_factory=dict)
+    maximum: dict[str, float] = Field(default_factory=dict)
+    metric: str | None = None
+    timeout: int = Field(default=3600, ge=1)
+
+    @model_validator(mode="after")
+    def _has_command(self) -> Self:
+        if not self.command and (self.minimum or self.maximum or self.metric):
+            raise ValueError("minimum, maximum and metric are of the metrics that a command prints: give command, too")
+        if both := sorted(self.minimum.keys() & self.maximum.keys()):
+            raise ValueError(f"{both[0]} has a minimum and a maximum: which of two models is better would be open")
+        if self.command and self.chosen_metric is None:
+            raise ValueError("give a minimum or a maximum of some metric, or name in metric which one versions carry")
+        return self
+
+    @property
+    def chosen_metric(self) -> str | None:
+        """The metric that versions carry."""
+        return self.metric or next(iter((*self.minimum, *self.maximum)), None)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the metric that versions carry."""
+        return self.chosen_metric not in self.maximum
+
+
+class Training(Parameters):
+    """One training, whoever wrote it: how it is started, watched, stopped, resumed, merged and judged."""
+
+    name: PlainName
+    command: Words
+    slices: Slices
+    description: str = ""
+    launcher: Literal["mpirun", "msrun", "none"] = "mpirun"
+    ranks: int | str = 1
+    device: Literal["CPU", "GPU", "Ascend"] = "CPU"
+    working_directory: str = "{training_folder}"
+    environment: dict[str, str] = Field(default_factory=dict)
+    model_name: PlainName | None = None
+    parameters: dict[str, DeclaredParameter] = Field(default_factory=dict)
+    log: Log = Field(default_factory=Log)
+    resume: Resume = Field(default_factory=Resume)
+    stop: Stop = Field(default_factory=Stop)
+    # `validate` is pydantic's own, of every model.
+    validation: Validate = Field(default_factory=Validate, alias="validate")
+
+    @property
+    def model(self) -> str:
+        """The model store's name for what this makes."""
+        return self.model_name or self.name
+
+    def world_size(self, values: Mapping[str, Any]) -> int:
+        """How many ranks there are for these values of the parameters."""
+        return self.ranks if isinstance(self.ranks, int) else int(values[names_in(self.ranks)[0]])
+
+    @field_validator("parameters")
+    @classmethod
+    def _named(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in parameters:
+            if not name.isidentifier() or not name.isascii() or name.startswith("_"):
+                raise ValueError(f"{name!r}: expected a name of letters, digits and _, beginning with a letter")
+            if name in _TAKEN or hasattr(Parameters, name):
+                raise ValueError(f"{name} is the name of something else already; choose another")
+        return parameters
+
+
+def read_training(path: Path) -> Training:
+    """The description in the TOML file `path`; `ConfigError` names file, line and key of everything that is wrong."""
+    file = TomlFile.read(path)
+    for place, found in _dates(file.document, ()):
+        raise ConfigError(f"{file.where(place)}: {_spelt(place)}: expected no date or time, found {found}; quote it")
+    try:
+        training = Training.model_validate_json(json.dumps(file.document))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(file, problem) for problem in error.errors()[:20])) from None
+    if problems := [f"{file.where(place)}: {_spelt(place)}: {problem}" for place, problem in _contradictions(training)]:
+        raise ConfigError("\n".join(problems))
+    return training
+
+
+def _contradictions(training: Training) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What is wrong between several keys, each with its place."""
+    yield from _problem_of_ranks(training)
+    for place, text, known in _texts(training):
+        if "\0" in text:
+            yield place, "expected a text without NUL"
+        try:
+            check_names(text, known)
+        except ValueError as error:
+            yield place, str(error)
+    for name in training.environment:
+        if not name or "=" in name or "\0" in name:
+            yield ("environment", name), "is no name of an environment variable"
+        if name.startswith(("SHARDLINE_", "OMPI_", "PMIX_", "PRTE_")):
+            yield ("environment", name), "is a variable that the launch itself sets; leave it out"
+    if training.resume.arguments and "{resume_" in "".join(training.command):
+        yield ("resume", "arguments"), "command has {resume_...} already; say it in one place"
+
+
+def _problem_of_ranks(training: Training) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    ranks = training.ranks
+    if isinstance(ranks, int):
+        if not 1 <= ranks <= 4096:
+            yield ("ranks",), f"expected 1 to 4096, found {ranks}"
+        return
+    named = training.parameters.get(ranks[1:-1]) if ranks.startswith("{") and ranks.endswith("}") else None
+    if not isinstance(named, IntegerParameter):
+        yield ("ranks",), f"expected a number, or {{NAME}} of a parameter of type integer, found {ranks!r}"
+        return
+    values = named.choices or (named.minimum, named.maximum)
+    if any(value is None or not 1 <= value <= 4096 for value in values):
+        yield ("parameters", ranks[1:-1]), "says how many ranks there are: limit it to 1 to 4096"
+
+
+def _texts(training: Training) -> Iterator[tuple[tuple[str | int, ...], str, tuple[str, ...]]]:
+    """Every text with placeholders: its place, and which may stand there."""
+    everywhere = (*training.parameters, *OF_A_RUN)
+    of_ranks = (*everywhere, *OF_A_RANK, *OF_RESUMING)
+    for number, text in enumerate(training.command):
+        yield ("command", number), text, of_ranks
+    for number, text in enumerate(training.resume.arguments):
+        yield ("resume", "arguments", number), text, of_ranks
+    for name, text in training.environment.items():
+        yield ("environment", name), text, of_ranks
+    for number, text in enumerate(training.validation.command):
+        yield ("validate", "command", number), text, (*everywhere, *OF_MERGING)
+    yield ("working_directory",), training.working_directory, everywhere
+
+
+def _dates(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Dates and times, which TOML has and no parameter is."""
+    if isinstance(value, datetime.date | datetime.time):
+        yield place, str(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _dates(item, (*place, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _dates(item, (*place, number))
+
+
+def _explain(file: TomlFile, problem: ErrorDetails) -> str:
+    place = _without_tags(problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        message = "is missing"
+    elif problem["type"] == "extra_forbidden":
+        message = "is no key that is known here"
+    elif problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        place = (*place, "type")
+        message = "expected type = 'integer', 'number', 'text', 'boolean', 'file' or 'folder'"
+    elif not isinstance(problem["input"], dict):
+        message = f"{message} (found {problem['input']!r:.200})"
+    return f"{file.where(place)}: {_spelt(place)}: {message}"
+
+
+def _without_tags(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """pydantic's place of a problem without the variants of a union that stand in it, which no file has."""
+    if place[:1] == ("parameters",):
+        return place[:2] + place[3:]
+    return place[:1] if place[:1] == ("ranks",) else place
+
+
+def _spelt(place: tuple[str | int, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
