@@ -24,7 +24,7 @@ from shardline.checkpoint.formats.tensor_types import bits_of, cast
 from shardline.checkpoint.shards.plan import Copy, PlannedTensor, why_replicas_differ
 from shardline.checkpoint.strategy.layout import Layout
 
-_WINDOW_BYTES = 1 << 20
+_WINDOW_BYTES = 2 << 20
 Interval = tuple[int, int]
 
 
