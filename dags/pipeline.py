@@ -1,4 +1,4 @@
-"""The seven tasks that `sharded_training` and `retraining` have in common."""
+"""The seven tasks that `sharded_training`, `retraining` and described trainings have in common."""
 
 from __future__ import annotations
 
@@ -65,18 +65,24 @@ Every file is read back and its digest checked. Nothing there is overwritten; cl
 is not there yet."""
 
 
-def pipeline(train: BaseOperator | None = None) -> None:
+def pipeline(
+    train: BaseOperator | None = None,
+    prepare: tuple[str, ...] = ("tasks.prepare_dataset",),
+    about: str = PREPARE_DATASET,
+) -> None:
     """Add prepare_dataset → train → merge → validate → approve → promote → upload to the DAG of this `with` block.
 
     `train` stands in for the task of that name, which trains on the hosts of the hostfile, or on the worker's own.
+    `prepare` is what prepare_dataset runs, a module and its arguments, which is described by `about`.
     """
     prepare_dataset = TaskOperator(
         task_id="prepare_dataset",
-        module="tasks.prepare_dataset",
+        module=prepare[0],
+        arguments=prepare[1:],
         reads_parameters=True,
         retries=2,
         execution_timeout=timedelta(hours=2),
-        doc_md=PREPARE_DATASET,
+        doc_md=about,
     )
     train = train or TaskOperator(
         task_id="train",

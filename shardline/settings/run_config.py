@@ -13,6 +13,7 @@ from pydantic import field_validator, model_validator
 
 from shardline.settings import presets
 from shardline.settings.run_parameters import RunParameters
+from shardline.settings.upload_address import check_upload_address
 
 RESERVED_NAMES = frozenset(
     {
@@ -106,8 +107,7 @@ class RunConfig(RunParameters):
     @model_validator(mode="after")
     def _upload(self) -> RunConfig:
         # Of the whole model, since a message about one parameter repeats its value, here perhaps a password.
-        if self.upload_to and (problem := _problem_of_address(self.upload_to)):
-            raise ValueError(f"upload_to: expected an address like s3://CONNECTION@BUCKET/FOLDER, {problem}")
+        check_upload_address(self.upload_to)
         return self
 
     @model_validator(mode="after")
@@ -147,19 +147,3 @@ class RunConfig(RunParameters):
         if sum(starts.values()) > 1:
             raise ValueError(f"{' and '.join(name for name in starts if starts[name])} say different starts; keep one")
         return self
-
-
-def _problem_of_address(address: str) -> str | None:
-    """What is wrong with the address of an object storage, without repeating it; `None` where nothing is."""
-    scheme, separator, rest = address.partition("://")
-    host, _, folder = rest.partition("/")
-    connection, has_connection, _ = host.rpartition("@")
-    if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-        return "found none of a scheme: begin with s3://, gs:// or the like"
-    if ":" in connection or re.search(r"[?#]", rest):
-        return "found what may be credentials: put them into a connection of Airflow's, and name that"
-    if has_connection and not re.fullmatch(r"[\w.-]+", connection):
-        return "found @ without the name of a connection before it"
-    if ".." in folder.split("/") or "::" in rest or re.search(r"\s", rest) or not rest.strip("/"):
-        return "found '..', '::', a space or no bucket in it"
-    return None

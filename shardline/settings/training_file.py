@@ -43,6 +43,8 @@ OF_THE_PIPELINE = (
     "hang_timeout",
 )
 """Parameters that every training's form has."""
+DAGS = frozenset({"sharded_training", "retraining", "merge_checkpoint", "housekeeping", "consume_model"})
+"""Names of DAGs that there are without any description."""
 _TAKEN = frozenset((*OF_A_RUN, *OF_A_RANK, *OF_RESUMING, *OF_MERGING, *OF_THE_PIPELINE, "training", "values"))
 
 
@@ -199,6 +201,17 @@ class Validate(Parameters):
         return self.chosen_metric not in self.maximum
 
 
+class Schedule(Parameters):
+    """When the training runs by itself, with its parameters' defaults: by a cron expression, or when data is announced.
+
+    `on_dataset`: whenever the asset `shardline-dataset` is updated.
+    """
+
+    cron: str = ""
+    timezone: str = "UTC"
+    on_dataset: bool = False
+
+
 class Training(Parameters):
     """One training, whoever wrote it: how it is started, watched, stopped, resumed, merged and judged."""
 
@@ -216,6 +229,7 @@ class Training(Parameters):
     log: Log = Field(default_factory=Log)
     resume: Resume = Field(default_factory=Resume)
     stop: Stop = Field(default_factory=Stop)
+    schedule: Schedule = Field(default_factory=Schedule)
     # `validate` is pydantic's own, of every model.
     validation: Validate = Field(default_factory=Validate, alias="validate")
 
@@ -255,6 +269,8 @@ def read_training(path: Path) -> Training:
 
 def _contradictions(training: Training) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What is wrong between several keys, each with its place."""
+    if training.name in DAGS:
+        yield ("name",), f"{training.name} is the name of a DAG of Shardline's own; choose another"
     yield from _problem_of_ranks(training)
     for place, text, known in _texts(training):
         if "\0" in text:
