@@ -33,7 +33,7 @@ class ApprovalIfAsked(ApprovalOperator):
         """Ask, or skip."""
         dag_id, run_id = context["dag"].dag_id, context["run_id"]
         run = RunDirectory(home_from(os.environ).run(dag_id, run_id))
-        if not run.read_config().approval:
+        if not run.read_any_config().approval:
             raise AirflowSkipException("the parameter approval is off: nobody is asked")
         report = run.read(run.validation / "report.md", "validate").decode()
         self.body = _PICTURE.sub(lambda match: _picture(match, dag_id, run_id), report)

@@ -32,7 +32,7 @@ class UploadIfAsked(BaseOperator):
         """Upload, or skip; what fails is on the run's page and in notifications as the other tasks' failures are."""
         dag_id, run_id = context["dag"].dag_id, context["run_id"]
         home = home_from(os.environ)
-        config = RunDirectory(home.run(dag_id, run_id)).read_config()
+        config = RunDirectory(home.run(dag_id, run_id)).read_any_config()
         if not config.upload_to:
             raise AirflowSkipException("the parameter upload_to is empty: nothing is uploaded")
         run = {"SHARDLINE_DAG_ID": dag_id, "SHARDLINE_RUN_ID": run_id, "SHARDLINE_TASK_ID": self.task_id}

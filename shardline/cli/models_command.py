@@ -42,7 +42,7 @@ def _answer(given: argparse.Namespace) -> dict[str, Any]:
     if given.command == "list":
         for version in store.versions():
             mark = "*" if now is not None and version.version == now.version else " "
-            score = f"{version.metric} {version.value:.4f}"
+            score = "not measured" if version.value is None else f"{version.metric} {version.value:.4f}"
             print(f"{mark} {version.version:>4}  {score}  {version.digest[:16]}  {version.run}")
         for problem in store.damaged():
             print(f"note: {problem}", file=sys.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shardline.launch.logs import last_lines
 from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.rank_names import named
 from shardline.launch.records import RankFolder
@@ -52,6 +53,15 @@ class Growth:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else -1
+
+
+def last_words(ranks: Sequence[RankFolder]) -> str:
+    """What each rank printed last, in a line; ranks that printed the same are named together, the fewest first."""
+    said: dict[str, list[int]] = {}
+    for number, rank in enumerate(ranks):
+        said.setdefault(" ".join(last_lines(rank.log, 1, width=200)) or "(nothing)", []).append(number)
+    groups = sorted(said.items(), key=lambda group: len(group[1]))
+    return "\n".join(f"  {named(numbers)} printed last: {line}" for line, numbers in groups)
 
 
 def where_ranks_stand(ranks: Sequence[RankFolder], ask: Callable[[], None], patience: Patience = PATIENT) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from shardline.launch import logs, parent_death
 from shardline.launch.diagnosis import Launch
-from shardline.launch.hang import Growth, where_ranks_stand
+from shardline.launch.hang import Growth, last_words, where_ranks_stand
 from shardline.launch.interruption import Interruption
 from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.processes import LaunchProcesses
@@ -56,6 +56,15 @@ class Followers:
             self.interruption.reason = self.interruption.reason or "nobody reads the output of this launch any more"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Which rank's log the task's shows, how many bytes of it, and whether ranks say where they stand."""
+
+    rank: int = 0
+    most: int | None = None
+    stacks: bool = True
+
+
 @dataclass
 class Job:
     """What is started, where it logs, and how all of its processes are found."""
@@ -73,6 +82,7 @@ class Job:
     """Open files that mpirun inherits: the run's cards are held until it has ended, whatever ends this process."""
     begins: tuple[Path, ...] = ()
     """Files of which one appears when the ranks have started up, where they leave any."""
+    shown: Shown = Shown()
     _hang: str = ""
     _next_look: float = 0
 
@@ -81,8 +91,8 @@ class Job:
         kills_before = _out_of_memory_kills()
         mpirun_log = self.folder / "mpirun"
         messages = logs.Follower(mpirun_log, sys.stderr.buffer)
-        rank_zero = logs.Follower(rank_folder(self.folder, 0).log, sys.stdout.buffer)
-        followers = Followers((messages, rank_zero), interruption)
+        shown = logs.Follower(rank_folder(self.folder, self.shown.rank).log, sys.stdout.buffer, self.shown.most)
+        followers = Followers((messages, shown), interruption)
         process = self._start(mpirun_log)
         try:
             self._watch(process, followers, interruption)
@@ -99,7 +109,7 @@ class Job:
             process.wait(),
             out_of_memory=_out_of_memory_kills() > kills_before,
         )
-        return Outcome(launch, rank_zero.result, self._hang)
+        return Outcome(launch, shown.result, self._hang)
 
     @property
     def _ranks(self) -> list[RankFolder]:
@@ -131,9 +141,14 @@ class Job:
             elif time.monotonic() > give_up_at:
                 return
             if self.hang_timeout is not None and progress.stands_still(self.hang_timeout):
-                self._hang = where_ranks_stand(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
+                self._hang = self._where_ranks_stand(process)
                 return
             time.sleep(self.patience.poll_s)
+
+    def _where_ranks_stand(self, process: subprocess.Popen[bytes]) -> str:
+        if not self.shown.stacks:
+            return last_words(self._ranks)
+        return where_ranks_stand(self._ranks, lambda: process.send_signal(signal.SIGUSR1), self.patience)
 
     def _stop(self, process: subprocess.Popen[bytes], followers: Followers) -> None:
         """Tell the ranks on all hosts to stop, and give them time to save and leave.

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 _LINE_LIMIT = 64 * 1024
 _CHUNK = 1024 * 1024
+_LAST_LINES = 20
 
 
 def set_aside(logs: Path) -> Path | None:
@@ -41,10 +42,13 @@ class Follower:
 
     That line is a task's result. It belongs behind everything else, whatever a library prints at exit, so `result` has
     it and the stream doesn't. Bytes that aren't UTF-8 are shown as escapes; a line is cut at 64 KiB.
+    A log that may grow without end is copied up to `most` bytes.
     """
 
     log: Path
     stream: BinaryIO
+    most: int | None = None
+    """How many bytes are copied; of what comes after them, the last lines at the end."""
     result: dict[str, Any] | None = None
     _offset: int = 0
     _partial: bytearray = field(default_factory=bytearray)
@@ -52,7 +56,7 @@ class Follower:
 
     def follow(self) -> None:
         """Copy the lines that have been completed since the last call."""
-        while chunk := self._read():
+        while (self.most is None or self._offset < self.most) and (chunk := self._read()):
             *ends, rest = chunk.split(b"\n")
             for end in ends:
                 self._append(end)
@@ -65,7 +69,14 @@ class Follower:
         self.follow()
         if self._partial:
             self._emit()
+        if self.most is not None and self._offset >= self.most:
+            self._show_end()
         self.stream.flush()
+
+    def _show_end(self) -> None:
+        self.stream.write(f"… (the rest is in {self.log}; it ends so:)\n".encode())
+        for line in last_lines(self.log, _LAST_LINES):
+            self.stream.write(line.encode() + b"\n")
 
     def _read(self) -> bytes:
         try:

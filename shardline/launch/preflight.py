@@ -18,6 +18,7 @@ from shardline.parallel.layouts import OPTIMIZER_STATES
 from shardline.recipes.lookup import check_network_of, network_of
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
+from shardline.settings.training_config import TrainingConfig
 
 TRAINING = "tasks.train"
 
@@ -28,16 +29,18 @@ _LEAST_DISK_A_RANK = 64 * 2**10
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def check(module: str, config: RunConfig, directory: RunDirectory) -> None:
+def check(module: str, config: RunConfig | TrainingConfig, directory: RunDirectory) -> None:
     """What is the same on all hosts: module, parameters, drive.
 
     Raises `ConfigError` for parameters that can't work, `LaunchError` for what may be different next time.
     """
     if importlib.util.find_spec(module) is None:
         raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
-    if module == TRAINING and config.strategy_load_file is None:  # ranks check the file that they load
-        check_network_of(config)
-    shard_set = model_bytes(config, copies=1) if module == TRAINING else 0
+    shard_set = 0
+    if module == TRAINING and isinstance(config, RunConfig):
+        if config.strategy_load_file is None:  # ranks check the file that they load
+            check_network_of(config)
+        shard_set = model_bytes(config, copies=1)
     check_disk(directory.path, config.world_size * _LEAST_DISK_A_RANK, shard_set)
 
 
@@ -49,13 +52,13 @@ def check_host(
     check_memory(ranks, memory, available_memory())
 
 
-def memory_a_rank(module: str, config: RunConfig) -> int:
+def memory_a_rank(module: str, config: RunConfig | TrainingConfig) -> int:
     """The bytes of this host's memory that a rank needs at least: more than that is certain to be needed.
 
     On the CPU a training has its share of weights, gradients and optimizer states there, shared out among the ranks as
-    evenly as can be; on cards it has them on the card.
+    evenly as can be; on cards it has them on the card. Of what a described training needs, nothing is known.
     """
-    if module != TRAINING or config.device_target != "CPU":
+    if module != TRAINING or not isinstance(config, RunConfig) or config.device_target != "CPU":
         return _LEAST_MEMORY_A_RANK
     return _LEAST_MEMORY_A_RANK + model_bytes(config, copies=2) // config.world_size
 

@@ -1,6 +1,7 @@
 """What every rank starts with, before anything heavy is imported.
 
     mpirun -n N python -m shardline.launch.rank --logs DIR MODULE [ARGUMENT...]
+    mpirun -n N python -m shardline.launch.rank --logs DIR --program
 
 The rank dies with its mpirun, writes everything it prints to its own log, runs MODULE as `python -m MODULE` would,
 records how that ended (`shardline.launch.records`), and leaves by `os._exit`: MindSpore's exit handlers wait for
@@ -12,6 +13,8 @@ the module's own process can't, at the time when it happens.
 The supervisor speaks to the ranks of all hosts through mpirun, which forwards SIGUSR1 and SIGUSR2 to the process group
 of each, and kills it a second after SIGTERM. So SIGUSR2 means "stop": the witness passes it on as SIGTERM, and the
 module has time to save. SIGUSR1 asks the module where it stands.
+
+With `--program` it is the user's own program that runs, as the rank's folder says (`shardline.launch.program_rank`).
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ from typing import Any, NoReturn
 from shardline.base.errors import ShardlineError, Stopped, kind_of
 from shardline.base.exit_codes import FAILED, STOPPED, ExitCode
 from shardline.launch.parent_death import send_on_parent_death
-from shardline.launch.records import Failure, RankFolder, Started, rank_folder
+from shardline.launch.program_rank import run_program
+from shardline.launch.rank_number import folder_name, rank_number
+from shardline.launch.records import Failure, RankFolder, Started
 
 _FROM_SUPERVISOR = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -46,12 +51,14 @@ def main(argv: Sequence[str]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_SUPERVISOR)  # until what they mean is set up
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, required=True, help="the folder of the ranks' folders")
-    parser.add_argument("module")
+    parser.add_argument("--program", action="store_true", help="run what the rank's program.json says")
+    parser.add_argument("module", nargs="?", help="unless --program")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     arguments = parser.parse_args(argv)
-    rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
-    folder = rank_folder(arguments.logs, rank)
+    rank, folder = rank_number(os.environ), RankFolder(arguments.logs / folder_name(os.environ))
     _redirect(folder)
+    if arguments.program:
+        _end_likewise(run_program(rank, folder))
     if module_process := os.fork():
         _witness(module_process, rank, folder)
     send_on_parent_death(signal.SIGKILL)
@@ -91,6 +98,11 @@ def _witness(module_process: int, rank: int, folder: RankFolder) -> NoReturn:
         end = Failure(rank, platform.node(), time.time(), max(code, 0), signal_number=max(-code, 0), silent=True)
         _record(folder, end)
         code = code or 1
+    _end_likewise(code)
+
+
+def _end_likewise(code: int) -> NoReturn:
+    """End this process as its child has ended: with its exit code, or by its signal, a number less than 0."""
     if code < 0:
         _end_by(-code)
     os._exit(code)

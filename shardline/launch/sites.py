@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,15 +30,17 @@ from shardline.launch.mpirun import find, session_folder, without_outer_run
 from shardline.launch.patience import Patience
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
+from shardline.settings.training_config import TrainingConfig
 
 _MODULE = "shardline.launch.host_check"
+_OWN_PROCESSES = "shardline.launch.own_processes"
 
 
 @dataclass(frozen=True)
 class ThisHost:
     """A launch whose ranks all run here, with the launch's own `environment`."""
 
-    config: RunConfig
+    config: RunConfig | TrainingConfig
     world_size: int
     environment: Mapping[str, str]
     patience: Patience
@@ -58,6 +61,18 @@ class ThisHost:
 
     def end_processes(self) -> None:
         """End what a failed launch has left on other hosts."""
+
+
+@dataclass(frozen=True)
+class WithoutMpirun(ThisHost):
+    """A launch on this host whose `processes` are started without mpirun (`shardline.launch.own_processes`)."""
+
+    processes: int
+    has_scheduler: bool
+
+    def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
+        scheduler = ["--scheduler-port", str(_free_port())] if self.has_scheduler else []
+        return [sys.executable, "-m", _OWN_PROCESSES, "--ranks", str(self.processes), *scheduler, *program]
 
 
 @dataclass(frozen=True)
@@ -124,13 +139,23 @@ class SeveralHosts(ThisHost):
 
 
 def site_of(
-    config: RunConfig, world_size: int, directory: RunDirectory, environment: Mapping[str, str], patience: Patience
+    config: RunConfig | TrainingConfig,
+    world_size: int,
+    directory: RunDirectory,
+    environment: Mapping[str, str],
+    patience: Patience,
 ) -> ThisHost:
     """Where `world_size` ranks run; a single one runs here."""
     hosts = hosts_of(config.hostfile, world_size, environment) if world_size > 1 else ()
     if not hosts:
         return ThisHost(config, world_size, environment, patience)
     return SeveralHosts(config, world_size, environment, patience, hosts, directory)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 def say(message: str) -> None:

@@ -41,6 +41,7 @@ from shardline.base.file_lock import LocksUnsupported, lock
 
 if TYPE_CHECKING:
     from shardline.settings.run_config import RunConfig
+    from shardline.settings.training_config import TrainingConfig
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LEAVING = re.compile(r"(?P<pid>\d+) leaves before (?P<time>\d+)")
@@ -157,7 +158,7 @@ class RunDirectory:
         """What decided the weights of the shard sets whose manifests name its `digest`, JSON."""
         return self.checkpoints / "provenance" / f"configuration-{digest}"
 
-    def merged_file(self, config: RunConfig) -> Path:
+    def merged_file(self, config: RunConfig | TrainingConfig) -> Path:
         return self.merged / f"model.{config.merged_format}"
 
     def rank_log(self, rank: int) -> Path:
@@ -170,7 +171,7 @@ class RunDirectory:
         """The directory of another run of the same DAG, by its run id; or the one at an absolute path."""
         return RunDirectory(self.path.parent / (run if Path(run).is_absolute() else _folder_name(run)))
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: RunConfig | TrainingConfig) -> None:
         atomic.write_text(self.config_file, config.to_json())
 
     def read_config(self) -> RunConfig:
@@ -178,6 +179,17 @@ class RunDirectory:
         from shardline.settings.run_config import RunConfig  # pydantic, which a merge by hand does without
 
         return RunConfig.from_json(self.read(self.config_file, "prepare_dataset"))
+
+    def read_any_config(self) -> RunConfig | TrainingConfig:
+        """The same of any run of the pipeline: of one whose training is described by a file, too."""
+        from shardline.settings.training_config import TrainingConfig
+
+        content = self.read(self.config_file, "prepare_dataset")
+        try:
+            described = "training" in json.loads(content)
+        except (ValueError, TypeError):
+            described = False
+        return TrainingConfig.from_json(content) if described else self.read_config()
 
     def dataset_digest(self) -> str:
         """The digest of all the data that the run was prepared with; `RunDirectoryError` unless it is there."""

@@ -26,7 +26,7 @@ def plan_run(run: RunDirectory, count: int, workers: int | None = None) -> dict[
 def write_part_of_run(run: RunDirectory, part: Part, workers: int | None, meter: Meter) -> dict[str, Any]:
     """Write one part of the run's planned merge; several processes may, at once."""
     with reading(run.path):
-        return write_part(run.merged_file(run.read_config()), part, workers, meter)
+        return write_part(run.merged_file(run.read_any_config()), part, workers, meter)
 
 
 def commit_run(

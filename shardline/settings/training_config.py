@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,7 @@ class TrainingConfig(Parameters):
             "run_directory": str(run),
             "training_folder": str(Path(self.training_file).parent),
             "ranks": str(self.world_size),
+            "python": sys.executable,
         }
 
 

@@ -24,8 +24,8 @@ from shardline.settings.parameters import Parameters, PlainName
 from shardline.settings.placeholders import check_names, names_in
 from shardline.settings.toml_file import TomlFile
 
-OF_A_RUN = ("run_directory", "training_folder", "ranks")
-"""Placeholders that every command has: the run's folder, the folder of the description, the number of ranks."""
+OF_A_RUN = ("run_directory", "training_folder", "ranks", "python")
+"""What every command has: the run's folder, the description's folder, the number of ranks, the task's own Python."""
 OF_A_RANK = ("rank",)
 OF_RESUMING = ("resume_from", "resume_step", "resume_epoch", "resume_slice", "resume_manifest")
 """The newest complete shard set: its folder, step, epoch, this rank's own file, its manifest; empty without one."""

@@ -22,17 +22,17 @@ from shardline.store.version import Candidate, Version
 
 def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed."""
-    config = run.read_config()
+    config = run.read_any_config()
     merged = read_merged(run)
     report = _validated(run, merged)
-    metric, value = str(report["metric"]), float(report[report["metric"]])
+    metric = report["metric"]
     store = ModelStore(home, config.model_name)
     candidate = Candidate(
         run=_name(run, home),
         model=merged.file,
         digest=merged.digest,
         metric=metric,
-        value=value,
+        value=None if metric is None else float(report[metric]),
         step=merged.step,
         documents={
             run.report_file.name: run.report_file.read_bytes(),
@@ -52,7 +52,7 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
         "version": version.version,
         "digest": version.digest,
         "metric": version.metric,
-        version.metric: version.value,
+        **({} if version.metric is None else {version.metric: version.value}),
         "path": str(version.path),
     }
     atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
@@ -66,7 +66,8 @@ def _validated(run: RunDirectory, merged: MergedModel) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(run.read(file, "validate"))
         passed, failures, validated = report["passed"], report["failures"], report["merged"]["digest"]
-        float(report[report["metric"]])
+        if (metric := report["metric"]) is not None:  # a described training may have none
+            float(report[metric])
     except (ValueError, TypeError, KeyError) as error:
         raise PromotionError(f"{file}: expected the report of a validation ({error!r}); clear validate") from error
     if validated != merged.digest:

@@ -30,9 +30,9 @@ class Candidate:
     """Which run it comes from: a run has one version of each digest."""
     model: Path
     digest: str
-    metric: str
-    """By what it was validated: `accuracy`, `perplexity`…"""
-    value: float
+    metric: str | None
+    """By what it was validated: `accuracy`, `perplexity`…; None where nothing says how good it is."""
+    value: float | None
     step: int | None
     documents: Mapping[str, bytes]
 
@@ -43,8 +43,8 @@ class Version:
 
     version: int
     digest: str
-    metric: str
-    value: float
+    metric: str | None
+    value: float | None
     step: int | None
     run: str
     model: str
@@ -79,7 +79,8 @@ def read_version(folder: Path) -> Version:
     try:
         fields = json.loads((folder / DESCRIPTION).read_bytes())
         metric = fields.pop("metric", "accuracy")  # which the first versions took for granted
-        return Version(**fields | {"metric": metric, "value": fields.pop(metric)}, path=folder)
+        value = None if metric is None else fields.pop(metric)
+        return Version(**fields | {"metric": metric, "value": value}, path=folder)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise PromotionError(f"{folder}: expected a version of the model store ({error!r}); restore it") from error
 
@@ -100,7 +101,7 @@ def write_version(folder: Path, number: int, candidate: Candidate) -> None:
         "version": number,
         "digest": candidate.digest,
         "metric": candidate.metric,
-        candidate.metric: candidate.value,
+        **({} if candidate.metric is None else {candidate.metric: candidate.value}),
         "step": candidate.step,
         "run": candidate.run,
         "model": model.name,

@@ -35,7 +35,7 @@ class Metrics:
     def __init__(
         self, file: Path | None, step: int, before: Path | None = None, events: EventFiles | None = None
     ) -> None:
-        self.loss = _keep_until(file, before or file, step) if file is not None else None
+        self.loss = keep_until(file, before or file, step) if file is not None else None
         """The last step's loss."""
         self._file = file.open("a", encoding="utf-8", buffering=1) if file is not None else None
         self._events = events
@@ -77,7 +77,7 @@ class Metrics:
             self._file.write(line + "\n")
 
 
-def _keep_until(file: Path, source: Path, step: int) -> float | None:
+def keep_until(file: Path, source: Path, step: int) -> float | None:
     """Make `file` the records of `source` up to `step`, without a line that a kill cut off; the loss at `step`."""
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True) if source.exists() and step else []
     kept: list[str] = []

@@ -15,7 +15,9 @@ from shardline.recipes.lookup import train_spec
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import read_merged, verify
 from shardline.scoring.plots import LossByStep, plot_loss
+from shardline.settings.training_config import TrainingConfig
 from shardline.validation.champion import HeldOut, judge_champion
+from shardline.validation.described import validate_described
 from shardline.validation.merged_network import MergedNetwork
 from shardline.validation.report import LOSS_FILE, Report
 from shardline.validation.sharded_logits import compare
@@ -23,6 +25,9 @@ from shardline.validation.sharded_logits import compare
 
 def validate(run: RunDirectory, home: Home) -> dict[str, Any]:
     """Validate the run's merged model and return the result; `ValidationError` where it must not be promoted."""
+    config = run.read_any_config()
+    if isinstance(config, TrainingConfig):
+        return validate_described(run, home, config)
     run.report_file.unlink(missing_ok=True)
     report = examine(run, home)
     losses = training_losses(run)

@@ -41,8 +41,8 @@ function progress({ progress, config }) {
     element("p", { class: "bar" }, bar, share === null ? "" : percent(share)),
     facts([
       ["Step", progress.steps ? `${count(progress.step)} of ${count(progress.steps)}` : count(progress.step)],
-      ["Epoch", config ? `${progress.epoch} of ${config.epochs}` : progress.epoch],
-      ["Loss", number(progress.loss)],
+      ["Epoch", config?.epochs ? `${progress.epoch} of ${config.epochs}` : progress.epoch],
+      ["Loss", progress.loss === null ? null : number(progress.loss)],
       ["Ranks", config?.world_size],
       ["Network", config?.network],
     ]),

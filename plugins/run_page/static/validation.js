@@ -55,7 +55,7 @@ function verdict(report) {
     report.passed ? "Passed" : "Failed",
     said,
     facts([
-      [words(metric ?? ""), metric === "accuracy" ? percent(report.accuracy) : number(report[metric])],
+      [words(metric ?? ""), metric ? (metric === "accuracy" ? percent(report.accuracy) : number(report[metric])) : null],
       [`Version ${champion?.version}, current then`, champion ? number(champion.value) : null],
       ...plain.map(([name, value]) => [words(name), Number.isInteger(value) ? count(value) : number(value)]),
       [

@@ -23,7 +23,7 @@ export class VersionsPanel {
         `${one.version} `,
         one.version === current ? element("span", { class: "badge", "data-state": "success" }, "current") : "",
       ),
-      `${words(one.metric)} ${number(one.value)}`,
+      one.metric ? `${words(one.metric)} ${number(one.value)}` : "–",
       element("td", { class: "number" }, count(one.step)),
       element("code", { title: one.digest }, digest(one.digest)),
       one.of_this_run ? element("strong", {}, "this run") : (one.run ?? "of a DAG that you may not see"),

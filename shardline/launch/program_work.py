@@ -1,0 +1,175 @@
+"""A program of the user's own, as a description file names it, run on ranks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shardline.base.errors import CheckpointError, ConfigError, LaunchError, Stopped
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.launch import diagnosis
+from shardline.launch.interruption import Interruption
+from shardline.launch.job import Outcome
+from shardline.launch.patience import Patience
+from shardline.launch.program import Program, Steps
+from shardline.launch.rank_number import SCHEDULER
+from shardline.launch.sites import ThisHost, WithoutMpirun, say, site_of
+from shardline.launch.work import ModuleWork
+from shardline.settings.placeholders import filled
+from shardline.settings.training_config import TrainingConfig
+from shardline.settings.training_file import OF_RESUMING, Training
+from shardline.training.metrics_file import keep_until
+
+_MOST_SHOWN = 16 * 2**20
+
+
+class ProgramWork(ModuleWork):
+    """The command of a description, once on each rank, or once alone where it has no launcher."""
+
+    config: TrainingConfig
+
+    @property
+    def training(self) -> Training:
+        """The description as it was when the run was prepared."""
+        return self.config.training
+
+    @property
+    def processes(self) -> int:
+        """How many ranks are started: one where the program starts its own."""
+        return 1 if self.training.launcher == "none" else self.config.world_size
+
+    @property
+    def begins(self) -> tuple[Path, ...]:
+        """The file that appears with the first step, where steps are known."""
+        return (self.directory.rank_status(self.shown_rank),) if self._knows_steps else ()
+
+    @property
+    def shown_rank(self) -> int:
+        """The rank whose log tells steps."""
+        rank = self.training.log.rank
+        return rank if 0 <= rank < self.processes else self.processes - 1
+
+    @property
+    def most_shown(self) -> int:
+        """A program may print for ever."""
+        return min(_MOST_SHOWN, self.training.log.largest_mib * 2**20 // 2)
+
+    @property
+    def shows_stacks(self) -> bool:
+        """A program is not asked where it stands: a signal may be its end."""
+        return False
+
+    def site(self, environment: Mapping[str, str], patience: Patience) -> ThisHost:
+        """With mpirun as our own trainings; otherwise on this host alone."""
+        if self.training.launcher == "mpirun":
+            return site_of(self.config, self.cards, self.directory, environment, patience)
+        return WithoutMpirun(
+            self.config, self.cards, environment, patience, self.processes, self.training.launcher == "msrun"
+        )
+
+    def prepare(self) -> None:
+        """Leave in each rank's folder what it is to run; the steps that an earlier try told too early go."""
+        resumed = newest_to_resume(self.directory.checkpoints)
+        keep_until(self.directory.metrics_file, self.directory.metrics_file, resumed.step if resumed else 0)
+        if resumed:
+            say(f"goes on from shard set {resumed.step}")
+        for rank in range(self.processes):
+            self._program(rank, resumed).write(self.logs / f"rank.{rank}")
+        if self.training.launcher == "msrun":
+            replace(self._program(0, resumed), steps=None).write(self.logs / SCHEDULER)
+
+    def rank_command(self) -> list[str]:
+        """The witness of each rank: what a user has chosen is no part of this."""
+        return [sys.executable, "-m", "shardline.launch.rank", "--logs", str(self.logs), "--program"]
+
+    @property
+    def _knows_steps(self) -> bool:
+        return bool(self.training.log.patterns) or self.training.log.format == "json"
+
+    def _program(self, rank: int, resumed: ShardSet | None) -> Program:
+        training, texts = self.training, self._texts(rank, resumed)
+        words = [*training.command, *(training.resume.arguments if resumed else ())]
+        working_directory = Path(filled(training.working_directory, texts))
+        steps = None
+        if self._knows_steps and rank == self.shown_rank:
+            log = training.log
+            steps = Steps(str(self.directory.metrics_file), log.patterns, log.keys, resumed.step if resumed else 0)
+        return Program(
+            [filled(word, texts) for word in words],
+            {name: filled(text, texts) for name, text in training.environment.items()},
+            str(working_directory),
+            int(signal.Signals[training.stop.signal]),
+            training.log.largest_mib * 2**20,
+            steps,
+        )
+
+    def _texts(self, rank: int, resumed: ShardSet | None) -> dict[str, str]:
+        texts = self.config.texts(self.directory.path) | {"rank": str(rank)} | dict.fromkeys(OF_RESUMING, "")
+        if resumed is None:
+            return texts
+        folder = self.directory.checkpoints.resolve()
+        own = resumed.slices[rank].path if rank < resumed.world_size else ""
+        return texts | {
+            "resume_from": str(folder),
+            "resume_step": str(resumed.step),
+            "resume_epoch": str(resumed.epoch),
+            "resume_slice": str(folder / own) if own else "",
+            "resume_manifest": str(ShardSet.path(folder, resumed.step)),
+        }
+
+    def _nothing_saved(self) -> str:
+        """What to say where there is no shard set, though the program has ended well."""
+        files = self.training.slices.files
+        return (
+            f"the program ended well, but left no complete shard set: expected slices of {self.config.world_size} "
+            f"ranks like {', '.join(files)} below {self.directory.path}. See whether the command saves there "
+            "({run_directory}), and whether slices.files of the description says where"
+        )
+
+    def result(self, outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
+        """The newest complete shard set; raises where the program failed, was stopped, or left none."""
+        launch = outcome.launch
+        newest = ShardSet.newest(self.directory.checkpoints)
+        goes_on = f"the next try goes on from shard set {newest.step}" if newest else "the next try starts anew"
+        if interruption.reason:
+            kind = Stopped if newest and not _were_killed(launch) else LaunchError
+            raise kind(f"{interruption.reason}: the program was told to stop; {goes_on}. Its logs: {launch.folder}")
+        if outcome.hang:
+            raise LaunchError(
+                "the program has taken no step and printed nothing for longer than hang_timeout: it was stopped; "
+                f"{goes_on}. What was printed last:\n{outcome.hang}\nThe logs: {launch.folder}/rank.N/stdout"
+            )
+        if launch.unfinished():
+            raise diagnosis.error(launch)
+        if newest is None:
+            raise ConfigError(self._nothing_saved())  # trying again would end likewise
+        return {
+            "run_directory": str(self.directory.path),
+            "step": newest.step,
+            "epoch": newest.epoch,
+            "world_size": newest.world_size,
+        }
+
+
+def newest_to_resume(checkpoints: Path) -> ShardSet | None:
+    """The newest shard set whose files are as large as its manifest says; what is newer, and is not, is said."""
+    for step in reversed(ShardSet.steps(checkpoints)):
+        try:
+            shard_set = ShardSet.read(ShardSet.path(checkpoints, step))
+            if all(shard_set.file(checkpoints, item).stat().st_size == item.size for item in shard_set.slices):
+                return shard_set
+            problem = "a file has another size than its manifest says"
+        except CheckpointError as error:
+            problem = str(error)
+        say(f"shard set {step} is passed over: {problem}")
+    return None
+
+
+def _were_killed(launch: diagnosis.Launch) -> bool:
+    """Whether a rank did not leave by itself."""
+    failures = (launch.rank(rank).read_failure() for rank in range(launch.world_size))
+    return any(failure is not None and failure.signal_number == signal.SIGKILL for failure in failures)
