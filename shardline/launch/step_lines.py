@@ -23,8 +23,9 @@ class StepLines:
     """Reads steps from what is printed, piece by piece, and appends them to `metrics`, a JSON object a line.
 
     `patterns` are regular expressions with named groups; without any, lines are JSON objects, whose fields `keys`
-    names. Lines that say nothing of a step are passed over, and so is a step that was told before. A step that is
-    counted within its epoch is counted on: from `steps_per_epoch`, or else from the last step of the epoch before.
+    names. What lines say before the step that follows is said of that; without steps, every loss is one. A step that
+    was told before is passed over. One that is counted within its epoch is counted on: from `steps_per_epoch`, or else
+    from the last step of the epoch before.
     """
 
     metrics: Path
@@ -33,6 +34,7 @@ class StepLines:
     last_step: int = 0
     """The newest step so far: of an earlier try, where this one goes on."""
     _compiled: list[re.Pattern[str]] = field(default_factory=list)
+    _tells_step: bool = False
     _partial: bytearray = field(default_factory=bytearray)
     _fields: dict[str, float] = field(default_factory=dict)
     _epoch: int | None = None
@@ -42,6 +44,7 @@ class StepLines:
 
     def __post_init__(self) -> None:
         self._compiled = [re.compile(pattern) for pattern in self.patterns]
+        self._tells_step = any("step" in pattern.groupindex for pattern in self._compiled)
 
     def feed(self, content: bytes) -> bool:
         """Read what was printed next; whether there was a new step in it."""
@@ -62,9 +65,8 @@ class StepLines:
         if not fields:
             return False
         self._fields |= fields
-        if "step" not in fields and ("loss" not in fields or "step" in self._fields):
-            return False
-        return self._record()
+        self._tells_step = self._tells_step or "step" in fields
+        return self._record() if ("step" if self._tells_step else "loss") in fields else False
 
     def _in_patterns(self, line: str) -> dict[str, float]:
         fields: dict[str, float] = {}

@@ -1,0 +1,199 @@
+"""Programs of somebody's own, launched for real: plain Python, which knows neither Shardline nor MindSpore."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardline.base.exit_codes import BAD_PARAMETERS
+from shardline.run.directory import RunDirectory
+from shardline.settings.training_config import TrainingConfig
+from shardline.settings.training_file import Training
+from tests.patience import PATIENCE_S
+
+from .conftest import wait_until
+
+PROGRAM = Path(__file__).with_name("ranks") / "program.py"
+LAUNCHERS = ("mpirun", "msrun", "none")
+STEPS = r"epoch: (?P<epoch>\d+) step: (?P<step>\d+), loss is (?P<loss>\S+)"
+
+
+@pytest.fixture
+def describe(directory):
+    """Make the test's run one of a training whose command is `program.py` with these arguments."""
+
+    def write(*arguments: str, launcher="mpirun", hang_timeout=None, grace=30, values=None, **described: Any):
+        training = Training.model_validate_json(
+            json.dumps(
+                {
+                    "name": "mine",
+                    "command": ["{python}", str(PROGRAM), *arguments],
+                    "launcher": launcher,
+                    "ranks": 2,
+                    "working_directory": "{run_directory}",
+                    "slices": {"files": "slices/rank_*/*.safetensors"},
+                    "log": {"patterns": [STEPS], "largest_mib": 1},
+                    "stop": {"signal": "SIGUSR1", "grace": grace},
+                    **described,
+                }
+            )
+        )
+        config = TrainingConfig(
+            training=training,
+            training_file="/trainings/mine.toml",
+            values=values or {},
+            world_size=2,
+            device_target="CPU",
+            model_name="mine",
+            termination_grace=grace,
+            hang_timeout=hang_timeout,
+        )
+        (directory.path / "slices").mkdir(exist_ok=True)
+        (directory.path / "src_checkpoints").symlink_to("slices")
+        directory.write_config(config)
+        return config
+
+    return write
+
+
+def steps(directory: RunDirectory) -> list[int]:
+    return [json.loads(line)["step"] for line in directory.metrics_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_what_was_chosen_reaches_the_program_as_it_was_typed(describe, start, directory, tmp_path, launcher):
+    hostile = f"""x'"; touch {tmp_path}/evil; $(touch {tmp_path}/evil) `id` {{{{ 1 / 0 }}}} {{rank}} : é\n\t\\ && #"""
+    told = tmp_path / "told"
+    describe(
+        "tell", str(told), "{text}", "a{text}b", "{rank}", "{resume_from}",
+        launcher=launcher, values={"text": hostile}, environment={"CHOSEN": "{text}"},
+        parameters={"text": {"type": "text", "default": "x"}},
+    )  # fmt: skip
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == BAD_PARAMETERS, ended.stderr  # nothing was saved
+    ranks = [0] if launcher == "none" else [0, 1]
+    for rank in ranks:
+        given = json.loads(Path(f"{told}.{rank}").read_text())
+        assert given["arguments"] == [hostile, f"a{hostile}b", str(rank), ""]
+        assert given["environment"]["CHOSEN"] == hostile
+        assert given["folder"] == str(directory.path)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_ranks_of_msrun_are_told_what_msrun_tells_them(describe, start, directory, tmp_path):
+    """Held against MindSpore 2.10's own msrun, on a worker of two."""
+    describe("tell", str(tmp_path / "told"), launcher="msrun")
+    start(module="tasks.train").wait()
+    for rank in (0, 1):
+        environment = json.loads((tmp_path / f"told.{rank}").read_text())["environment"]
+        names = ("MS_ROLE", "MS_WORKER_NUM", "MS_NODE_ID", "RANK_ID", "RANK_SIZE", "DEVICE_ID", "MS_SCHED_HOST")
+        assert [environment[name] for name in names] == [
+            "MS_WORKER",
+            "2",
+            *[str(rank)] * 2,
+            "2",
+            str(rank),
+            "127.0.0.1",
+        ]
+    assert (directory.logs / "scheduler" / "started.json").exists()
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
+def test_the_first_failing_rank_is_named_with_its_last_lines(describe, start, directory, launcher):
+    describe("raise", launcher=launcher)
+    launch = start(module="tasks.train")
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert "rank 1 on " in ended.stderr
+    assert "left with exit code 1" in ended.stderr
+    assert "  | ValueError: this is the cause" in ended.stderr
+    assert steps(directory) == [1]
+    assert not launch.alive()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_killed_rank_ends_the_job_and_is_named(describe, start, directory, launcher):
+    describe("hang", launcher=launcher)
+    launch = start(module="tasks.train")
+    victim = 0 if launcher == "none" else 1
+    wait_until(lambda: f"rank {victim} waits" in _text(directory.rank_log(victim)), "the rank waits")
+    os.kill(launch.pid_of_rank(victim), signal.SIGKILL)
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert f"rank {victim} on " in ended.stderr
+    assert "was ended by signal 9 (SIGKILL)" in ended.stderr
+    assert not launch.alive()
+
+
+def test_silence_is_a_hang_and_the_last_words_are_told(describe, start, directory):
+    describe("hang", hang_timeout=1)
+    launch = start(module="tasks.train")
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert "has taken no step and printed nothing for longer than hang_timeout" in ended.stderr
+    assert "rank 0 printed last: rank 0 waits" in ended.stderr
+    assert "the next try starts anew" in ended.stderr
+    assert not launch.alive()
+
+
+def test_a_program_that_never_says_anything_is_given_up_too(describe, start):
+    describe("silent", hang_timeout=1, log={})
+    ended = start(module="tasks.train").wait()
+    assert "ranks 0-1 printed last: (nothing)" in ended.stderr
+
+
+def test_what_a_program_prints_is_bounded_wherever_it_goes(describe, start, directory):
+    describe("print", "30", launcher="none")
+    ended = start(module="tasks.train").wait()
+    folder = directory.rank_log(0).parent
+    assert sum(file.stat().st_size for file in folder.glob("stdout*")) < 1.5 * 2**20
+    assert len(ended.stdout) < 2 * 2**20
+    assert ended.stdout.rstrip().endswith("the last word")
+    assert steps(directory) == [1, 2], "steps are read from what is not kept, too"
+
+
+def test_children_that_outlive_the_program_are_ended(describe, start, directory):
+    describe("leave", launcher="none")
+    launch = start(module="tasks.train")
+    begun = time.monotonic()
+    launch.wait()
+    assert time.monotonic() - begun < PATIENCE_S
+    assert not launch.alive()
+    assert "leaves" in directory.rank_log(0).read_text()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_program_that_is_told_to_stop_gets_its_signal_and_time_to_save(describe, start, directory, launcher):
+    describe("stop", launcher=launcher)
+    launch = start(module="tasks.train")
+    ranks = [0] if launcher == "none" else [0, 1]
+    wait_until(lambda: all("step: 1" in _text(directory.rank_log(rank)) for rank in ranks), "the ranks train")
+    launch.process.send_signal(signal.SIGTERM)
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert "stopped by signal 15 (SIGTERM): the program was told to stop; the next try starts anew" in ended.stderr
+    assert all(_text(directory.rank_log(rank)).endswith("saves\n") for rank in ranks)
+    assert not launch.alive()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_program_that_cannot_be_started_is_named(describe, start, launcher):
+    describe(launcher=launcher, command=["/no/such/program"])
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == 1
+    assert "/no/such/program cannot be started: No such file or directory" in ended.stderr
+
+
+def test_a_program_that_saves_nothing_fails_at_once_and_says_what_was_expected(describe, start, directory):
+    describe("print", "0", launcher="none")
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == BAD_PARAMETERS
+    assert "left no complete shard set: expected slices of 2 ranks like slices/rank_*/*.safetensors" in ended.stderr
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""
