@@ -2,7 +2,8 @@
 
 Airflow checks each parameter by itself. This middleware of its API server reads the document that a trigger brings,
 from the form or by REST, and answers 400 where its parameters do not go together or one is unknown, in the words in
-which the first task would refuse it. `retraining` is left to that: its defaults are known to its DAG file alone.
+which the first task would refuse it; those of a described training, too, where the API server has SHARDLINE_TRAININGS.
+`retraining` is left to that: its defaults are known to its DAG file alone.
 
 Nothing of a request is read before Airflow, asked as its own route asks it, says that the user may trigger the DAG;
 whom it refuses, it answers itself, as if this module were not there. What is read is bounded, and not checked on the
@@ -12,8 +13,11 @@ event loop, which other requests need meanwhile.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -26,6 +30,8 @@ from shardline.settings.housekeeping_config import HousekeepingConfig
 from shardline.settings.merge_config import MergeCheckpointConfig
 from shardline.settings.parameters import Parameters
 from shardline.settings.run_config import RunConfig
+from shardline.settings.training_config import form_of
+from shardline.settings.trainings import FOLDER, trainings_in
 
 PARAMETERS: Mapping[str, type[Parameters]] = {
     "sharded_training": RunConfig,
@@ -59,7 +65,7 @@ class TriggerCheck:
         body = b"".join(message.get("body", b"") for message in messages)
         if len(body) > MOST_BYTES:
             await _refuse(413, f"expected a trigger of at most {MOST_BYTES} bytes, found more", send)
-        elif problem := await run_in_threadpool(_problem, PARAMETERS[dag_id], body):
+        elif problem := await run_in_threadpool(_problem, parameters_of(dag_id), body):
             await _refuse(400, problem, send)
         else:
             await self._app(scope, _replay(messages, receive), send)
@@ -70,7 +76,26 @@ def _triggered(scope: Mapping[str, Any]) -> str | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     match = _TRIGGER.search(scope["path"])
-    return match["dag_id"] if match and match["dag_id"] in PARAMETERS else None
+    return match["dag_id"] if match and parameters_of(match["dag_id"]) is not None else None
+
+
+def parameters_of(dag_id: str) -> type[Parameters] | None:
+    """What the DAG's trigger takes; None where it is none of ours."""
+    if known := PARAMETERS.get(dag_id):
+        return known
+    folder = os.environ.get(FOLDER, "").strip()
+    return _described(folder, _version(Path(folder))).get(dag_id) if folder else None
+
+
+def _version(folder: Path) -> tuple[tuple[str, int], ...]:
+    """The folder's descriptions, and when each was written."""
+    return tuple((file.name, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.toml")))
+
+
+@lru_cache(maxsize=1)
+def _described(folder: str, _version: tuple[tuple[str, int], ...]) -> Mapping[str, type[Parameters]]:
+    """The forms of described trainings; kept until a description is written again."""
+    return {training.name: form_of(training) for training in trainings_in(Path(folder)).found.values()}
 
 
 async def _may_trigger(dag_id: str, request: Request) -> bool:
@@ -105,13 +130,13 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return again
 
 
-def _problem(parameters: type[Parameters], body: bytes) -> str:
+def _problem(parameters: type[Parameters] | None, body: bytes) -> str:
     """What is wrong with the parameters in a trigger's body; nothing where it has none: that is Airflow's to judge."""
     try:
         conf = json.loads(body).get("conf")
     except (ValueError, AttributeError, RecursionError):
         return ""
-    if not isinstance(conf, dict):
+    if not isinstance(conf, dict) or parameters is None:
         return ""
     try:
         parameters.from_json(json.dumps(conf))

@@ -20,7 +20,7 @@ from shardline.base.errors import RunDirectoryError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page import overview, results
 from shardline.page.containment import LARGEST_DOCUMENT, Contained
-from shardline.page.shard_map import read_shard_map
+from shardline.page.shard_map import read_shard_map, strategies_to_show
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import home_from
 
@@ -56,7 +56,7 @@ def _outcome(run: Run) -> dict[str, Any]:
         return {"has_folder": run.has_started, "problem": str(error) if run.has_started else None}
     return {
         "has_folder": True,
-        "network": config.get("network"),
+        "network": config.get("network") or config.get("model_name"),
         "world_size": config.get("world_size"),
         "metric": report.get("metric"),
         "value": report.get(str(report.get("metric"))),
@@ -98,17 +98,16 @@ def metrics(run: RunDep, query: Annotated[SeriesQuery, Query()]) -> JSONResponse
 def shard_map(run: RunDep) -> JSONResponse:
     """Which rank holds which slice."""
     files = run.files
-    name = _name_in(files, "strategy_save_file", "src_strategy.ckpt")
-    strategy, checkpoints = files.root / name, RunDirectory(files.root).checkpoints
-    written = strategy.stat().st_mtime_ns if strategy.is_file() else 0
+    checkpoints = RunDirectory(files.root).checkpoints
+    strategies = tuple((path, path.stat().st_mtime_ns) for path in strategies_to_show(files))
     steps = ShardSet.steps(checkpoints) if checkpoints.is_dir() else []
-    return JSONResponse(_shard_map(files, name, written, steps[-1] if steps else None))
+    return JSONResponse(_shard_map(files, strategies, steps[-1] if steps else None))
 
 
 @lru_cache(maxsize=8)
-def _shard_map(files: Contained, name: str, _written: int, _step: int | None) -> dict[str, Any] | None:
-    """Kept until the strategy is written again or a newer shard set is complete."""
-    return read_shard_map(files, name)
+def _shard_map(files: Contained, strategies: tuple[tuple[Path, int], ...], _step: int | None) -> dict[str, Any] | None:
+    """Kept until a strategy is written, at the time that stands beside it, or a newer shard set is complete."""
+    return read_shard_map(files, [path for path, _ in strategies])
 
 
 @of_a_run.get("/merge")

@@ -6,13 +6,13 @@ a pipeline stage. Parameters are cut in few different ways, so that each way is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from shardline.base.digest import file_digest
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
 from shardline.checkpoint.formats.reading import index_checkpoint
@@ -20,9 +20,11 @@ from shardline.checkpoint.shards.roles import Role, roles_of
 from shardline.checkpoint.shards.selection import traits_of
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import Layout, replicated
-from shardline.checkpoint.strategy.strategy_file import StagedLayouts, layouts_by_stage, read_strategy
+from shardline.checkpoint.strategy.strategy_file import StagedLayouts, read_layouts
 from shardline.page.containment import Contained
+from shardline.run.described_run import strategies_of
 from shardline.run.directory import RunDirectory
+from shardline.settings.training_config import TrainingConfig
 
 MOST_RANKS = 4096
 """As many as a run can have (`RunConfig.world_size`): a damaged file may speak of millions."""
@@ -41,18 +43,29 @@ class _Ways:
         return [_describe(layout) for layout in self.known]
 
 
-def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | None:
-    """The map of the run whose strategy file has this name; `None` before training has written one.
+def strategies_to_show(files: Contained) -> tuple[Path, ...]:
+    """The run's strategy files, where there are any yet: of our own trainings one, of described ones maybe several."""
+    run = RunDirectory(files.root)
+    document = files.document(run.config_file) or {}
+    if "training" in document:
+        found = strategies_of(run, TrainingConfig.from_json(json.dumps(document)))
+        return tuple(files.path(path) for path in found)
+    name = Path(str(document.get("strategy_save_file") or "src_strategy.ckpt")).name  # config.json may be anybody's
+    path = files.path(files.root / name)
+    return (path,) if path.is_file() else ()
+
+
+def read_shard_map(files: Contained, strategies: Sequence[Path]) -> dict[str, Any] | None:
+    """The map of the run with these strategy files; `None` before training has written one.
 
     Sizes are `None` until a shard set is complete. Raises `CheckpointError` where a file cannot be understood.
     """
-    strategy_file = files.path(files.root / strategy_name)
-    if not strategy_file.is_file():
+    if not strategies:
         return None
-    staged = layouts_by_stage([(strategy_file, read_strategy(strategy_file))])
+    staged, digests = read_layouts(strategies)
     if staged.world_size > MOST_RANKS:
-        raise LayoutError(f"{strategy_file} speaks of {staged.world_size} ranks; at most {MOST_RANKS} are shown")
-    shard_set = _shard_set_of(files, strategy_file)
+        raise LayoutError(f"{strategies[0]} speaks of {staged.world_size} ranks; at most {MOST_RANKS} are shown")
+    shard_set = _shard_set_of(files, digests)
     indices = _first_files(files, staged, shard_set) if shard_set is not None else {}
     ways = _Ways()
     parameters = [row for stage in range(len(staged.stages)) for row in _parameters(stage, staged, indices, ways)]
@@ -67,11 +80,12 @@ def read_shard_map(files: Contained, strategy_name: str) -> dict[str, Any] | Non
     }
 
 
-def _shard_set_of(files: Contained, strategy_file: Path) -> ShardSet | None:
+def _shard_set_of(files: Contained, digests: Sequence[str]) -> ShardSet | None:
     """The newest complete shard set, unless it was saved under another strategy: by a try on other cards."""
     checkpoints = files.path(RunDirectory(files.root).checkpoints)
     newest = ShardSet.newest(checkpoints) if checkpoints.is_dir() else None
-    return newest if newest is not None and newest.strategy_digest == file_digest(strategy_file) else None
+    is_of_them = newest is not None and (len(digests) > 1 or newest.strategy_digest in ("", *digests))
+    return newest if is_of_them else None
 
 
 def _first_files(files: Contained, staged: StagedLayouts, shard_set: ShardSet) -> dict[int, FileIndex]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shardline.base.errors import ConfigError
@@ -14,6 +14,7 @@ from shardline.run.allowed_uploads import check_upload
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.declared_parameter import PathParameter
 from shardline.settings.placeholders import filled, names_in
+from shardline.settings.run_config import RESERVED_NAMES
 from shardline.settings.training_config import TrainingConfig, config_of
 from shardline.settings.training_file import read_training
 
@@ -107,6 +108,25 @@ def _executable(program: str, folder: Path, environment: Mapping[str, str]) -> s
 def strategies_of(run: RunDirectory, config: TrainingConfig) -> tuple[Path, ...]:
     """The strategy files that the program has left, in the order of their names; none that lies outside the run."""
     return tuple(sorted(set(_matching(run.path, config.training.slices.strategies))))
+
+
+def slices_of(run: RunDirectory) -> tuple[Path, ...]:
+    """The folders and files at which the run's slices lie, and nothing else that is worth keeping does.
+
+    Where a described training saves beside other files of the run, these are what its patterns begin with.
+    """
+    checkpoints, root = run.checkpoints, run.path.resolve()
+    if not checkpoints.is_symlink():
+        return (checkpoints,)
+    folder = checkpoints.resolve()
+    if folder != root:
+        return (folder,) if folder.is_relative_to(root) else ()
+    config = run.read_any_config()
+    if not isinstance(config, TrainingConfig):
+        return ()
+    begins = {PurePosixPath(glob).parts[0] for glob in config.training.slices.files}
+    found = {path for glob in begins for path in run.path.glob(glob) if path.parent == run.path}
+    return tuple(sorted(path for path in found if path.name not in RESERVED_NAMES))
 
 
 def _matching(folder: Path, globs: tuple[str, ...]) -> Iterator[Path]:

@@ -27,7 +27,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.readers import reading
-from shardline.run.slices_to_merge import strategy_file_of
+from shardline.run.slices_to_merge import strategies_saved_with
 from shardline.settings.merge_config import MergeCheckpointConfig
 
 
@@ -78,7 +78,7 @@ def _run(name: str, home: Home) -> RunDirectory:
 def _source_of_run(run: RunDirectory, step: str | None) -> SliceSource:
     """The shard set of `step`, or the newest, with the strategy that it was saved with."""
     shard_set = _shard_set(run, step)
-    return SliceSource(run.checkpoints, (strategy_file_of(run, shard_set),), str(shard_set.step))
+    return SliceSource(run.checkpoints, strategies_saved_with(run, shard_set), str(shard_set.step))
 
 
 def _shard_set(run: RunDirectory, step: str | None) -> ShardSet:

@@ -31,7 +31,7 @@ def request_of(run: RunDirectory, workers: int | None = None) -> MergeRequest:
     weights_only = config.strategy_only_trainable_params
     return MergeRequest(
         shards=run.checkpoints,
-        strategies=(strategy_file_of(run, shard_set),),
+        strategies=strategies_saved_with(run, shard_set),
         output=run.merged_file(config),
         step=str(shard_set.step),
         # MindSpore 2.10 lists optimizer states in the strategy file even then: to it, they are trainable.
@@ -63,8 +63,7 @@ def _request_of_described(run: RunDirectory, config: TrainingConfig, workers: in
     steps = ShardSet.steps(checkpoints)
     if step in steps or (step is None and steps):
         shard_set = _shard_set(run, step)
-        saved_with, step = run.strategy_saved_with(shard_set.strategy_digest), shard_set.step
-        strategies = (saved_with,) if saved_with.exists() else strategies_of(run, config)
+        strategies, step = strategies_saved_with(run, shard_set), shard_set.step
     else:
         strategies = () if is_checkpoint2(checkpoints) else strategies_of(run, config)
     return MergeRequest(
@@ -87,10 +86,19 @@ def _shard_set(run: RunDirectory, step: int | None) -> ShardSet:
     return newest
 
 
-def strategy_file_of(run: RunDirectory, shard_set: ShardSet) -> Path:
-    """The strategy of this very set; an earlier one may have been saved by other ranks than the newest."""
+def strategies_saved_with(run: RunDirectory, shard_set: ShardSet) -> tuple[Path, ...]:
+    """The strategy of this very set; an earlier one may have been saved by other ranks than the newest.
+
+    None where a program of the user's own has left none: its slices tell how they are cut, or are whole.
+    """
+    from shardline.run.described_run import strategies_of
+    from shardline.settings.run_config import RunConfig
+
     saved_with = run.strategy_saved_with(shard_set.strategy_digest)
-    return saved_with if saved_with.exists() else run.strategy_file(run.read_config())
+    if saved_with.exists():
+        return (saved_with,)
+    config = run.read_any_config()
+    return (run.strategy_file(config),) if isinstance(config, RunConfig) else strategies_of(run, config)
 
 
 def merge_run(

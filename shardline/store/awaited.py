@@ -52,6 +52,10 @@ def _named(home: Home, reader: RunDirectory, parameters: dict[str, Any]) -> Iter
     for name in ("start_file", "shards"):
         if name in given:
             yield from _run_around(home, reader.path / given[name])
+    chosen = parameters.get("values")  # of a described training
+    for value in chosen.values() if isinstance(chosen, dict) else ():
+        if isinstance(value, str) and value.startswith("/"):
+            yield from _run_around(home, Path(value))
 
 
 def _run_around(home: Home, path: Path) -> Iterator[Path]:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardline.base.errors import RunDirectoryError
+from shardline.base.errors import RunDirectoryError, ShardlineError
+from shardline.run.described_run import slices_of
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.readers import without_readers
 from shardline.settings.housekeeping_config import HousekeepingConfig
@@ -82,12 +83,22 @@ def _free(run: OldRun) -> str:
 
 def _old_run(folder: Path, config: HousekeepingConfig) -> Iterator[OldRun]:
     """The run in `folder`, where it has anything to free."""
-    targets = [folder / "src_checkpoints", *folder.glob(f"{_FREED}*"), *folder.glob(f"merged/{_FREED}*")]
+    slices = _slices(RunDirectory(folder))
+    left = {place for target in slices for place in target.parent.glob(f"{_FREED}*")}
+    targets = [*slices, *sorted(left | set(folder.glob(f"{_FREED}*"))), *folder.glob(f"merged/{_FREED}*")]
     if config.merged:
         targets += [folder / "resharded", *(file for glob in _WEIGHTS for file in folder.glob(f"merged/{glob}"))]
     present = tuple(target for target in targets if target.exists() and not target.is_symlink())
     if present:
         yield OldRun(folder, present, sum(map(_size, present)))
+
+
+def _slices(run: RunDirectory) -> tuple[Path, ...]:
+    """Where the run's slices lie; what a damaged run has beside others' files is left alone."""
+    try:
+        return slices_of(run)
+    except ShardlineError:
+        return ()
 
 
 def _last_used(run: OldRun) -> float:

@@ -11,7 +11,7 @@ from shardline.base.errors import CheckpointError, LayoutError, RunDirectoryErro
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import Strategy, write_strategy
 from shardline.page.results import read_merge
-from shardline.page.shard_map import read_shard_map
+from shardline.page.shard_map import read_shard_map, strategies_to_show
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "strategy"
 STRATEGY = "src_strategy.ckpt"
@@ -23,12 +23,12 @@ def parameter(found, name):
 
 
 def test_there_is_none_before_training_wrote_its_strategy(files):
-    assert read_shard_map(files, STRATEGY) is None
+    assert read_shard_map(files, strategies_to_show(files)) is None
 
 
 def test_slices_and_sizes_of_a_shard_set(run, files):
     write_shard_set(run, Size(steps=40, parameters=5))
-    found = read_shard_map(files, STRATEGY)
+    found = read_shard_map(files, strategies_to_show(files))
     assert (found["step"], found["world_size"], found["stages"]) == (40, 8, 1)
     column, layout = parameter(found, "block0.weight")
     assert (column["shape"], column["slice_shape"], column["bytes"]) == (list(SHAPE), [64, 16], 64 * 32 * 4)
@@ -40,7 +40,7 @@ def test_slices_and_sizes_of_a_shard_set(run, files):
 
 def test_weights_states_and_the_rest_are_told_apart(run, files):
     write_shard_set(run, Size(steps=40, parameters=1))
-    kinds = {row["name"]: row["kind"] for row in read_shard_map(files, STRATEGY)["parameters"]}
+    kinds = {row["name"]: row["kind"] for row in read_shard_map(files, strategies_to_show(files))["parameters"]}
     assert kinds == {
         "block0.weight": "weight",
         "moment1.block0.weight": "state",
@@ -51,7 +51,7 @@ def test_weights_states_and_the_rest_are_told_apart(run, files):
 
 def test_a_way_of_cutting_is_described_once(run, files):
     write_shard_set(run, Size(steps=40, parameters=200))
-    found = read_shard_map(files, STRATEGY)
+    found = read_shard_map(files, strategies_to_show(files))
     assert len(found["parameters"]) == 601
     assert len(found["layouts"]) == 6  # five of the parameters', and the scalar's
 
@@ -60,7 +60,7 @@ def test_slices_saved_under_another_strategy_give_no_sizes(run, files):
     write_shard_set(run, Size(steps=40, parameters=1))
     layouts = {"block0.weight": Layout((4,), ((0,), ()))}
     write_strategy(Strategy(stage=0, operators={}, layouts=layouts), run.path / STRATEGY)
-    found = read_shard_map(files, STRATEGY)
+    found = read_shard_map(files, strategies_to_show(files))
     assert (found["step"], found["world_size"]) == (None, 4)
     assert found["parameters"][0]["bytes"] is None
 
@@ -70,7 +70,7 @@ def test_slices_saved_under_another_strategy_give_no_sizes(run, files):
 )
 def test_strategies_that_mindspore_wrote(run, files, name):
     shutil.copy(FIXTURES / name, run.path / name)
-    found = read_shard_map(files, name)
+    found = read_shard_map(files, [run.path / name])
     assert found["step"] is None
     assert found["world_size"] == 8
     assert all(len(layout["slices"]) == 8 for layout in found["layouts"])
@@ -79,7 +79,7 @@ def test_strategies_that_mindspore_wrote(run, files, name):
 def test_pipeline_stages_each_have_their_parameters(run, files):
     layouts = {"0-first.weight": Layout((4,), ((0,), ())), "1-last.weight": Layout((4,), ((), ()))}
     write_strategy(Strategy(stage=0, operators={}, layouts=layouts), run.path / STRATEGY)
-    found = read_shard_map(files, STRATEGY)
+    found = read_shard_map(files, strategies_to_show(files))
     assert (found["stages"], found["ranks_per_stage"], found["world_size"]) == (2, 4, 8)
     assert {row["name"]: row["stage"] for row in found["parameters"]} == {"first.weight": 0, "last.weight": 1}
 
@@ -87,14 +87,14 @@ def test_pipeline_stages_each_have_their_parameters(run, files):
 def test_a_damaged_strategy_is_explained(run, files):
     (run.path / STRATEGY).write_bytes(b"\xff\xff\xff")
     with pytest.raises(CheckpointError, match="strategy"):
-        read_shard_map(files, STRATEGY)
+        read_shard_map(files, strategies_to_show(files))
 
 
 def test_a_strategy_of_very_many_ranks_is_not_listed(run, files):
     layouts = {"wide.weight": Layout((2**16,), ((0,), ()))}
     write_strategy(Strategy(stage=0, operators={}, layouts=layouts), run.path / STRATEGY)
     with pytest.raises(LayoutError, match="at most 4096 are shown"):
-        read_shard_map(files, STRATEGY)
+        read_shard_map(files, strategies_to_show(files))
 
 
 @pytest.mark.parametrize("record", [{}, {"inputs": []}, {"inputs": {"files": [{}]}}, {"inputs": 1, "tensors": 2}])
