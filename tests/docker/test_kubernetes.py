@@ -26,6 +26,7 @@ from shardline.launch.hosts import Host, hosts_of
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
 from shardline.settings.run_config import RunConfig
+from tests.patience import PATIENCE_S
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 FOLDER = PROJECT / "docker" / "kubernetes"
@@ -295,13 +296,13 @@ def test_a_worker_stays_until_its_ranks_have_left(job):
     assert pattern in script
     name = f"-{uuid.uuid4()}"
     command = [*shell, script.replace(pattern, pattern + name)]
-    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == 0
     program = [sys.executable, "-c", "input()", "-m", f"shardline.launch.rank{name}"]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as rank, subprocess.Popen(command) as hook:
         with pytest.raises(subprocess.TimeoutExpired):
             hook.wait(3)
         rank.communicate(b"\n")
-        assert hook.wait(60) == 0
+        assert hook.wait(PATIENCE_S) == 0
 
 
 def test_the_pods_outlive_the_time_that_ranks_have_to_save(job):

@@ -19,6 +19,7 @@ from shardline.run.directory import Home, RunDirectory
 from shardline.run.failures import failure_file
 from shardline.settings.run_config import RunConfig
 from tests.dags.conftest import dagbag, registered_dags
+from tests.patience import PATIENCE_S
 from tests.plugins.mpijob.mpijob_run import (
     CONTEXT,
     DAG_ID,
@@ -193,10 +194,10 @@ def test_told_to_stop_it_deletes_the_job(cluster, run, manifest):
     cluster.steps = [lambda: cluster.pod("launcher"), lambda: cluster.condition("Running"), running.set]
     task = threading.Thread(target=execute)
     task.start()
-    assert running.wait(60)
+    assert running.wait(PATIENCE_S)
     operator.on_kill()
     assert len(cluster.deleted) == 1
-    task.join(60)
+    task.join(PATIENCE_S)
     assert not task.is_alive()
     assert ended[0].startswith("stopped by Airflow")
 

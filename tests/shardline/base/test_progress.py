@@ -3,6 +3,7 @@ import time
 
 from shardline.base import progress
 from shardline.base.progress import Meter, ReportingMeter, describe, human_size
+from tests.patience import PATIENCE_S
 
 
 class Terminal(io.StringIO):
@@ -24,7 +25,7 @@ def test_a_log_gets_a_line_every_few_seconds(monkeypatch):
     with meter.running():
         meter.begin("merging", 100, 1)
         meter.advance(50)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while stream.getvalue().count("\n") < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
     lines = stream.getvalue().splitlines()

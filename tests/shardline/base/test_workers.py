@@ -11,6 +11,7 @@ from shardline.base.workers import in_order, in_parallel, meanwhile
 from shardline.checkpoint.formats.file_index import Extent
 from shardline.checkpoint.formats.tensor_io import ranges
 from shardline.checkpoint.strategy.boxes import Box, blocks, whole
+from tests.patience import PATIENCE_S
 
 
 def test_all_items_are_done_once():
@@ -175,7 +176,7 @@ def test_a_signal_ends_the_work_and_then_the_process(what, threads, number, code
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
         assert process.stdout.read() == f"threads {threads}\n"
-        assert process.wait(timeout=60) == code
+        assert process.wait(timeout=PATIENCE_S) == code
 
 
 def fail() -> None:

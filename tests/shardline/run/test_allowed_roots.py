@@ -16,6 +16,7 @@ from shardline.base.errors import ConfigError
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import Home
 from shardline.run.environment import PROJECT
+from tests.patience import PATIENCE_S
 
 SECRET = "hunter2-of-the-worker"
 PREPARE = {
@@ -79,7 +80,7 @@ def run_task(home: Path, module: str, parameters: dict, **environment: str) -> s
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

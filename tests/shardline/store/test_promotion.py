@@ -19,6 +19,7 @@ from shardline.settings.run_config import RunConfig
 from shardline.store import model_store
 from shardline.store.model_store import ModelStore, current
 from shardline.store.promotion import promote
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -160,13 +161,13 @@ def test_of_two_challengers_at_once_the_worse_does_not_become_current(home: Home
 
     def slow(*arguments: object) -> None:
         writes.set()
-        waiting.wait(60)
+        waiting.wait(PATIENCE_S)
         write(*arguments)
 
     monkeypatch.setattr(model_store, "write_version", slow)
     with futures.ThreadPoolExecutor() as threads:
         first = threads.submit(promote, better, home)
-        assert writes.wait(60)  # the first holds the store, and is not current yet
+        assert writes.wait(PATIENCE_S)  # the first holds the store, and is not current yet
         second = threads.submit(promote, worse, home)
         with pytest.raises(futures.TimeoutError):
             second.result(0.5)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shardline.base.exit_codes import FAILED, STOPPED
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import replicated
@@ -51,14 +52,14 @@ def train(run, home):
     return json.loads(output.splitlines()[-1]), output
 
 
-def kill_a_rank_after_the_first_shard_set(run, home):
-    """Start training, and end its last rank by SIGKILL when all stand still after their first shard set."""
+def kill_a_rank_after_the_first_shard_set(run, home, rank):
+    """Start training, and end a rank by SIGKILL when all stand still after their first shard set; what was said."""
     process = start_and_wait_for_a_shard_set(run, home)
-    rank = run.read_config().world_size - 1
     started = json.loads((run.rank_log(rank).parent / "started.json").read_bytes())
     os.kill(started["pid"], signal.SIGKILL)
-    process.communicate(timeout=PATIENCE_S)
-    assert process.returncode != 0
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == FAILED
+    return errors
 
 
 def stop_after_the_first_shard_set(run, home):
@@ -66,7 +67,7 @@ def stop_after_the_first_shard_set(run, home):
     process = start_and_wait_for_a_shard_set(run, home)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode != 0, output + errors
+    assert process.returncode == STOPPED, output + errors
 
 
 def start_and_wait_for_a_shard_set(run, home):

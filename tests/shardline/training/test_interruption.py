@@ -1,6 +1,8 @@
 """Whole runs that end early and go on: after a rank's SIGKILL, after SIGTERM, on other ranks, in other formats."""
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from shardline.checkpoint.formats.safetensors_file import index_safetensors
 from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.launch.processes import LaunchProcesses
 from shardline.run.directory import RunDirectory
 from tests.shardline.training.runs import (
     LAST,
@@ -30,14 +33,40 @@ def resumed_from(run) -> int:
     return found
 
 
-def test_a_killed_and_retried_run_ends_with_the_same_bits_and_losses(uninterrupted, new_run, reconfigure, home):
-    run = new_run("killed")
-    kill_a_rank_after_the_first_shard_set(run, home)
-    assert steps_saved(run) == [4]
+KILLED = 2
+
+
+@dataclass
+class Killed:
+    """A run on 4 ranks that lost one after its first shard set, as the others left it."""
+
+    run: RunDirectory
+    copy: RunDirectory
+    said: str
+
+
+@pytest.fixture(scope="module")
+def killed(new_run, home):
+    run, copy = new_run("killed", save_checkpoint_steps=2), RunDirectory(home / "elastic")
+    said = kill_a_rank_after_the_first_shard_set(run, home, KILLED)
+    shutil.copytree(run.path, copy.path)
+    return Killed(run, copy, said)
+
+
+def test_a_killed_rank_fails_the_try_and_is_named(killed):
+    message = killed.said.partition("LaunchError: ")[2]
+    assert message.startswith(f"rank {KILLED} on {os.uname().nodename} was ended by signal 9 (SIGKILL).")
+    assert f"The last lines of rank {KILLED}'s log, {killed.run.rank_log(KILLED)}:" in message
+    assert steps_saved(killed.run) == [2]
+    assert not LaunchProcesses(killed.run.path).alive()
+
+
+def test_a_killed_and_retried_run_ends_with_the_same_bits_and_losses(uninterrupted, killed, reconfigure, home):
+    run = killed.run
     reconfigure(run, checkpoint_format="safetensors", remove_redundancy=True)
     _, output = train(run, home)
-    assert "resumed from shard set 4\n" in output
-    assert resumed_from(run) == 4
+    assert "resumed from shard set 2\n" in output
+    assert resumed_from(run) == 2
     assert losses(run) == losses(uninterrupted.run)
     expected = whole(uninterrupted.run, LAST)
     for name, array in whole(run, LAST).items():
@@ -67,25 +96,18 @@ class Stage:
 
 
 def stage_of(run, world_size: int) -> Stage:
-    saved = ShardSet.steps(run.checkpoints)[-1]
+    saved = steps_saved(run)[-1]
     logs = [run.rank_log(rank).read_text() for rank in range(world_size)]
     return Stage(run, saved, losses(run), logs, slices(run, saved))
 
 
 @pytest.fixture(scope="module")
-def stopped(new_run, home):
-    """On 4 ranks, stopped by SIGTERM after the first shard set."""
-    run = new_run("elastic", save_checkpoint_steps=1)
+def on_more(killed, reconfigure, home):
+    """After 4 ranks 8, which save whole models, told to stop by SIGTERM after their first shard set."""
+    run = killed.copy
+    reconfigure(run, world_size=8, save_checkpoint_steps=1, integrated_save=True)
     stop_after_the_first_shard_set(run, home)
-    return stage_of(run, 4)
-
-
-@pytest.fixture(scope="module")
-def on_more(stopped, reconfigure, home):
-    """Then on 8 ranks, which save whole models, ended by SIGKILL."""
-    reconfigure(stopped.run, world_size=8, save_checkpoint_steps=2, integrated_save=True)
-    kill_a_rank_after_the_first_shard_set(stopped.run, home)
-    return stage_of(stopped.run, 8)
+    return stage_of(run, 8)
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +118,17 @@ def on_fewer(on_more, reconfigure, home):
     return stage_of(on_more.run, 4)
 
 
-def test_sigterm_saves_the_step_that_all_ranks_have_reached(stopped):
-    assert stopped.saved == 2, "it was told after step 1, with which all ranks had begun to agree"
-    assert stopped.losses[-1][0] == stopped.saved, "no step is lost"
-    assert all(f"left after step {stopped.saved} of {LAST}" in log for log in stopped.logs)
-    assert len(stopped.tensors) == 4
-
-
-def test_training_goes_on_with_more_ranks(stopped, on_more, uninterrupted):
-    assert f"resumed from shard set {stopped.saved}, resharded: 4 ranks saved it, 8 go on" in on_more.logs[0]
-    assert on_more.saved == stopped.saved + 2
+def test_training_goes_on_with_more_ranks(on_more, uninterrupted):
+    assert "resumed from shard set 2, resharded: 4 ranks saved it, 8 go on" in on_more.logs[0]
     assert len(on_more.tensors) == 8
     expected = dict(losses(uninterrupted.run))
     assert all(loss == pytest.approx(expected[step], rel=1e-4) for step, loss in on_more.losses)
+
+
+def test_sigterm_saves_the_step_that_all_ranks_have_reached(on_more):
+    assert on_more.saved == 4, "it was told after step 3, with which all ranks had begun to agree"
+    assert on_more.losses[-1][0] == on_more.saved, "no step is lost"
+    assert all(f"left after step {on_more.saved} of {LAST}" in log for log in on_more.logs)
 
 
 def test_integrated_save_leaves_the_same_whole_model_with_every_rank(on_more):

@@ -14,6 +14,7 @@ from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.merging.merge import merge
 from shardline.checkpoint.merging.request import MergeRequest
 from shardline.checkpoint.strategy.layout import Layout
+from tests.patience import PATIENCE_S
 from tests.shardline.checkpoint.sharding import save_shards, save_strategy
 
 PROJECT = Path(__file__).parents[4]
@@ -54,7 +55,7 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[st
 
 
 def kill_when(process: subprocess.Popen[str], is_reached: object, number: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while process.poll() is None and not is_reached() and time.monotonic() < deadline:
         time.sleep(0.0005)
     process.send_signal(number)

@@ -22,6 +22,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run import command_line
 from shardline.run.directory import RunDirectory
 
+RUN = Path(sys.argv[sys.argv.index("--run-directory") + 1])
 RANK, WORLD_SIZE = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
 HOST, PORT = os.environ["SCENARIO_MEETING"].split(":")
 
@@ -97,18 +98,18 @@ def save_when_told_to_stop(until: str) -> None:
 
     That takes some seconds, or until the run directory holds a file `until`.
     """
-    told, run = [], Path(sys.argv[sys.argv.index("--run-directory") + 1])
+    told = []
     signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
     print("trains", flush=True)
     while not told:
         time.sleep(0.05)
     if until.isidentifier():
-        while not (run / until).exists():
+        while not (RUN / until).exists():
             time.sleep(0.05)
     else:
         time.sleep(float(until))
     if RANK == 0:
-        checkpoints = RunDirectory(run).checkpoints
+        checkpoints = RunDirectory(RUN).checkpoints
         checkpoints.mkdir()
         ShardSet.path(checkpoints, 120).write_text("{}")
     as_a_task("Stopped")
@@ -142,6 +143,8 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     peers = host_meeting() if RANK == 0 else meet()
     print(f"rank {RANK} has met the others", flush=True)
+    if RANK == 0:
+        (RUN / "begun").touch()
     ranks = os.environ["SCENARIO_RANKS"]
     chosen = not ranks or str(RANK) in ranks.split(",")
     act(os.environ["SCENARIO"] if chosen else os.environ.get("SCENARIO_OTHERS", "wait"))
