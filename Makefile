@@ -20,7 +20,7 @@ ARGS ?=
 # Tests run in this many processes: one more than the cores of a small machine, since tests that start programs wait.
 WORKERS ?= 3
 
-.PHONY: help demo ui test soak rehearsal celery lint format docs screenshots airflow lock clean
+.PHONY: help demo ui test soak campaign rehearsal celery lint format docs screenshots airflow lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest, WORKERS
 
 soak: $(INSTALLED_DEV) ## Run the long and large tests
 	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)
+
+campaign: $(INSTALLED_DEV) ## Run every kind of failure to its end, many times over; about an hour on two cores
+	@$(PYTHON_IN_VENV) -m pytest -m campaign --timeout 7200 $(ARGS)
 
 rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without having them
 	@$(PYTHON_IN_VENV) -m pytest -m rehearsal $(ARGS)

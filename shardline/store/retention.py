@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardline.base import atomic
 from shardline.base.errors import RunDirectoryError, ShardlineError
 from shardline.run.described_run import slices_of
 from shardline.run.directory import Home, RunDirectory
@@ -74,7 +75,7 @@ def _free(run: OldRun) -> str:
             home = Home(run.path.parents[2])
             if reason := awaited(home).get(run.path):  # by a run that said so since, before it could lock this one
                 return reason
-            for target in run.targets:
+            for target in filter(Path.exists, run.targets):  # what an interruption left goes with its target
                 _remove(target)
     except RunDirectoryError as error:
         return str(error)
@@ -145,6 +146,7 @@ def _remove(target: Path) -> None:
         if hidden.exists():
             _remove(hidden)
         target.rename(hidden)
+        atomic.sync_directory(hidden.parent)  # before anything goes: no power failure leaves half a set to be seen
     if hidden.is_dir():
         shutil.rmtree(hidden)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from shardline.settings.housekeeping_config import HousekeepingConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.retention import cleanup_of, free
 from shardline.store.version import Candidate
+from tests.durability import recorded
 
 SLICES = 3000  # bytes of a run's two slices and its manifest
 MERGED = 500
@@ -81,6 +83,23 @@ def test_merged_files_are_freed_only_if_asked(home: Home):
     assert cleanup.size == SLICES + MERGED
     free(cleanup)
     assert files(old) == {"merged/model.ckpt.merge.json", "metrics.jsonl", "run.json"}
+
+
+def test_slices_are_hidden_on_disk_before_the_first_of_them_goes(home: Home):
+    old = finished_run(home, "old", 60)
+    with recorded(old.path) as durability:
+        free(cleanup_of(home, HousekeepingConfig(keep_runs=0)))
+    hidden = old.path / ".freed.src_checkpoints"
+    named = durability.durable_since(hidden)
+    assert named < min(number for number, event in enumerate(durability.events) if event.kind == "remove")
+
+
+def test_what_an_interruption_left_goes_with_what_was_saved_since(home: Home):
+    old = finished_run(home, "old", 60)
+    shutil.copytree(old.checkpoints, old.path / ".freed.src_checkpoints")
+    freed, stays = free(cleanup_of(home, HousekeepingConfig(keep_runs=0)))
+    assert ([run.path for run in freed], stays) == ([old.path], {})
+    assert not [*old.path.glob(".freed.*"), *old.path.glob("src_checkpoints")]
 
 
 @pytest.mark.parametrize(
