@@ -108,7 +108,7 @@ def test_it_reshards_and_inspects(run, shards, tmp_path):
 
 def test_it_says_what_it_can_do(run):
     for ended in (run("shardline", "--help"), run("python", "-m", "shardline", "--help")):
-        for command in ("merge", "merge-parts", "verify", "reshard", "inspect", "models"):
+        for command in ("merge", "merge-parts", "verify", "reshard", "inspect", "adopt", "models"):
             assert f"\n  {command} " in succeeded(ended)
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "merge-parts": ("parts_command", "the same by several processes or machines: plan, write, commit"),
     "verify": ("verify_command", "compare a merged checkpoint with its record"),
     "reshard": ("reshard_command", "slices for another strategy or number of cards"),
+    "adopt": ("adopt_command", "a manifest for slices that any program saved: from then on they are complete"),
     "inspect": ("inspect_command", "what a checkpoint, strategy, manifest or record holds"),
     "models": ("models_command", "versions of a model; which one is current"),
     "cards": ("cards_command", "which run holds which cards of this host"),

@@ -25,6 +25,7 @@ from shardline.checkpoint.formats.safetensors_file import index_safetensors
 from shardline.checkpoint.shards.finding import SliceSet
 from shardline.checkpoint.shards.plan import Copy, Plan, PlannedTensor, with_new_names
 from shardline.checkpoint.shards.selection import Selection, check_listed
+from shardline.checkpoint.shards.shard_set import CHECKPOINT2, ShardSet, digest_message
 from shardline.checkpoint.strategy.layout import replicated
 from shardline.checkpoint.strategy.strategy_file import StagedLayouts
 
@@ -86,6 +87,13 @@ def find_iteration(folder: Path, step: str | None = None) -> Iteration:
 def all_iterations(folder: Path) -> list[tuple[int, bool]]:
     """The iterations in `folder` by number, and whether each was saved to its end."""
     return [(number, (path / METADATA).is_file()) for number, path in sorted(_iterations(folder))]
+
+
+def complete_iterations(folder: Path) -> list[tuple[int, Path]]:
+    """The iterations in `folder` that were saved to their end; `ConfigError` where it is one of them itself."""
+    if (folder / METADATA).exists() or _ITERATION.fullmatch(folder.resolve().name):
+        raise ConfigError(f"{folder} is one iteration; give the folder above it, which holds the iterations")
+    return [(number, path) for number, path in sorted(_iterations(folder)) if (path / METADATA).is_file()]
 
 
 def _iterations(folder: Path) -> Iterable[tuple[int, Path]]:
@@ -153,22 +161,43 @@ def _complete(folder: Path) -> Path:
     )
 
 
-def plan_checkpoint2(iteration: Iteration, selection: Selection) -> Plan:
+def plan_checkpoint2(iteration: Iteration, selection: Selection, is_adopted: bool = True) -> Plan:
     """The plan that merges the slices of `iteration` into whole tensors, as its metadata says they are cut.
+
+    What lies there is compared with its manifest, where it `is_adopted` and has one.
 
     Raises `MissingShard` for a slice that no file holds, `LayoutError` where a file contradicts the metadata, beside
     what `read_metadata` raises.
     """
     metadata = read_metadata(iteration.folder / METADATA)
+    shard_set = _manifest_of(iteration, metadata) if is_adopted else None
     files = _index_files(iteration.folder, metadata)
     slices = SliceSet(
         iteration.folder,
         tuple(files.values()),
         iteration.step,
+        shard_set,
         notices=(*iteration.notices, *_left_aside(iteration.folder, metadata, files)),
         facts={"metadata": metadata.digest, "common": read_common(iteration.folder)},
     )
     return plan_as_described(metadata, slices, selection)
+
+
+def _manifest_of(iteration: Iteration, metadata: Metadata) -> ShardSet | None:
+    """The manifest of an adopted iteration, its files of the sizes that it names; `None` where there is none."""
+    above = iteration.folder.resolve().parent
+    if iteration.number is None or not ShardSet.path(above, iteration.number).exists():
+        return None
+    shard_set = ShardSet.read(ShardSet.path(above, iteration.number))
+    if shard_set.files != CHECKPOINT2:
+        return None
+    files = {item: shard_set.file_of_its_size(above, item) for item in shard_set.slices}
+    described = next((item for item, file in files.items() if file.name == METADATA), None)
+    if described is None or files[described].parent != iteration.folder.resolve():
+        return None
+    if described.digest != metadata.digest:
+        raise CorruptShard(digest_message(shard_set, described, files[described], metadata.digest))
+    return shard_set
 
 
 def plan_as_described(metadata: Metadata, slices: SliceSet, selection: Selection) -> Plan:

@@ -108,7 +108,7 @@ def locate_slices(directory: Path, world_size: int | None, step: str | None = No
     try:
         wanted = Wanted(step, prefix)
         found = None if "_" in (step or "") else _with_manifest(directory, world_size, wanted)
-        return found or _by_names(directory, world_size, wanted)
+        return found or locate_by_names(directory, world_size, wanted)
     except OSError as error:
         raise MissingShard(f"{directory}: cannot be listed: {error}; is it readable for this user?") from error
 
@@ -139,13 +139,7 @@ def _with_manifest(directory: Path, world_size: int | None, wanted: Wanted) -> F
     if shard_set is None:
         return None
     _check_world(directory, shard_set.world_size, world_size, "the manifest names")
-    paths = tuple(shard_set.file(directory, item) for item in shard_set.slices)
-    for path, item in zip(paths, shard_set.slices, strict=True):
-        if (size := path.stat().st_size) != item.size:
-            raise CorruptShard(
-                f"{path} (rank {item.rank}): the manifest of step {shard_set.step} says {item.size} bytes, found "
-                f"{size}; restore the file, or take another step"
-            )
+    paths = tuple(shard_set.file_of_its_size(directory, item) for item in shard_set.slices)
     notices: Iterable[str] = ()
     if wanted.step is None:
         _check_is_last(directory, shard_set.step, steps)
@@ -187,7 +181,8 @@ def _without_manifest(directory: Path, shard_set: ShardSet, paths: Sequence[Path
                 )
 
 
-def _by_names(directory: Path, world_size: int | None, wanted: Wanted) -> Found:
+def locate_by_names(directory: Path, world_size: int | None, wanted: Wanted) -> Found:
+    """What `locate_slices` finds where there are no manifests."""
     files = checkpoint_files(directory)
     if not files:
         raise _no_ranks(directory)

@@ -1,7 +1,8 @@
 """The manifest of a shard set: what makes the slices of one step, saved by many ranks, one complete thing.
 
 `shard_set-STEP.json` lies beside the ranks' folders and is written last, atomically. A set without it is not
-complete: training does not resume from it and merging does not take it.
+complete: training does not resume from it and merging does not take it. Our own training writes it; for slices that
+somebody else's program saved, whatever their names, `adoption` does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TYPES = {"world_size": int, "step": int, "epoch": int, "integrated": bool}
 _SLICE_TYPES = {"rank": int, "size": int, "path": str, "digest": str}
 _MOST_LISTED = 16
+RANK_FILES, CHECKPOINT2 = "rank files", "checkpoint 2.0"
+"""What a set's files are: one a rank; or all of an iteration of MindFormers' Checkpoint 2.0, its metadata.json too."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class ShardSet:
     """All ranks' slices of one global `step`.
 
     `configuration_digest` is of whatever must be equal to resume from here. `integrated` says that every rank saved
-    the whole model rather than its slices.
+    the whole model rather than its slices. In a set of `RANK_FILES` the slices are those of ranks 0, 1, …, one each; in
+    one of `CHECKPOINT2`, a rank has several files, or none.
     """
 
     world_size: int
@@ -49,6 +53,7 @@ class ShardSet:
     configuration_digest: str
     integrated: bool
     slices: tuple[SliceFile, ...]
+    files: str = RANK_FILES
 
     @staticmethod
     def path(directory: Path, step: int) -> Path:
@@ -63,7 +68,21 @@ class ShardSet:
 
     def encode(self) -> str:
         """The manifest as it stands in its file."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        document = asdict(self)
+        if self.files == RANK_FILES:
+            del document["files"]
+        return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+    def own_file(self, rank: int) -> SliceFile | None:
+        """The file that holds everything of `rank`; `None` where no single file does."""
+        return self.slices[rank] if self.files == RANK_FILES and rank < self.world_size else None
+
+    def named(self, path: Path, rank: int) -> SliceFile:
+        """What is said of the file at `path`, of `rank` where every rank has one; `CorruptShard` where nothing is."""
+        own = self.own_file(rank) or next((i for i in self.slices if PurePosixPath(i.path).name == path.name), None)
+        if own is None:
+            raise CorruptShard(f"{path}: the manifest of step {self.step} doesn't name it; it was made by hand")
+        return own
 
     @classmethod
     def read(cls, path: Path) -> ShardSet:
@@ -94,14 +113,19 @@ class ShardSet:
     def verify(self, directory: Path) -> None:
         """Compare every file with its size and digest; `MissingShard` or `CorruptShard` names the rank and the file."""
         for item in self.slices:
-            file = self.file(directory, item)
-            if (size := file.stat().st_size) != item.size:
-                raise CorruptShard(
-                    f"{file} (rank {item.rank}): the manifest of step {self.step} says {item.size} bytes, found "
-                    f"{size}; restore the file, or take another step"
-                )
+            file = self.file_of_its_size(directory, item)
             if (digest := file_digest(file)) != item.digest:
                 raise CorruptShard(digest_message(self, item, file, digest))
+
+    def file_of_its_size(self, directory: Path, item: SliceFile) -> Path:
+        """Where `item` lies, as `file` has it; `CorruptShard` where it is larger or smaller than it was."""
+        file = self.file(directory, item)
+        if (size := file.stat().st_size) != item.size:
+            raise CorruptShard(
+                f"{file} (rank {item.rank}): the manifest of step {self.step} says {item.size} bytes, found "
+                f"{size}; restore the file, or take another step"
+            )
+        return file
 
     def file(self, directory: Path, item: SliceFile) -> Path:
         """Where `item` lies: a regular file inside `directory`, wherever symbolic links lead."""
@@ -132,7 +156,10 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
     if named is not None and int(named[1]) != shard_set.step:
         yield f"expected the manifest of step {named[1]}, as it is named, found that of step {shard_set.step}"
     count = len(shard_set.slices)
-    if count != shard_set.world_size or any(item.rank != rank for rank, item in enumerate(shard_set.slices)):
+    if shard_set.files == CHECKPOINT2:
+        if wrong := [item.rank for item in shard_set.slices if not 0 <= item.rank < shard_set.world_size]:
+            yield f"expected files of ranks 0 to {shard_set.world_size - 1}, found one of rank {wrong[0]}"
+    elif count != shard_set.world_size or any(item.rank != rank for rank, item in enumerate(shard_set.slices)):
         found = [item.rank for item in shard_set.slices[:_MOST_LISTED]]
         listed = f"{found} and {count - _MOST_LISTED} others" if count > _MOST_LISTED else f"{found}"
         yield f"expected one file for each of ranks 0 to {shard_set.world_size - 1}, found ranks {listed}"
@@ -143,10 +170,12 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
             yield f"rank {item.rank}: {asdict(item)!s:.300} is no file within the folder with a digest"
     if len({item.path for item in shard_set.slices}) != count:
         yield "two ranks have one file"
+    if shard_set.files not in (RANK_FILES, CHECKPOINT2):
+        yield f"expected files to be {RANK_FILES!r} or {CHECKPOINT2!r}, found {shard_set.files!r:.100}"
 
 
 def _wrong_types(shard_set: ShardSet) -> Iterator[str]:
-    for name in ("world_size", "step", "epoch", "integrated", "strategy_digest", "configuration_digest"):
+    for name in ("world_size", "step", "epoch", "integrated", "strategy_digest", "configuration_digest", "files"):
         kind = _TYPES.get(name, str)
         if type(value := getattr(shard_set, name)) is not kind:
             yield f"expected {name} to be {kind.__name__}, found {value!r:.100}"

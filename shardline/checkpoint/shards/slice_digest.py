@@ -20,8 +20,9 @@ _BUFFER = 1 << 20
 def verified_digest(file: OpenCheckpoint, rank: int, shard_set: ShardSet | None) -> str:
     """The BLAKE3 digest of a slice file, compared with the manifest's where there is one, and with its own checksum."""
     digest = file_digest(file.index.path)
-    if shard_set is not None and digest != shard_set.slices[rank].digest:
-        raise CorruptShard(digest_message(shard_set, shard_set.slices[rank], file.index.path, digest))
+    item = None if shard_set is None else shard_set.named(file.index.path, rank)
+    if shard_set is not None and item is not None and digest != item.digest:
+        raise CorruptShard(digest_message(shard_set, item, file.index.path, digest))
     if file.index.crc is not None:
         _check_crc(file)
     return digest

@@ -1,0 +1,98 @@
+"""Adopting the saves of one folder, each once it has settled: while a program runs, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardline.base.errors import CheckpointError, ConfigError, ShardlineError
+from shardline.checkpoint.shards.adoption import Adopted, Cut, adopt, is_adopted, withdraw_removed
+from shardline.checkpoint.shards.saves import ANY, Save, saves_in, why_there_is_none
+from shardline.checkpoint.shards.trainings import Wanted
+
+_STRATEGY = "the strategy"
+
+
+@dataclass
+class Adopter:
+    """Adopts what is saved into `directory`, and tells what it did, and what it refused and why.
+
+    `cut` is asked whenever there may be something to adopt, and says nothing while the strategy is yet to be written. A
+    save has settled when its files were the same for `settled_after` seconds, or nobody writes any more.
+    """
+
+    directory: Path
+    cut: Callable[[], Cut | None]
+    tell: Callable[[str], None]
+    settled_after: float = 0.0
+    steps_per_epoch: int | None = None
+    wanted: Wanted = ANY
+    counts: Callable[[Path], bool] = lambda _: True
+    """Whether a file is one of those that are meant."""
+    refused: dict[str, ShardlineError] = field(default_factory=dict)
+    """The last reason for which each save was not adopted, by the save's name."""
+    _seen: dict[str, tuple[Hashable, float]] = field(default_factory=dict)
+    _done: dict[str, Hashable] = field(default_factory=dict)
+
+    def look(self, now: float, has_ended: bool = False) -> list[Adopted]:
+        """Adopt what has settled at `now`, seconds of a clock that never goes back; all, where the program `has_ended`.
+
+        Saves that were refused are tried again at the end. What this raises is the folder's: that it cannot be read.
+        """
+        if not self.directory.is_dir():
+            return []
+        for path in withdraw_removed(self.directory):
+            self.tell(f"{path.name} is withdrawn: the program has removed all of its files")
+        cut = self._cut()
+        if cut is None:
+            return []
+        found = [save for save in saves_in(self.directory, cut.world_size, self.wanted) if self._counts(save)]
+        due = [save for save in found if self._is_due(save, now, has_ended)]
+        return [adopted for save in due if (adopted := self._adopt(save, cut)) is not None]
+
+    def nothing_adopted(self) -> ShardlineError:
+        """Why there is no adopted set: what is wrong with the newest save or its strategy, or what is missing."""
+        if self.refused:
+            return list(self.refused.values())[-1]
+        cut = self._cut()
+        return self.refused.get(_STRATEGY) or why_there_is_none(
+            self.directory, None if cut is None else cut.world_size, self.wanted
+        )
+
+    def _cut(self) -> Cut | None:
+        """How slices are cut; nothing where no strategy is there, or none that is whole: it may be early."""
+        try:
+            cut = self.cut()
+        except (CheckpointError, ConfigError) as error:
+            self.refused[_STRATEGY] = error
+            return None
+        self.refused.pop(_STRATEGY, None)
+        return cut
+
+    def _counts(self, save: Save) -> bool:
+        return all(map(self.counts, save.files))
+
+    def _is_due(self, save: Save, now: float, has_ended: bool) -> bool:
+        if self._done.get(save.name) == save.state and not (has_ended and save.name in self.refused):
+            return False
+        state, since = self._seen.get(save.name, (None, now))
+        if state != save.state:
+            self._seen[save.name] = (save.state, since := now)
+        return has_ended or now - since >= self.settled_after
+
+    def _adopt(self, save: Save, cut: Cut) -> Adopted | None:
+        self._done[save.name] = save.state
+        try:
+            adopted = None if is_adopted(save) else adopt(save, cut, self.steps_per_epoch)
+        except (CheckpointError, ConfigError) as error:
+            if str(error) != str(self.refused.get(save.name)):
+                self.tell(f"{save.name} is not adopted: {error}")
+            self.refused[save.name] = error
+            return None
+        self.refused.pop(save.name, None)
+        if adopted is not None:
+            self.tell(str(adopted))
+            for notice in adopted.notices:
+                self.tell(f"note: {notice}")
+        return adopted

@@ -1,0 +1,266 @@
+"""Adoption: a manifest for slices that somebody else's program saved, so that they count as one complete shard set.
+
+Such a program writes no manifest. Where all of a step's slices are there, by the strategy and by the files' names, and
+their headers fit the strategy, they are digested and `shard_set-STEP.json` is written beside them, atomically, and
+`provenance/strategy-DIGEST`, a copy of the strategy. The program's own files are read, and never changed or moved.
+
+A file that changed between the first look and the last is not adopted. A process that is killed meanwhile leaves
+nothing that counts. Slices that are changed later no longer have their digests, and are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardline.base import atomic
+from shardline.base.digest import file_digest
+from shardline.base.errors import CheckpointError, ConfigError, CorruptShard, LayoutError
+from shardline.base.workers import default_workers, in_parallel
+from shardline.checkpoint.formats.checkpoint2 import read_common
+from shardline.checkpoint.formats.file_index import FileIndex, Identity, identity_of
+from shardline.checkpoint.formats.reading import index_checkpoint
+from shardline.checkpoint.shards.checkpoint2 import Iteration, plan_checkpoint2
+from shardline.checkpoint.shards.finding import SliceSet, locate_by_names
+from shardline.checkpoint.shards.plan import Plan, plan_merge
+from shardline.checkpoint.shards.saves import Save
+from shardline.checkpoint.shards.selection import Selection
+from shardline.checkpoint.shards.shard_set import CHECKPOINT2, ShardSet, SliceFile
+from shardline.checkpoint.shards.step_of_save import StepOfSave, step_of
+from shardline.checkpoint.shards.trainings import Wanted
+from shardline.checkpoint.strategy.protobuf_form import encode
+from shardline.checkpoint.strategy.strategy_file import (
+    ACCUMULATED,
+    StagedLayouts,
+    joined_stages,
+    read_layouts,
+    read_strategy,
+    strategy_files,
+)
+
+PROVENANCE = "provenance"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the slices of a folder are cut, as its strategy files say, and how many ranks there are.
+
+    Without `layouts` every rank saved the whole model. `strategies` are the files that differ, by digest.
+    """
+
+    layouts: StagedLayouts | None
+    strategies: Mapping[str, Path]
+    world_size: int | None
+
+    @property
+    def integrated(self) -> bool:
+        return self.layouts is None
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], world_size: int | None = None) -> Cut:
+        """What the strategy files at `paths` say; `LayoutError` where they shard over another number of ranks.
+
+        Raises what `read_layouts` does.
+        """
+        if not paths:
+            return cls(None, {}, world_size)
+        layouts, digests = read_layouts(paths)
+        if world_size is not None and layouts.world_size != world_size:
+            raise LayoutError(
+                f"{paths[0]}: the strategy shards over {layouts.world_size} ranks, the training runs on {world_size}; "
+                "see that it is the strategy of this training, all of its stages"
+            )
+        found = {file_digest(path): path for path in strategy_files(paths)}
+        return cls(layouts, {digest: found[digest] for digest in digests}, layouts.world_size)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A shard set that was adopted, how its step is known, and what the user should know of it."""
+
+    manifest: Path
+    shard_set: ShardSet
+    known_by: str
+    notices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        paths = [item.path for item in self.shard_set.slices]
+        which = paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
+        return f"adopted shard set {self.shard_set.step} ({self.known_by}) from {which}: {self.manifest}"
+
+
+def adopt(save: Save, cut: Cut, steps_per_epoch: int | None = None, workers: int | None = None) -> Adopted | None:
+    """Write the manifest of `save`; `None` where there is the same one already.
+
+    `CorruptShard` where a file changes meanwhile, or has changed since it was adopted. Beside that, raises what a merge
+    of these files would: `MissingShard`, `LayoutError` and the like where they don't fit the strategy.
+    """
+    plan = _plan(save, cut)
+    step = _step_of(save, plan, steps_per_epoch)
+    shard_set = _shard_set(save, cut, plan, step, workers or default_workers())
+    return commit(save.directory, shard_set, cut, plan, step.known_by)
+
+
+def commit(directory: Path, shard_set: ShardSet, cut: Cut, plan: Plan, known_by: str) -> Adopted | None:
+    """Write the manifest of slices that were planned and digested, and their strategy before; as `adopt`."""
+    path = ShardSet.path(directory, shard_set.step)
+    if shard_set.files != CHECKPOINT2:
+        shard_set = replace(shard_set, strategy_digest=_keep_strategy(directory, cut, plan))
+    if path.exists():
+        _check_same(ShardSet.read(path), shard_set, path)
+        return None
+    shard_set.write(directory)
+    return Adopted(path, shard_set, known_by, (*plan.slices.notices, *plan.notices))
+
+
+def plan_of_files(directory: Path, files: Iterable[Path], cut: Cut) -> Plan:
+    """The plan of every rank's file, by rank: that they fit together, and `cut`, from their headers alone."""
+    slices = SliceSet(directory, tuple(index_checkpoint(path) for path in files), "")
+    return plan_merge(slices, cut.layouts, Selection(), cut.integrated)
+
+
+def is_adopted(save: Save) -> bool:
+    """Whether there is a manifest of the very files of `save`, of their sizes, and written after them."""
+    paths = [path.relative_to(save.directory).as_posix() for path in save.files]
+    sizes = [size_in(state) for state in save.state]
+    for step in ShardSet.steps(save.directory):
+        path = ShardSet.path(save.directory, step)
+        try:
+            items = ShardSet.read(path).slices
+            is_later = path.stat().st_mtime_ns >= save.written
+        except (CheckpointError, OSError):
+            continue  # whoever wants this step is told
+        if is_later and [item.path for item in items] == paths and [item.size for item in items] == sizes:
+            return True
+    return False
+
+
+def withdraw_removed(directory: Path) -> list[Path]:
+    """Remove the manifests of adopted sets none of whose files is there any more: the program removed them."""
+    withdrawn = []
+    for step in ShardSet.steps(directory):
+        path = ShardSet.path(directory, step)
+        try:
+            shard_set = ShardSet.read(path)
+        except CheckpointError:
+            continue  # whoever wants this step is told
+        is_adopted = not shard_set.configuration_digest
+        if is_adopted and not any((directory / item.path).exists() for item in shard_set.slices):
+            path.unlink()
+            withdrawn.append(path)
+    return withdrawn
+
+
+def _plan(save: Save, cut: Cut) -> Plan:
+    if save.iteration is not None:
+        return plan_checkpoint2(Iteration(save.iteration, save.number), Selection(), is_adopted=False)
+    found = locate_by_names(save.directory, cut.world_size, Wanted(prefix=save.name))  # ranks of two trainings, too
+    plan = plan_of_files(save.directory, save.files, cut)
+    return replace(plan, slices=replace(plan.slices, notices=found.notices))
+
+
+def _step_of(save: Save, plan: Plan, steps_per_epoch: int | None) -> StepOfSave:
+    if save.iteration is None:
+        return step_of(plan.slices.files, save.moment, steps_per_epoch)
+    epoch = read_common(save.iteration).get("epoch_num")
+    return StepOfSave(save.number, epoch if type(epoch) is int else 0, "the folder's name")
+
+
+def _shard_set(save: Save, cut: Cut, plan: Plan, step: StepOfSave, workers: int) -> ShardSet:
+    ranks = _ranks(save, plan)
+    digests: dict[Path, str] = {}
+
+    def digest(path: Path) -> None:
+        digests[path] = file_digest(path)
+
+    in_parallel(digest, save.files, workers)
+    _check_unchanged(save, plan)
+    items = tuple(
+        SliceFile(rank, path.relative_to(save.directory).as_posix(), size_in(state), digests[path])
+        for rank, path, state in zip(ranks, save.files, save.state, strict=True)
+    )
+    if save.iteration is not None:
+        return ShardSet(_world_size(plan), step.step, step.epoch, "", "", False, items, CHECKPOINT2)
+    return ShardSet(len(items), step.step, step.epoch, "", "", cut.integrated, items)
+
+
+def size_in(state: Identity) -> int:
+    """The size that is part of a file's identity."""
+    return int(state[2])
+
+
+def _ranks(save: Save, plan: Plan) -> list[int]:
+    """Whose file each is."""
+    if save.iteration is None:
+        return list(range(len(save.files)))
+    ranks = {file.path.name: file.rank or 0 for file in plan.slices.files}
+    if missing := ranks.keys() - {path.name for path in save.files}:
+        raise CorruptShard(f"{save.iteration}: {min(missing)} appeared meanwhile; try again when nothing writes there")
+    return [ranks.get(path.name, 0) for path in save.files]  # rank 0 writes metadata.json and common.json
+
+
+def _world_size(plan: Plan) -> int:
+    holders = {file.rank or 0 for file in plan.slices.files}
+    sizes = (copy.layout.world_size for tensor in plan.tensors for copy in tensor.copies)
+    return max(max(holders) + 1, *sizes)
+
+
+def _check_unchanged(save: Save, plan: Plan) -> None:
+    indexed = {file.path.name if save.iteration else file.path: file for file in plan.slices.files}
+    for path, state in zip(save.files, save.state, strict=True):
+        file: FileIndex | None = indexed.get(path.name if save.iteration else path)
+        try:
+            found = {identity_of(path.stat()), state, *([file.identity] if file else [])}
+        except OSError:
+            found = set()
+        if found != {state}:
+            raise CorruptShard(f"{path} changed while it was read; it is adopted when nothing writes to it")
+
+
+def _keep_strategy(directory: Path, cut: Cut, plan: Plan) -> str:
+    """Keep what the slices were cut by, where merging looks for it, and return its digest.
+
+    The files of several stages become one, as our own training saves them; unless slices hold sums of gradients, whose
+    layouts that leaves out: then the program's own strategy files are all there is.
+    """
+    if not cut.strategies:
+        return ""
+    if len(cut.strategies) == 1:
+        ((digest, path),) = cut.strategies.items()
+        content = path.read_bytes()
+    elif any(tensor.header.name.startswith(ACCUMULATED) for tensor in plan.tensors):
+        return ""
+    else:
+        stages = sorted((read_strategy(path) for path in cut.strategies.values()), key=lambda found: found.stage)
+        content, digest = encode(joined_stages(stages)), ""
+    target = directory / PROVENANCE / f"strategy-{digest or _digest_of(content)}"
+    if not target.exists():
+        atomic.write_bytes(target, content)
+    if digest and file_digest(target) != digest:
+        raise CorruptShard(f"{target}: its content is not what its name says: the strategy was changed meanwhile")
+    return target.name.removeprefix("strategy-")
+
+
+def _digest_of(content: bytes) -> str:
+    from blake3 import blake3
+
+    return blake3(content).hexdigest()
+
+
+def _check_same(there: ShardSet, found: ShardSet, path: Path) -> None:
+    if replace(there, epoch=found.epoch) == found:
+        return
+    if there.configuration_digest:
+        raise ConfigError(f"{path}: our own training saved this step; nothing was adopted over it")
+    for before, now in zip(there.slices, found.slices, strict=False):
+        if before.path == now.path and before.digest != now.digest:
+            raise CorruptShard(
+                f"{path.parent / now.path} (rank {now.rank}) was changed since it was adopted as step {there.step}: "
+                f"expected the digest {before.digest[:16]}…, found {now.digest[:16]}…. Restore it, or, if the new "
+                f"content is meant, remove {path}"
+            )
+    raise CorruptShard(
+        f"{path} is of other files or of another strategy: there {there.slices[0].path}, now {found.slices[0].path}; "
+        "two trainings wrote into the folder: move one elsewhere, or remove the manifest that is not meant"
+    )
