@@ -10,7 +10,8 @@ from shardline.settings.run_config import RunConfig
 HEAD = """# Parameters
 
 A run's parameters, as the trigger form shows them and as keys of the JSON document that the command line and REST take.
-Every one has a default; an unknown key is refused. This page is made from `shardline/settings/run_parameters.py`.
+Every one has a default, which `null` and an empty field of the form mean too; an unknown key is refused. Numbers may be
+JSON's or texts, `0.0003` or `"3e-4"`. This page is made from `shardline/settings/run_parameters.py`.
 """
 
 
@@ -35,7 +36,9 @@ def page() -> str:
 
 def _row(name: str, schema: dict[str, Any]) -> str:
     default = f"`{json.dumps(schema['default'])}`"
-    return f"| `{name}` | {schema['title']} | {_values(schema)} | {default} | {schema.get('description', '')} |"
+    empty = RunConfig.empty_means().get(name)
+    meaning = " ".join(filter(None, [schema.get("description", ""), f"Not given: {empty}." if empty else ""]))
+    return f"| `{name}` | {schema['title']} | {_values(schema)} | {default} | {meaning} |"
 
 
 def _values(schema: dict[str, Any]) -> str:

@@ -35,6 +35,19 @@ COMPONENTS = {
 START_TIMEOUT = 300.0
 
 
+_FORM = ".chakra-dialog__body:has([data-testid=trigger-dag-submit])"
+THEME = {
+    "globalCss": {
+        _FORM: {"display": "flex", "flexDirection": "column"},
+        f"{_FORM} > .chakra-alert__root": {"order": 1, "whiteSpace": "pre-line"},
+        f"{_FORM} > :has(> * > [data-testid=trigger-dag-submit])": {"order": 2},
+        f"body:has({_FORM} > .chakra-alert__root) [data-scope=toast][data-part=group]": {"display": "none"},
+    }
+}
+"""Airflow's trigger form shows why it was refused at its top, out of sight, and covers its button with the news that it
+was: so, the reason stands above the button, which can be pressed again."""
+
+
 class Interrupted(BaseException):
     """A signal asked this process to end."""
 
@@ -46,6 +59,7 @@ def server_environment(home: Path, port: int, base: Mapping[str, str]) -> dict[s
         "AIRFLOW__API__HOST": ADDRESS,
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": address,
+        "AIRFLOW__API__THEME": json.dumps(THEME),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),

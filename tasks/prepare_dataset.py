@@ -105,7 +105,8 @@ def configuration_from(document: str, changes: Sequence[str]) -> RunConfig:
     """The parameters of a JSON document with `NAME=VALUE` changes; a value that is not JSON is taken as text."""
     if not changes:
         return RunConfig.from_json(document)
-    parameters = json.loads(RunConfig.from_json(document).to_json())
+    RunConfig.from_json(document)  # refuses what is no document
+    parameters = json.loads(document)
     for change in changes:
         name, separator, text = change.partition("=")
         if not separator:

@@ -25,7 +25,8 @@ class MergeCheckpointConfig(Parameters):
     run: str | None = Field(
         None,
         title="Run",
-        description="The run whose slices to merge, as DAG/RUN: **sharded_training/manual__2026-01-31T09:00:00**.",
+        description="The run whose slices to merge, by its id, as Airflow shows and copies it: "
+        "**manual__2026-01-31T09:00:00+00:00**; or as DAG/RUN, where several DAGs have one of that id.",
     )
     shards: str | None = Field(
         None,
@@ -82,7 +83,7 @@ class MergeCheckpointConfig(Parameters):
         None,
         title="Cast to",
         description="Cast floating-point tensors. Empty: as they are.",
-        json_schema_extra=_SELECTION | {"values_display": RECORD_TYPES},
+        json_schema_extra=_SELECTION | {"values_display": RECORD_TYPES | {"null": "As they are"}},
     )
     include: Texts = Field(
         (),

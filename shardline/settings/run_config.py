@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import field_validator, model_validator
 
 from shardline.settings import presets
-from shardline.settings.run_parameters import RunParameters
+from shardline.settings.run_parameters import DEFAULT_MODEL, RunParameters
 from shardline.settings.upload_address import check_upload_address
 
 RESERVED_NAMES = frozenset(
@@ -49,24 +49,33 @@ class RunConfig(RunParameters):
         """The samples that the network computes at once: the whole batch where there is one stage."""
         return max(self.batch_size // (self.micro_batches or self.pipeline_stages), 1)
 
+    @classmethod
+    def empty_means(cls) -> dict[str, str]:
+        """What a preset, or the network, makes of parameters that are not given."""
+        words = {}
+        for name in presets.preset_parameters():
+            by_preset = presets.values_of(name, cls.model_fields[name].default)
+            plain = by_preset.pop("none")
+            words[name] = (
+                f"{plain}; with the preset {', '.join(f'**{one}** {value}' for one, value in by_preset.items())}"
+            )
+        return words | {"model_name": f"for **mlp** {DEFAULT_MODEL}, else the network's name"}
+
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, given: Any) -> Any:
-        """Parameters that stand at their defaults become the preset's; doing this twice changes nothing more."""
+        """Parameters that are not given become the preset's."""
         preset = presets.PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
         if preset is None:
             return given
-        defaults = {name: cls.model_fields[name].default for name in preset.parameters}
-        untouched = {name for name, default in defaults.items() if given.get(name, default) == default}
-        return given | {name: preset.parameters[name] for name in untouched}
+        return given | {name: value for name, value in preset.parameters.items() if given.get(name) is None}
 
     @model_validator(mode="before")
     @classmethod
     def _model_named_after_its_network(cls, given: Any) -> Any:
-        """Versions of one model are of one network: where no other is given, the network's name is the model's."""
-        default = cls.model_fields["model_name"].default
-        network = str(given.get("network", "mlp")) if isinstance(given, dict) else "mlp"
-        if network == "mlp" or given.get("model_name", default) != default:
+        """Versions of one model are of one network: where no name is given, the network's name is the model's."""
+        network = str(given.get("network") or "mlp") if isinstance(given, dict) else "mlp"
+        if network == "mlp" or given.get("model_name") is not None:
             return given
         return given | {"model_name": network.rpartition(":")[2].lstrip("_")}
 
@@ -132,7 +141,7 @@ class RunConfig(RunParameters):
             raise ValueError(f"expected micro_batches to be at least pipeline_stages {stages}, found {parts}")
         if self.batch_size % parts:
             raise ValueError(f"expected batch_size to be a multiple of micro_batches {parts}, found {self.batch_size}")
-        for name in ("integrated_save", "strategy_load_file"):
+        for name in ("integrated_save", "strategy_load_file", "validate_every_steps"):
             if getattr(self, name):
                 raise ValueError(f"{name} is for a network in one stage: leave it out, or set pipeline_stages to 1")
         return self

@@ -10,6 +10,8 @@ from shardline.settings import presets
 from shardline.settings.parameters import Parameters, PlainName, Texts
 
 BUILT_IN_NETWORKS = ("mlp", "gpt")
+DEFAULT_MODEL = "mnist-mlp"
+"""What versions of **mlp** are called; those of another network, like that."""
 
 _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _NETWORK = rf"^({'|'.join(BUILT_IN_NETWORKS)}|{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER})$"
@@ -40,8 +42,8 @@ class RunParameters(Parameters):
         "embedded",
         title="Data source",
         description="**embedded**: what comes with the installation: 5,000 MNIST digits, or the source code of "
-        "Python's standard library for a language model. **directory**: IDX files (raw or .gz) in *Data directory*. "
-        "**mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*. **text**: *Text file*.",
+        "Python's standard library for a language model. **directory**: IDX files (raw or .gz) in *Data directory*, "
+        "below. **mnist**: the 70,000 digits of MNIST, downloaded from *Mirrors*. **text**: *Text file*, below.",
         json_schema_extra={
             "values_display": {
                 "embedded": "Embedded: comes with the installation",
@@ -51,41 +53,34 @@ class RunParameters(Parameters):
             }
         },
     )
+    world_size: int = Field(
+        8,
+        ge=1,
+        le=4096,
+        title="Cards (ranks)",
+        description="How many ranks mpirun starts. **mlp**: 1, or a multiple of 4. **gpt**: 1, or a multiple of "
+        "*Tensor parallel*; *Batch size* a multiple of the quotient.",
+    )
+    epochs: int = Field(5, ge=1, le=100_000, title="Epochs", description="How often training goes through the data.")
+    batch_size: int = Field(
+        32, ge=1, le=1_048_576, title="Batch size", description="Samples a step, over all ranks together."
+    )
+    learning_rate: float = Field(0.001, gt=0, le=10, title="Learning rate")
+
     data_directory: str | None = Field(
         None,
         title="Data directory",
         description="For the source **directory**: a folder with the four IDX files of MNIST or Fashion-MNIST, in "
         f"{_READABLE}.",
+        json_schema_extra={"section": "Data"},
     )
     text_file: str | None = Field(
         None,
         title="Text file",
         description=f"For the source **text**: a file in {_READABLE}, each byte of which is a token. Its last tenth is "
         "held out.",
+        json_schema_extra={"section": "Data"},
     )
-    device_target: Literal["CPU", "GPU", "Ascend"] = Field(
-        "CPU",
-        title="Device",
-        json_schema_extra={"values_display": {"CPU": "CPU", "GPU": "NVIDIA GPU", "Ascend": "Ascend NPU"}},
-    )
-    world_size: int = Field(8, ge=1, le=4096, title="Cards (ranks)", description="How many ranks mpirun starts.")
-    epochs: int = Field(5, ge=1, le=100_000, title="Epochs", description="How often training goes through the data.")
-    batch_size: int = Field(
-        32, ge=1, le=1_048_576, title="Batch size", description="Samples a step, over all ranks together."
-    )
-    optimizer: Literal["SGD", "Momentum", "Adam", "AdamW"] = Field("Adam", title="Optimizer")
-    learning_rate: float = Field(0.001, gt=0, le=10, title="Learning rate")
-    min_accuracy: float = Field(
-        0.9, ge=0, le=1, title="Minimum accuracy", description="Validation fails below it, and nothing is promoted."
-    )
-
-    max_perplexity: float = Field(
-        15.0,
-        gt=1,
-        title="Maximum perplexity",
-        description="For language models: validation fails above it, and nothing is promoted.",
-    )
-
     mirrors: Texts = Field(
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -142,7 +137,7 @@ class RunParameters(Parameters):
         le=4_096,
         title="Tensor parallel",
         description="For **gpt**: how many ranks share each layer. The batch is shared out over *Cards* / "
-        "*Tensor parallel* of such groups.",
+        "*Tensor parallel* of such groups. On one card 1.",
         json_schema_extra={"section": "Network"},
     )
     pipeline_stages: int = Field(
@@ -156,6 +151,7 @@ class RunParameters(Parameters):
     micro_batches: int | None = Field(
         None,
         ge=1,
+        examples=[4, 8],
         title="Micro-batches",
         description="With *Pipeline stages*: into how many parts a batch is cut, which follow each other through the "
         "stages. At least as many as stages. Empty: as many.",
@@ -169,6 +165,11 @@ class RunParameters(Parameters):
         json_schema_extra={"section": "Network"},
     )
 
+    optimizer: Literal["SGD", "Momentum", "Adam", "AdamW"] = Field(
+        "Adam",
+        title="Optimizer",
+        json_schema_extra={"section": "Optimizer"},
+    )
     momentum: float = Field(
         0.9,
         ge=0,
@@ -201,6 +202,7 @@ class RunParameters(Parameters):
     clip_norm: float | None = Field(
         None,
         gt=0,
+        examples=[1.0],
         title="Gradient clipping",
         description="The greatest global norm that the gradients may have; larger ones are scaled down. Empty: any.",
         json_schema_extra={"section": "Optimizer"},
@@ -241,12 +243,30 @@ class RunParameters(Parameters):
     loss_spike_factor: float | None = Field(
         None,
         gt=1,
+        examples=[10],
         title="Loss spike factor",
         description="Training fails at a loss of more than so many times the median of the last 50 steps. Empty: only "
         "where loss or gradient are not finite.",
         json_schema_extra={"section": "Training"},
     )
+    validate_every_steps: int | None = Field(
+        None,
+        ge=1,
+        examples=[100],
+        title="Steps between validations",
+        description="The loss on up to 512 held-out samples every so many steps: a second curve. Costs a pass forward "
+        "each time, and changes no weight. Empty: none.",
+        json_schema_extra={"section": "Training"},
+    )
 
+    device_target: Literal["CPU", "GPU", "Ascend"] = Field(
+        "CPU",
+        title="Device",
+        json_schema_extra={
+            "section": "Launch",
+            "values_display": {"CPU": "CPU", "GPU": "NVIDIA GPU", "Ascend": "Ascend NPU"},
+        },
+    )
     hostfile: str | None = Field(
         None,
         title="Hostfile",
@@ -257,6 +277,7 @@ class RunParameters(Parameters):
     hang_timeout: int | None = Field(
         None,
         ge=1,
+        examples=[1800],
         title="Hang timeout",
         description="Seconds without a step or a log line of any rank, after which the task fails and says where each "
         "rank stands; before the first step, while a network is compiled, half an hour at least. Empty: never.",
@@ -319,12 +340,29 @@ class RunParameters(Parameters):
     checkpoint_step: int | None = Field(
         None,
         ge=1,
+        examples=[100],
         title="Step to merge",
         description="Empty: the newest complete shard set.",
         json_schema_extra={"section": "Merging"},
     )
     merged_format: Literal["ckpt", "safetensors"] = Field(
         "ckpt", title="Merged format", json_schema_extra={"section": "Merging"}
+    )
+
+    min_accuracy: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        title="Minimum accuracy",
+        description="Validation fails below it, and nothing is promoted.",
+        json_schema_extra={"section": "Validation"},
+    )
+    max_perplexity: float = Field(
+        15.0,
+        gt=1,
+        title="Maximum perplexity",
+        description="For language models: validation fails above it, and nothing is promoted.",
+        json_schema_extra={"section": "Validation"},
     )
     sample_prompt: str = Field(
         "def ",
@@ -349,16 +387,17 @@ class RunParameters(Parameters):
         description="For language models: 0 always generates the likeliest token, 1 follows the probabilities.",
         json_schema_extra={"section": "Validation"},
     )
+
     model_name: PlainName = Field(
-        "mnist-mlp",
+        DEFAULT_MODEL,
         title="Model name",
-        description="The folder of the model store that promotion adds a version to. At its default, a network other "
-        "than **mlp** has a folder of its own name.",
+        description="The folder of the model store that promotion adds a version to.",
         json_schema_extra={"section": "Promotion"},
     )
     champion_margin: float | None = Field(
         None,
         ge=0,
+        examples=[0, 0.01],
         title="Champion margin",
         description="By how much the model may be worse than the current one, on the same data, in units of the metric "
         "(accuracy: a share, perplexity: bytes). Where it is worse by more, it is not promoted. Empty: not compared.",

@@ -88,7 +88,7 @@ def test_an_unknown_parameter_fails_at_once_without_a_retry(prepare):
     "conf",
     [
         {"epochs": 0},
-        {"epochs": "3"},
+        {"epochs": "3.5"},
         {"optimizer": "SGD; reboot"},
         {"learning_rate": 0},
         {"min_accuracy": 1.01},

@@ -98,7 +98,7 @@ def test_the_dag_takes_its_schedule_and_parameters_from_the_environment(monkeypa
     monkeypatch.setenv("SHARDLINE_RETRAINING_PARAMETERS", '{"start_from": "current", "epochs": 1}')
     dag = DagBag(PROJECT / "dags" / "retraining.py").dags["retraining"]
     assert dag.timetable.summary == "0 0 * * *"
-    assert (dag.params["start_from"], dag.params["epochs"], dag.params["world_size"]) == ("current", 1, 8)
+    assert (dag.params["start_from"], dag.params["epochs"], dag.params["world_size"]) == ("current", 1, None)
 
 
 @pytest.mark.parametrize("on_dataset", ["true", "false"])

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import uvicorn
 from sqlalchemy import update
 
 from benchmarks.run_page.synthetic_run import Size, write_run
+from scripts import ui
 from shardline.run.directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
 from tests.patience import PATIENCE_S
@@ -49,14 +51,23 @@ class Site:
         login = {"username": user, "password": PASSWORDS[user]}
         return httpx.post(f"{self.address}/auth/token", json=login).raise_for_status().json()["access_token"]
 
-    def trigger(self, run_id: str, dag_id: str = DAG) -> RunDirectory:
+    def trigger(self, run_id: str, dag_id: str = DAG, **conf: Any) -> RunDirectory:
         """A run that Airflow knows, in the state "queued"; its directory is not there yet."""
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": {}}
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         headers = {"Authorization": f"Bearer {self.token('ada')}"}
         httpx.post(f"{self.address}/api/v2/dags/{dag_id}/dagRuns", json=body, headers=headers).raise_for_status()
         return RunDirectory(self.home.run(dag_id, run_id))
 
-    def set_state(self, run_id: str, state: str, **tasks: str) -> None:
+    def set_start(self, run_id: str, task_id: str, moment: datetime) -> None:
+        """Say that this task of the run started then."""
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            chosen = update(TaskInstance).where(TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
+            session.execute(chosen.values(start_date=moment))
+
+    def set_state(self, run_id: str, state: str, **tasks: str | None) -> None:
         """Say that the run, and these of its tasks, are in these states."""
         from airflow.models.dagrun import DagRun
         from airflow.models.taskinstance import TaskInstance
@@ -78,6 +89,7 @@ def site(registered_dags, tmp_path_factory) -> Iterator[Site]:
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=ROLES,
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
         AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{port}",
+        AIRFLOW__API__THEME=json.dumps(ui.THEME),
     )
     from airflow.api_fastapi.app import create_app
 

@@ -3,14 +3,19 @@
 import asyncio
 import json
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import httpx
 import pytest
+from pydantic import Field
 
 import plugins.trigger_check
-from plugins.trigger_check import MOST_BYTES, PARAMETERS, TriggerCheck
+from dags.form import form
+from plugins.trigger_check import MOST_BYTES, TriggerCheck, _OfNumbers
+from shardline.settings.parameters import Parameters
 
+OURS = ("sharded_training", "retraining", "merge_checkpoint", "housekeeping")
 NOT_OURS = "consume_model"  # another DAG of the same Airflow, which the check leaves alone
 DEEP = '{"conf": ' + '{"a": ' * 50_000 + "1" + "}" * 50_001
 MANY = json.dumps({"logical_date": None, "conf": {f"unknown{number}": 1 for number in range(20_000)}})
@@ -40,7 +45,7 @@ def post(site, dag_id: str, conf: Any) -> httpx.Response:
 @pytest.mark.parametrize("body", BODIES)
 def test_who_may_not_trigger_hears_what_airflow_says_of_any_dag(site, user, status, body):
     expected = trigger(site, user, NOT_OURS, BODIES[body])
-    for dag_id in PARAMETERS:
+    for dag_id in OURS:
         answer = trigger(site, user, dag_id, BODIES[body])
         assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
         assert answer.status_code in (status, 400, 422)  # Airflow's own, of what it cannot even parse
@@ -61,7 +66,7 @@ def test_a_forged_token_is_no_better(site, token):
             content=BODIES["wrong"],
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
         )
-        for dag_id in (NOT_OURS, *PARAMETERS)
+        for dag_id in (NOT_OURS, *OURS)
     ]
     assert {answer.status_code for answer in answers} <= {401, 403}
     assert len({answer.content for answer in answers}) == 1
@@ -73,6 +78,14 @@ def test_a_forged_token_is_no_better(site, token):
         ("sharded_training", {"epohcs": 3}, "epohcs: unknown parameter; known are preset"),
         ("sharded_training", {"data_source": "directory"}, "needs data_directory"),
         ("sharded_training", {"preset": "quick", "epochs": 0}, "epochs: "),
+        ("sharded_training", {"epochs": "-1"}, "epochs: "),
+        ("sharded_training", {"world_size": "99999"}, "world_size: Input should be less than or equal to 4096"),
+        ("sharded_training", {"learning_rate": "abc"}, "learning_rate: Input should be a valid number (found 'abc')"),
+        ("sharded_training", {"network": "gpt", "world_size": 2}, "world_size to be a multiple of tensor_parallel"),
+        ("sharded_training", {"network": "gpt", "world_size": "2"}, "world_size to be a multiple of tensor_parallel"),
+        ("sharded_training", {"world_size": 6}, "network mlp cannot be trained on 6 ranks"),
+        ("retraining", {"world_size": 6}, "network mlp cannot be trained on 6 ranks"),
+        ("retraining", {"epohcs": 3}, "epohcs: unknown parameter; known are preset"),
         ("merge_checkpoint", {}, "run and shards: give one of them"),
         ("merge_checkpoint", {"run": "a/b", "max_file_size": "5GB"}, "max_file_size: only .safetensors are split"),
         ("housekeeping", {"keep_runs": -1}, "keep_runs: "),
@@ -84,7 +97,7 @@ def test_what_does_not_go_together_is_refused_with_the_parameter_named(site, dag
     assert message in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("dag_id", PARAMETERS)
+@pytest.mark.parametrize("dag_id", OURS)
 @pytest.mark.parametrize(
     "conf",
     [
@@ -148,19 +161,32 @@ def test_the_event_loop_serves_others_while_parameters_are_checked(monkeypatch):
     async def both():
         check = TriggerCheck(airflow)
         scope = {"type": "http", "method": "POST", "path": "/api/v2/dags/housekeeping/dagRuns", "headers": []}
+        scope["app"] = SimpleNamespace(state=SimpleNamespace(dag_bag=None))
         first = asyncio.create_task(check(scope, receive, send))
         await asyncio.sleep(0.1)
         await check(scope | {"method": "GET"}, receive, send)
         await first
 
     monkeypatch.setattr(plugins.trigger_check, "_may_trigger", anybody)
+    monkeypatch.setattr(plugins.trigger_check, "_form", lambda *_: object())
     monkeypatch.setattr(plugins.trigger_check, "_problem", slow)
     asyncio.run(both())
     assert order == ["another", "http.response.start", "http.response.body"]
 
 
+def test_a_network_that_is_the_users_own_code_is_not_imported_here(site, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert post(site, "sharded_training", {"network": "mine:net"}).status_code == 200
+
+
 @pytest.mark.parametrize(
-    "body", ['{"logical_date": null, "conf": {"epochs": 2, "preset": "tutorial"}}', '{"logical_date": null}']
+    "body",
+    [
+        '{"logical_date": null, "conf": {"epochs": 2, "preset": "tutorial"}}',
+        '{"logical_date": null, "conf": {"epochs": "2", "world_size": null, "learning_rate": "3e-4"}}',
+        '{"logical_date": null}',
+    ],
 )
 def test_good_parameters_reach_airflow(site, body):
     answer = trigger(site, "ada", "sharded_training", body)
@@ -175,6 +201,31 @@ def test_what_has_no_parameters_is_airflows_to_judge(site, body):
     assert answer.status_code in (400, 422)
 
 
+class Described(Parameters):
+    """As a file that describes a training declares them."""
+
+    rate: float = Field(0.5, gt=0, le=1, title="Rate")
+    cards: int = Field(4, ge=1, title="Cards")
+    size: Literal[1, 2] = Field(1, title="Size")
+
+
+@pytest.mark.parametrize(
+    ("conf", "problems"),
+    [
+        ({"rate": "3e-4", "cards": " 8 ", "size": 2, "unknown": "x"}, []),
+        ({"rate": 2, "cards": None}, []),  # numbers, and nothing, are Airflow's to judge
+        ({"rate": "2"}, ["rate: 2.0 is greater than the maximum of 1"]),
+        ({"rate": "abc", "cards": "-1"}, ["rate: expected a number like 0.5, found 'abc'", "cards: -1 is less than"]),
+        ({"cards": "2.5"}, ["cards: expected a number like 4, found '2.5'"]),
+    ],
+)
+def test_numbers_of_a_training_that_somebody_describes_are_refused_as_texts_too(conf, problems):
+    schemas = {name: param.schema for name, param in form(Described).items()}
+    found = _OfNumbers({name: schemas[name] for name in ("rate", "cards")}).problem(conf)
+    assert found.count("\n") == len(problems)
+    assert all(problem in found for problem in problems)
+
+
 def test_other_requests_pass_as_they_came():
     """ASGI: the very messages, and the scope, of what is no trigger of ours."""
     passed = []
@@ -187,7 +238,6 @@ def test_other_requests_pass_as_they_came():
         {"type": "lifespan"},
         {"type": "websocket", "path": "/api/v2/dags/sharded_training/dagRuns"},
         {"type": "http", "method": "GET", "path": "/api/v2/dags/sharded_training/dagRuns"},
-        {"type": "http", "method": "POST", "path": "/api/v2/dags/retraining/dagRuns"},
         {"type": "http", "method": "POST", "path": "/api/v2/dags/sharded_training/clearTaskInstances"},
     ):
         asyncio.run(TriggerCheck(airflow)(scope, receive, send))

@@ -26,7 +26,17 @@ def test_a_document_survives_being_written_and_read():
         ("{", "not JSON"),
         ("[]", "valid dictionary"),
         ('{"epohcs": 3}', "epohcs: unknown parameter; known are "),
-        ('{"epochs": "3"}', r"epochs: .* integer .*found '3'"),
+        ('{"epochs": "3.0"}', r"epochs: .* integer .*found '3.0'"),
+        ('{"epochs": "1e3"}', r"epochs: .* integer .*found '1e3'"),
+        ('{"epochs": ""}', r"epochs: .* integer .*found ''"),
+        ('{"epochs": "-1"}', r"epochs: .* greater than or equal to 1 .*found -1"),
+        ('{"world_size": "99999"}', r"world_size: .* less than or equal to 4096 .*found 99999"),
+        ('{"learning_rate": "3,5"}', r"learning_rate: .* number .*found '3,5'"),
+        ('{"learning_rate": "inf"}', r"learning_rate: .* number .*found 'inf'"),
+        ('{"learning_rate": "1e999"}', "learning_rate: "),
+        ('{"hang_timeout": "never"}', r"hang_timeout: .* integer .*found 'never'"),
+        ('{"mirrors": "8"}', "mirrors: "),
+        ('{"approval": "1"}', "approval: "),
         ('{"epochs": true}', "epochs: "),
         ('{"epochs": 2.5}', "epochs: "),
         ('{"epochs": 0}', "epochs: .* greater than or equal to 1"),
@@ -45,6 +55,25 @@ def test_a_document_survives_being_written_and_read():
 def test_a_wrong_parameter_is_named_with_what_was_expected(document: str, message: str):
     with pytest.raises(ConfigError, match=message):
         RunConfig.from_json(document)
+
+
+def test_numbers_are_taken_as_they_are_typed():
+    typed = {"epochs": "7", "world_size": " 4 ", "learning_rate": "3e-4", "min_accuracy": ".5", "clip_norm": "1"}
+    config = RunConfig.from_json(json.dumps(typed))
+    assert (config.epochs, config.world_size, config.learning_rate, config.min_accuracy, config.clip_norm) == (
+        7,
+        4,
+        3e-4,
+        0.5,
+        1.0,
+    )
+    assert RunConfig.from_json('{"sample_prompt": "8"}').sample_prompt == "8"
+
+
+def test_what_was_emptied_is_not_given():
+    emptied = dict.fromkeys(RunConfig.model_fields)
+    assert RunConfig.from_json(json.dumps(emptied)) == RunConfig()
+    assert RunConfig.from_json('{"network": null, "model_name": null, "hang_timeout": null}') == RunConfig()
 
 
 def test_every_wrong_parameter_is_named_at_once():
@@ -67,6 +96,7 @@ def test_an_optional_parameter_is_nullable_in_the_form_and_keeps_its_limits():
         "section": "Merging",
         "title": "Step to merge",
         "minimum": 1,
+        "examples": [100],
         "type": ["integer", "null"],
     }
 
@@ -142,6 +172,7 @@ def test_a_model_is_named_after_its_network():
     assert own.model_name == "small"
     assert RunConfig.from_json(own.to_json()) == own
     assert RunConfig(network="mine.nets:small", model_name="digits").model_name == "digits"
+    assert RunConfig(network="gpt", model_name="mnist-mlp").model_name == "mnist-mlp", "as it was given"
 
 
 def test_the_form_proposes_the_built_in_networks_and_takes_others():
