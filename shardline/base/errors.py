@@ -64,6 +64,12 @@ class ChampionStays(PromotionError):
     exit_code = DECLINED
 
 
+class AlreadyAVersion(PromotionError):
+    """The validated model is, byte for byte, a version that another run made: nothing is wrong, nothing is new."""
+
+    exit_code = DECLINED
+
+
 class UploadError(ShardlineError):
     """A version cannot be brought to an object storage, or is not there what it is in the model store."""
 

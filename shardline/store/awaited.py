@@ -28,7 +28,7 @@ def awaited(home: Home) -> dict[Path, str]:
 
 def _has_begun(run: RunDirectory) -> bool:
     """Whether it needs nobody else's files any more."""
-    done = (run.train_file, run.merged, run.path / "resharded")
+    done = (run.train_file, run.merged, run.resharded)
     return any(path.exists() for path in done) or bool(ShardSet.steps(run.checkpoints))
 
 
@@ -47,8 +47,7 @@ def _named(home: Home, reader: RunDirectory, parameters: dict[str, Any]) -> Iter
     if "resume_from" in given:
         yield from _run_around(home, reader.sibling(given["resume_from"]).path)
     if "run" in given:
-        dag_id, _, run_id = given["run"].partition("/")
-        yield home.run(dag_id, run_id)
+        yield from home.runs_named(given["run"])
     for name in ("start_file", "shards"):
         if name in given:
             yield from _run_around(home, reader.path / given[name])

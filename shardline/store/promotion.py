@@ -1,6 +1,7 @@
 """A run's validated model becomes a version of the model store, and the current one.
 
-Done again for the same run and the same model, it returns the version that it made before.
+Done again for the same run and the same model, it returns the version that it made before. A model that is, byte for
+byte, the version of another run is not promoted again: the store stays as it is, and so does what is current.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardline.base import atomic
-from shardline.base.errors import ChampionStays, PromotionError
+from shardline.base.errors import AlreadyAVersion, ChampionStays, PromotionError
 from shardline.base.json_object import encode_object
 from shardline.checkpoint.merging.record_file import UNNAMED, read_record
 from shardline.run.directory import Home, RunDirectory
@@ -21,7 +22,10 @@ from shardline.store.version import Candidate, Version
 
 
 def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
-    """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed."""
+    """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed.
+
+    `AlreadyAVersion` where another run's version has the same bytes: which one stands in the run's promotion file.
+    """
     config = run.read_any_config()
     merged = read_merged(run)
     report = _validated(run, merged)
@@ -42,22 +46,50 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
     )
 
     def admit() -> None:
+        if known := _of_another_run(store, candidate):
+            unchanged = _result(known, config.model_name, new=False)
+            atomic.write_text(run.promotion_file, json.dumps(unchanged, indent=2) + "\n")
+            raise AlreadyAVersion(_nothing_new(known, store.current_number(), config.model_name))
         if config.champion_margin is not None:
             check_champion(report, store.current(), merged.digest, config.champion_margin)
 
     version = store.add(candidate, admit)
     for problem in store.damaged():
         print(f"note: {problem}", file=sys.stderr, flush=True)
-    result = {
+    result = _result(version, config.model_name, new=True)
+    atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
+    print(f"{version.path}: version {version.version} of {config.model_name}", flush=True)
+    return result
+
+
+def _result(version: Version, model: str, *, new: bool) -> dict[str, Any]:
+    """What the run's model is in the store; `new` unless another run's version has its bytes."""
+    return {
+        "model": model,
         "version": version.version,
+        "new": new,
         "digest": version.digest,
         "metric": version.metric,
         **({} if version.metric is None else {version.metric: version.value}),
         "path": str(version.path),
     }
-    atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
-    print(f"{version.path}: version {version.version} of {config.model_name}", flush=True)
-    return result
+
+
+def _of_another_run(store: ModelStore, candidate: Candidate) -> Version | None:
+    """The newest version with the candidate's bytes, unless the candidate's own run made one."""
+    same = [version for version in store.versions() if version.digest == candidate.digest]
+    return None if any(version.is_of(candidate) for version in same) else next(reversed(same), None)
+
+
+def _nothing_new(version: Version, current: int | None, model: str) -> str:
+    rest = "it is current, and stays so"
+    if version.version != current:
+        command = f"shardline models rollback {version.version} --model {model}"
+        rest = f"version {current} is current, and stays so; `{command}` makes the other one current"
+    return (
+        f"nothing is new: the merged file is, byte for byte, version {version.version} of {model} (BLAKE3 "
+        f"{version.digest}), of {version.run}; {rest}"
+    )
 
 
 def _validated(run: RunDirectory, merged: MergedModel) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shardline.base.digest import file_digest
-from shardline.base.errors import ChampionStays, PromotionError, RunDirectoryError
+from shardline.base.errors import AlreadyAVersion, ChampionStays, PromotionError, RunDirectoryError
 from shardline.checkpoint.merging.record_file import RECORD_FORMAT
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import PROJECT
@@ -67,7 +67,15 @@ def test_a_validated_model_becomes_the_current_version(home: Home):
     digest = file_digest(run.merged / "model.ckpt")
     result = promote(run, home)
     folder = home.models / "digits" / "versions" / "1"
-    assert result == {"version": 1, "digest": digest, "metric": "accuracy", "accuracy": 0.938, "path": str(folder)}
+    assert result == {
+        "model": "digits",
+        "version": 1,
+        "new": True,
+        "digest": digest,
+        "metric": "accuracy",
+        "accuracy": 0.938,
+        "path": str(folder),
+    }
     assert json.loads(run.promotion_file.read_bytes()) == result
     assert (folder / "model.ckpt").read_bytes() == b"weights"
     for name, file in (
@@ -194,8 +202,47 @@ def test_promoting_again_returns_the_same_version(home: Home):
     first = promote(run, home)
     run.promotion_file.unlink()
     assert promote(run, home) == first
-    assert promote(validated_run(home, "2"), home)["version"] == 2
+    assert promote(validated_run(home, "2", weights=b"others"), home)["version"] == 2
     assert promote(run, home) == first
+
+
+def test_a_run_that_trained_to_the_same_bytes_promotes_nothing_new(home: Home):
+    first = promote(validated_run(home, "1"), home)
+    store = ModelStore(home, "digits")
+    before = (store.path / "current").lstat().st_mtime_ns
+    again = validated_run(home, "2")
+    with pytest.raises(AlreadyAVersion, match=r"byte for byte, version 1 of digits .* it is current, and stays so"):
+        promote(again, home)
+    assert [version.version for version in store.versions()] == [1]
+    assert (store.path / "current").lstat().st_mtime_ns == before
+    assert json.loads(again.promotion_file.read_bytes()) == first | {"new": False}
+
+
+def test_the_bytes_of_a_version_that_is_not_current_do_not_become_current_by_themselves(home: Home):
+    """As after a roll back: what was rolled back from is not brought back by the next run."""
+    promote(validated_run(home, "1"), home)
+    promote(validated_run(home, "2", weights=b"others"), home)
+    ModelStore(home, "digits").roll_back(1)
+    with pytest.raises(
+        AlreadyAVersion, match=r"version 2 of digits .* version 1 is current.*rollback 2 --model digits"
+    ):
+        promote(validated_run(home, "3", weights=b"others"), home)
+    assert current(home, "digits").version == 1
+
+
+def test_the_same_bytes_of_another_model_are_that_models_first_version(home: Home):
+    promote(validated_run(home, "1"), home)
+    other = validated_run(home, "2")
+    other.write_config(RunConfig(model_name="others"))
+    assert promote(other, home)["version"] == 1
+
+
+def test_nothing_new_ends_as_skipped(home: Home):
+    promote(validated_run(home, "1"), home)
+    command = [sys.executable, "-m", "tasks.promote", "--run-directory", str(validated_run(home, "2").path)]
+    environment = os.environ | {"SHARDLINE_HOME": str(home.path)}
+    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr.startswith("AlreadyAVersion: nothing is new")) == (99, True)
 
 
 def test_a_new_merge_of_the_same_run_is_a_new_version(home: Home):
