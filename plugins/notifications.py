@@ -95,10 +95,14 @@ def run_failed(context: Mapping[str, Any]) -> None:
 
 
 def run_is_late(context: Mapping[str, Any], hours: float) -> None:
-    """What a deadline calls: the run goes on."""
+    """What a deadline calls that was not met: the run goes on, or has ended without success."""
     run = context["dag_run"]
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
-    tell("late", context, Notice(f"{dag_id}: late", f"{run_id} has not ended {hours:g} hours after it was queued."))
+    by_then = {
+        "failed": "has failed: it had not succeeded",
+        "success": "has succeeded, but it had not",
+    }.get(run.get("state"), "has not ended")
+    tell("late", context, Notice(f"{dag_id}: late", f"{run_id} {by_then} {hours:g} hours after it was queued."))
 
 
 def _run(dag_id: str, run_id: str) -> RunDirectory:

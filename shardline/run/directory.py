@@ -13,6 +13,7 @@
     train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
     merged/                      the integrated checkpoint NAME and NAME.merge.json, its proof
+    resharded/                   instead of that: slices for another strategy, and reshard.json
     validation/                  report.json, report.md and plots
     promotion.json               which version the model became
     failures/TASK.json           what stopped a task, until it succeeds
@@ -23,6 +24,7 @@ HOME is one folder that all workers share.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -65,6 +67,17 @@ class Home:
     def run(self, dag_id: str, run_id: str) -> Path:
         """The run directory of one DAG run; different runs never share one."""
         return self.path / "runs" / _folder_name(dag_id) / _folder_name(run_id)
+
+    def runs_named(self, name: str) -> list[Path]:
+        """The run directories that `name` may mean: of DAG/RUN that one, be it there or not; of a run's id alone, as
+        Airflow shows it, those of every DAG that has such a run.
+        """
+        dag_id, separator, run_id = name.rpartition("/")
+        if separator:
+            return [self.run(dag_id, run_id)]
+        return sorted(
+            folder for folder in self.path.glob(f"runs/*/{glob.escape(_folder_name(name))}") if folder.is_dir()
+        )
 
 
 def _folder_name(identifier: str) -> str:
@@ -116,6 +129,10 @@ class RunDirectory:
     @property
     def merged(self) -> Path:
         return self.path / "merged"
+
+    @property
+    def resharded(self) -> Path:
+        return self.path / "resharded"
 
     @property
     def validation(self) -> Path:

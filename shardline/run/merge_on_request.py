@@ -68,11 +68,18 @@ def _source(config: MergeCheckpointConfig, home: Home, roots: AllowedRoots) -> I
 
 
 def _run(name: str, home: Home) -> RunDirectory:
-    dag_id, _, run_id = name.partition("/")
-    run = RunDirectory(home.run(dag_id, run_id))
-    if not run_id or not run.checkpoints.is_dir():
-        raise ConfigError(f"run: expected DAG/RUN of a run that was trained, found {name!r}: no {run.checkpoints}")
-    return run
+    known = home.runs_named(name)
+    trained = [run for run in map(RunDirectory, known) if run.checkpoints.is_dir()]
+    if len(trained) > 1:
+        dags = ", ".join(run.path.parent.name for run in trained)
+        raise ConfigError(f"run: several DAGs have a run {name!r}: {dags}; put its DAG before it, as DAG/RUN")
+    if not trained:
+        missing = str(RunDirectory(known[0]).checkpoints) if known else f"run of that id in {home.path / 'runs'}"
+        raise ConfigError(
+            f"run: expected the id of a run that was trained, as Airflow shows it, or DAG/RUN, found {name!r}: no "
+            f"{missing}"
+        )
+    return trained[0]
 
 
 def _source_of_run(run: RunDirectory, step: str | None) -> SliceSource:
@@ -142,7 +149,7 @@ def _reshard(
     targets = (roots.file(_absolute(file, "target_strategy"), "target_strategy") for file in config.target_strategy)
     request = ReshardRequest(
         to_strategies=tuple(targets),
-        output=run.path / "resharded",
+        output=run.resharded,
         shards=source.shards,
         strategies=source.strategies,
         step=source.step,

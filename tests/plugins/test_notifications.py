@@ -111,11 +111,20 @@ def test_a_promotion_is_told_with_the_version_and_its_metric(home, monkeypatch, 
     assert "accuracy: 0.948" in told[0]["body"]
 
 
-def test_a_late_run_is_told(monkeypatch, told):
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("running", "has not ended 1.5 hours after it was queued."),
+        ("queued", "has not ended 1.5 hours after it was queued."),
+        ("failed", "has failed: it had not succeeded 1.5 hours after it was queued."),
+        ("success", "has succeeded, but it had not 1.5 hours after it was queued."),
+    ],
+)
+def test_a_late_run_is_told_with_what_became_of_it(monkeypatch, told, state, said):
     monkeypatch.setenv("SHARDLINE_NOTIFIERS", subscription("late"))
-    run = {"dag_id": "retraining", "dag_run_id": "scheduled__1"}
+    run = {"dag_id": "retraining", "dag_run_id": "scheduled__1", "state": state}
     notifications.run_is_late({"dag_run": run}, hours=1.5)
-    assert told == [{"title": "retraining: late", "body": "scheduled__1 has not ended 1.5 hours after it was queued."}]
+    assert told == [{"title": "retraining: late", "body": f"scheduled__1 {said}"}]
 
 
 def test_a_run_that_was_ended_at_its_limit_is_told_and_one_that_a_task_failed_only_by_that(monkeypatch, told):

@@ -80,6 +80,18 @@ def test_a_run_is_merged_as_the_pipeline_does(home, trained, merge):
     assert merge(run=RUN) == result  # cleared and run again
 
 
+def test_a_run_is_found_by_its_id_alone_as_airflow_shows_it(home, trained, merge):
+    run_id = RUN.partition("/")[2]
+    assert merge(run=run_id) == merge(run=RUN)
+    other = RunDirectory(home.run("retraining", run_id))
+    shutil.copytree(trained.path, other.path)
+    with pytest.raises(ConfigError, match=r"several DAGs have a run .*: retraining, sharded_training; put its DAG"):
+        merge(run=run_id)
+    assert merge(run=RUN)["step"] == "20"
+    with pytest.raises(ConfigError, match=r"as Airflow shows it, or DAG/RUN, found 'manual__\*': no run of that id"):
+        merge(run="manual__*")
+
+
 def test_options_decide_what_comes_out(trained, merge):
     result = merge(
         run=RUN, step="20", name="half", format="safetensors", weights_only=True, dtype="float16", exclude=["layer1.b*"]
@@ -166,7 +178,7 @@ def test_nothing_outside_the_allowed_roots_is_read(foreign, merge, tmp_path):
 
 
 def test_a_run_that_leads_elsewhere_is_no_run(home, foreign, merge):
-    with pytest.raises(ConfigError, match=r"run: expected DAG/RUN .* found '\.\./elsewhere'"):
+    with pytest.raises(ConfigError, match=r"run: expected the id of a run .* or DAG/RUN, found '\.\./elsewhere'"):
         merge(run="../elsewhere")
     run = home.run("sharded_training", "1")
     run.mkdir(parents=True)
