@@ -59,7 +59,7 @@ MAY_CHANGE = {
         "strategy_save_file",
         "strategy_only_trainable_params",
     },
-    "what is watched": {"loss_spike_factor"},
+    "what is watched": {"loss_spike_factor", "validate_every_steps"},
     "where the data comes from, whose digest is compared": {
         "data_source",
         "data_directory",

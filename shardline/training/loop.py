@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mindspore import Tensor
@@ -11,6 +11,7 @@ from mindspore import Tensor
 from shardline.base.errors import Stopped
 from shardline.training.batches import Batches
 from shardline.training.health import Health
+from shardline.training.held_out import HeldOut
 from shardline.training.metrics_file import Metrics
 from shardline.training.phases import Phases
 from shardline.training.saving import Saver
@@ -31,6 +32,7 @@ class Loop:
     status: Status
     stopping: Stopping
     phases: Phases
+    held_out: HeldOut | None = None
 
     def run(self, first: int, last: int, save_every: int) -> None:
         """Take the steps from `first` (counted from 0) up to `last`, which is always saved.
@@ -40,9 +42,12 @@ class Loop:
         for step in range(first, last):
             with self.phases.measure("steps"):
                 record = self._step(step)
+            if self.held_out is not None and self.held_out.is_due(record.step, last):
+                with self.phases.measure("held_out"):
+                    record = replace(record, validation_loss=self.held_out.loss())
             is_last_of_epoch = record.step_in_epoch == self.batches.steps_per_epoch
             self.metrics.step(record, is_last=is_last_of_epoch)
-            self.status.update(record.step, finished=record.step == last)
+            self.status.update(record.step)
             with self.phases.measure("agreement"):
                 stop = self.stopping.agreed(record.step) and record.step < last
             if stop or record.step % save_every == 0 or record.step == last:

@@ -21,6 +21,7 @@ from shardline.settings.run_config import RunConfig
 from shardline.training.batches import Batches, as_taken
 from shardline.training.context import TrainingContext
 from shardline.training.health import Health
+from shardline.training.held_out import HeldOut
 from shardline.training.loop import Loop
 from shardline.training.metrics_file import Metrics
 from shardline.training.phases import Phases
@@ -64,7 +65,7 @@ def run_rank(
         if backend.rank == 0:
             context.receipts.clear()
         backend.barrier()
-    begin, loss = _train(context, batches, phases)
+    begin, loss = _train(context, batches, phases, _held_out(run, config, spec, cell))
     with phases.measure("reference"):
         samples, labels = (as_taken(part[:SAMPLES]) for part in spec.dataset.load(run.dataset_file, "test"))
         logits = logits_of(cell, samples, config.micro_batch_size)
@@ -78,7 +79,23 @@ def run_rank(
     return _result(run, config, loss)
 
 
-def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[int, float | None]:
+def _held_out(run: RunDirectory, config: RunConfig, spec: TrainSpec, cell: Any) -> HeldOut | None:
+    """What the loss is watched on, where that was asked for."""
+    if config.validate_every_steps is None:
+        return None
+    samples, labels = map(as_taken, spec.dataset.load(run.dataset_file, "test"))
+    return HeldOut(
+        network=cell,
+        samples=samples,
+        labels=labels,
+        batch_size=config.micro_batch_size,
+        every=config.validate_every_steps,
+    )
+
+
+def _train(
+    context: TrainingContext, batches: Batches, phases: Phases, held_out: HeldOut | None
+) -> tuple[int, float | None]:
     """Take all steps that are left; the step that training went on from, and the last one's loss."""
     run, config, backend = context.run, context.config, context.backend
     last = config.epochs * batches.steps_per_epoch
@@ -96,9 +113,15 @@ def _train(context: TrainingContext, batches: Batches, phases: Phases) -> tuple[
             saver=saver,
             metrics=metrics,
             health=Health(backend.held(context.cell.get_parameters()), backend.rank, config.loss_spike_factor),
-            status=Status(run.rank_status(backend.rank), backend.rank, begin.step, lambda: backend.collectives_seconds),
+            status=Status(
+                run.rank_status(backend.rank),
+                backend.rank,
+                range(begin.step, last),
+                lambda: backend.collectives_seconds,
+            ),
             stopping=Stopping(backend, request, begin.step),
             phases=phases,
+            held_out=held_out,
         )
         try:
             loop.run(begin.step, last, config.save_checkpoint_steps)

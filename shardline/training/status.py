@@ -1,9 +1,10 @@
 """What a rank is at, for whoever watches: `log_output/1/rank.N/status.json`, replaced every few seconds.
 
-{"rank": 3, "host": "node1", "pid": 4711, "step": 160, "steps_per_second": 21.4, "memory_bytes": 401604608,
- "peak_memory_bytes": 410000000, "time": 1763913600.2, "collectives_seconds": 12.8}
+{"rank": 3, "host": "node1", "pid": 4711, "step": 160, "last_step": 700, "steps_per_second": 21.4,
+ "memory_bytes": 401604608, "peak_memory_bytes": 410000000, "time": 1763913600.2, "collectives_seconds": 12.8}
 
-`collectives_seconds` (`shardline.parallel.cpu.stopwatch`) stands there where several CPUs train.
+It is there after the first step. `last_step` is the one that training ends with; `collectives_seconds`
+(`shardline.parallel.cpu.stopwatch`) stands there where several CPUs train.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ EVERY_SECONDS = 2.0
 class Status:
     """One rank's status file. It is no record to rely on: a crash of the machine may lose it."""
 
-    def __init__(self, file: Path, rank: int, step: int, collectives: Callable[[], float | None]) -> None:
+    def __init__(self, file: Path, rank: int, steps: range, collectives: Callable[[], float | None]) -> None:
+        """Of a training that has taken `steps.start` steps, and ends with `steps.stop`."""
         self._file, self._rank, self._collectives = file, rank, collectives
         self._process = psutil.Process()
-        self._step, self._written_at = step, time.monotonic()
+        self._step, self._last, self._written_at = steps.start, steps.stop, time.monotonic()
+        self._is_there = False
 
-    def update(self, step: int, *, finished: bool = False) -> None:
-        """Say that `step` is done; written every few seconds, and when training has `finished`."""
+    def update(self, step: int) -> None:
+        """Say that `step` is done; written for the first, every few seconds, and for the last."""
         elapsed = time.monotonic() - self._written_at
-        if elapsed < EVERY_SECONDS and not finished:
+        if self._is_there and elapsed < EVERY_SECONDS and step != self._last:
             return
         memory = self._process.memory_info().rss
         peak = (
@@ -45,6 +48,7 @@ class Status:
             "host": platform.node(),
             "pid": os.getpid(),
             "step": step,
+            "last_step": self._last,
             "steps_per_second": round((step - self._step) / max(elapsed, 1e-9), 2),
             "memory_bytes": memory,
             "peak_memory_bytes": max(memory, peak),
@@ -57,3 +61,4 @@ class Status:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         staged.write_text(json.dumps(document))
         staged.replace(self._file)
+        self._is_there = True

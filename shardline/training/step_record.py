@@ -16,6 +16,8 @@ class StepRecord:
     loss: float
     learning_rate: float | None = None
     gradient_norm: float | None = None
+    validation_loss: float | None = None
+    """Of the network after the step, on held-out samples; where that was asked for."""
     samples: int
     seconds: float
 
@@ -29,6 +31,7 @@ class StepRecord:
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "gradient_norm": self.gradient_norm,
+            "validation_loss": self.validation_loss,
             "samples_per_second": self.samples_per_second,
         }
         return {name: value for name, value in known.items() if value is not None}
@@ -39,5 +42,6 @@ class StepRecord:
     def __str__(self) -> str:
         norm = "" if self.gradient_norm is None else f", gradient norm {self.gradient_norm:.3g}"
         rate = "" if self.learning_rate is None else f", learning rate {self.learning_rate:.3g}"
+        held_out = "" if self.validation_loss is None else f", on held-out samples {self.validation_loss:.4f}"
         place = f"epoch: {self.epoch} step: {self.step_in_epoch}, loss is {self.loss:.4f}"
-        return f"{place}{rate}{norm}, {self.samples_per_second:.0f} samples/s"
+        return f"{place}{held_out}{rate}{norm}, {self.samples_per_second:.0f} samples/s"
