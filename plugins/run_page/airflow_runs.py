@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
+from graphlib import TopologicalSorter
 from typing import Any
 
+from airflow.api_fastapi.common.dagbag import create_dag_bag
+from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import select
@@ -15,11 +19,29 @@ _UNFINISHED = {"queued", "running"}
 
 
 def describe_run(session: Session, dag_id: str, run_id: str) -> dict[str, Any] | None:
-    """State, times and task instances of a run; `None` where Airflow doesn't know it."""
+    """State, times, parameters' names and task instances of a run; `None` where Airflow doesn't know it.
+
+    The tasks stand in the DAG's order, whatever became of them.
+    """
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
     if run is None:
         return None
-    return _run(run) | {"tasks": [_task(task) for task in _tasks(session, dag_id, run_id)]}
+    dag = _dags().get_dag_for_run(run, session=session)
+    upstream = {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks} if dag is not None else {}
+    places = {task_id: place for place, task_id in enumerate(TopologicalSorter(upstream).static_order())}
+    tasks = sorted(
+        _tasks(session, dag_id, run_id), key=lambda task: (places.get(task.task_id, len(places)), task.map_index)
+    )
+    return _run(run) | {
+        "parameters": list(dag.params) if dag is not None else [],
+        "tasks": [_task(task) for task in tasks],
+    }
+
+
+@cache
+def _dags() -> DBDagBag:
+    """Airflow's own copies of the DAGs, kept in memory for a while as its API keeps them."""
+    return create_dag_bag()
 
 
 def task_is_running(session: Session, dag_id: str, run_id: str, task_id: str) -> bool:
@@ -43,15 +65,24 @@ def seconds_of(tasks: Iterable[dict[str, Any]]) -> float | None:
     ended = [task for task in tasks if task["started"] and task["duration"] is not None]
     if not ended:
         return None
-    starts = [datetime.fromisoformat(task["started"]).timestamp() for task in ended]
+    starts = [_timestamp(task["started"]) for task in ended]
     return max(start + float(task["duration"]) for start, task in zip(starts, ended, strict=True)) - min(starts)
 
 
-def _tasks(session: Session, dag_id: str, run_id: str) -> list[TaskInstance]:
-    query = select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
-    # Tasks that wait have no start yet; they come last, in the order of their ids.
-    return sorted(
-        session.scalars(query), key=lambda task: (task.start_date is None, task.start_date or 0, task.task_id)
+def start_of(tasks: Iterable[dict[str, Any]]) -> float | None:
+    """When the first of what `describe_run` says of tasks started, in seconds since 1970; `None` before one has."""
+    return min((_timestamp(task["started"]) for task in tasks if task["started"]), default=None)
+
+
+def _timestamp(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def _tasks(session: Session, dag_id: str, run_id: str) -> Iterable[TaskInstance]:
+    return session.scalars(
+        select(TaskInstance)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+        .order_by(TaskInstance.task_id)
     )
 
 
@@ -63,6 +94,7 @@ def _run(run: DagRun) -> dict[str, Any]:
         "is_live": str(run.state) in _UNFINISHED,
         "started": _iso(run.start_date),
         "ended": _iso(run.end_date),
+        "seconds": _seconds(run.start_date, run.end_date),
         "run_type": str(run.run_type),
     }
 
@@ -76,6 +108,11 @@ def _task(task: TaskInstance) -> dict[str, Any]:
         "started": _iso(task.start_date),
         "duration": task.duration,
     }
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    """How long it took, or has taken."""
+    return None if start is None else ((end or datetime.now(tz=start.tzinfo)) - start).total_seconds()
 
 
 def _iso(moment: datetime | None) -> str | None:

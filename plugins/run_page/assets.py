@@ -1,4 +1,4 @@
-"""The two pages, their style sheet and modules, and BokehJS from the installed package.
+"""The three pages, their style sheet and modules, and BokehJS from the installed package.
 
 All but the pages lie under a digest of their content, so that browsers keep them until an update changes their
 address. Names are those of a list made once: no path comes from a request.
@@ -59,6 +59,12 @@ def _page(name: str) -> str:
 def runs_page() -> HTMLResponse:
     """The list of runs, for the navigation."""
     return HTMLResponse(_page("runs.html"))
+
+
+@router.get("/compare", dependencies=[Depends(get_user)])
+def compare_page() -> HTMLResponse:
+    """Several runs side by side. Which ones, stands in the address; what of each, that run's own routes allow."""
+    return HTMLResponse(_page("compare.html"))
 
 
 @router.get("/dags/{dag_id}/run", dependencies=[READS_RUN])

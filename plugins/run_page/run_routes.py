@@ -20,9 +20,15 @@ from shardline.base.errors import RunDirectoryError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page import overview, results
 from shardline.page.containment import LARGEST_DOCUMENT, Contained
+from shardline.page.curves import last_step
 from shardline.page.shard_map import read_shard_map, strategies_to_show
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import home_from
+
+MERGES = ("merge", "merge_checkpoint")
+"""Tasks, and groups of them, that merge."""
+
+LISTED_PARAMETERS = ("network", "world_size", "epochs", "batch_size", "learning_rate", "optimizer")
 
 router = APIRouter()
 of_a_run = APIRouter(prefix="/dags/{dag_id}", dependencies=[READS_RUN])
@@ -52,12 +58,14 @@ def _outcome(run: Run) -> dict[str, Any]:
         report = files.document(run.directory.report_file) or {}
         promotion = files.document(run.directory.promotion_file) or {}
         config = files.document(run.directory.config_file) or {}
+        last = last_step(files)
     except RunDirectoryError as error:
         return {"has_folder": run.has_started, "problem": str(error) if run.has_started else None}
+    listed = {name: config.get(name) for name in LISTED_PARAMETERS}
     return {
         "has_folder": True,
-        "network": config.get("network") or config.get("model_name"),
-        "world_size": config.get("world_size"),
+        "parameters": listed | {"network": listed["network"] or config.get("model_name")},
+        **last,
         "metric": report.get("metric"),
         "value": report.get(str(report.get("metric"))),
         "passed": report.get("passed"),
@@ -75,13 +83,22 @@ def run_overview(run: RunDep, session: SessionDep) -> JSONResponse:
     if run.has_started:
         files = run.files
         found = overview.read_overview(files, METRICS.of(files))
-    return JSONResponse({"airflow": known, "has_folder": run.has_started, **found})
+    kind = _kind(known, found.get("config"))
+    return JSONResponse({"airflow": known, "has_folder": run.has_started, "kind": kind, **found})
+
+
+def _kind(known: dict[str, Any] | None, config: dict[str, Any] | None) -> str:
+    """What a run is of: a training, a merge on request, or something else, as its parameters' names say."""
+    names = set(config or (known or {}).get("parameters", ()))
+    if {"world_size", "checkpoint_step"} & names:
+        return "training"
+    return "merge" if "target_strategy" in names else "other"
 
 
 class SeriesQuery(BaseModel):
     """Which metric, over which steps, in how many points, and how smooth."""
 
-    name: Literal["loss", "learning_rate", "gradient_norm", "samples_per_second"] = "loss"
+    name: Literal["loss", "validation_loss", "learning_rate", "gradient_norm", "samples_per_second"] = "loss"
     points: int = Field(1200, ge=10, le=10_000)
     smoothing: float = Field(0, ge=0, lt=1)
     first: float | None = None
@@ -112,10 +129,14 @@ def _shard_map(files: Contained, strategies: tuple[tuple[Path, int], ...], _step
 
 @of_a_run.get("/merge")
 def merge(run: RunDep, session: SessionDep) -> JSONResponse:
-    """What could be merged, what was, and how long Airflow says that took."""
+    """What could be merged, what was, and how long Airflow says that took, unless the task found it done already."""
     known = airflow_runs.describe_run(session, run.dag_id, run.run_id) or {"tasks": []}
-    merging = [task for task in known["tasks"] if task["task_id"].partition(".")[0] == "merge"]
-    return JSONResponse(results.read_merge(run.files) | {"seconds": airflow_runs.seconds_of(merging)})
+    merging = [task for task in known["tasks"] if task["task_id"].partition(".")[0] in MERGES]
+    found = results.read_merge(run.files)
+    written, started = found.pop("written"), airflow_runs.start_of(merging)
+    did_nothing = written is not None and started is not None and written < started
+    seconds = None if did_nothing else airflow_runs.seconds_of(merging)
+    return JSONResponse(found | {"seconds": seconds, "did_nothing": did_nothing})
 
 
 @of_a_run.get("/validation")

@@ -22,13 +22,15 @@ from pydantic_core import from_json
 
 from shardline.page.containment import Contained
 from shardline.page.downsampling import Values, extremes
+from shardline.run.directory import RunDirectory
 
 MOST_ROWS = 400_000
 MOST_EPOCHS = 5_000
 MOST_BYTES_A_LOOK = 32 * 1024 * 1024
 """About 200,000 steps, half a second; what is left of a longer file, the looks after read."""
 _CHUNK = 2 * 1024 * 1024
-_NAMES = ("loss", "learning_rate", "gradient_norm", "samples_per_second")
+_TAIL = 4096
+_NAMES = ("loss", "validation_loss", "learning_rate", "gradient_norm", "samples_per_second")
 
 
 @dataclass
@@ -143,6 +145,24 @@ class Curves:
         self._epochs += [record for record in records if "step" not in record and "epoch" in record]
         del self._epochs[:-MOST_EPOCHS]
         return {name: _column([row.get(name) for row in rows]) for name in self._columns}
+
+
+def last_step(files: Contained) -> dict[str, float | None]:
+    """Step and loss of the newest step of a run, from the end of its metrics alone; empty before the first."""
+    try:
+        with files.open(RunDirectory(files.root).metrics_file) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - _TAIL, 0))
+            lines = file.read(_TAIL).splitlines()[1 if size > _TAIL else 0 :]
+    except FileNotFoundError:
+        return {}
+    records = (record for record in map(_record, reversed(lines)) if isinstance(record, dict) and "step" in record)
+    newest = next(records, {})
+    return {
+        name: number if math.isfinite(number := _number(newest[name])) else None
+        for name in ("step", "loss")
+        if name in newest
+    }
 
 
 def _parse(lines: bytes) -> tuple[list[dict[str, Any]], int]:

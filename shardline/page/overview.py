@@ -33,11 +33,17 @@ def read_failures(files: Contained) -> list[dict[str, Any]]:
 
 
 def _progress(files: Contained, metrics: Curves, config: dict[str, Any]) -> dict[str, Any]:
-    """The newest step, how fast rank 0 goes, and how many steps there will be, which the first epoch shows."""
-    newest, in_epoch = metrics.last(), metrics.steps_per_epoch()
-    epochs = config.get("epochs")
+    """The newest step, how fast rank 0 goes, and how many steps there will be."""
+    newest = metrics.last()
     status = files.document(RunDirectory(files.root).rank_log(0).with_name("status.json")) or {}
+    steps = status.get("last_step")
     return {name: newest.get(name) for name in ("step", "epoch", "loss")} | {
-        "steps": in_epoch * epochs if in_epoch is not None and isinstance(epochs, int) else None,
+        "steps": steps if isinstance(steps, int) else _as_the_first_epoch_shows(metrics, config.get("epochs")),
         "steps_per_second": status.get("steps_per_second"),
     }
+
+
+def _as_the_first_epoch_shows(metrics: Curves, epochs: Any) -> int | None:
+    """How many steps there will be, of a run whose ranks do not say so: an earlier Shardline's."""
+    in_epoch = metrics.steps_per_epoch()
+    return in_epoch * epochs if in_epoch is not None and isinstance(epochs, int) else None

@@ -11,12 +11,16 @@ from shardline.base.errors import CheckpointError, RunDirectoryError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page.containment import Contained
 from shardline.run.directory import Home, RunDirectory
+from shardline.run.identity import RunIdentity, read_identity
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Version
 
 
 def read_merge(files: Contained) -> dict[str, Any]:
-    """The complete shard sets that can be merged, newest first, and the record of the merge, `None` before it."""
+    """The complete shard sets that can be merged, newest first, and the record of the merge, `None` before it.
+
+    `written` is when that was left, in seconds since 1970; `resharded` what became of slices for another strategy.
+    """
     run = RunDirectory(files.root)
     checkpoints = files.path(run.checkpoints)
     steps = ShardSet.steps(checkpoints) if checkpoints.is_dir() else []
@@ -38,7 +42,31 @@ def read_merge(files: Contained) -> dict[str, Any]:
         ],
         "damaged": [str(one) for one in read if isinstance(one, CheckpointError)],
         "record": None if record is None else _brief(record, merge_file),
+        "written": None if record is None else files.path(merge_file).stat().st_mtime,
+        "resharded": _resharded(files),
     }
+
+
+def _resharded(files: Contained) -> dict[str, Any] | None:
+    """What the record of slices for another strategy says of them, in numbers; `None` where there are none."""
+    folder = RunDirectory(files.root).resharded
+    record = files.document(folder / "reshard.json")
+    if record is None:
+        return None
+    try:
+        written, tensors = record["files"], record["tensors"].values()
+        return {
+            "folder": str(folder),
+            "step": record["inputs"]["step"],
+            "format": record["format"],
+            "world_size": record["world_size"],
+            "files": len(written),
+            "bytes": sum(int(one["size"]) for one in written),
+            "tensors": len(tensors),
+            "slices_compared": sum(int(one["slices_compared"]) for one in tensors),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{folder}: expected the record of a resharding ({error!r}); reshard again") from error
 
 
 def _shard_set(manifest: Path) -> ShardSet | CheckpointError:
@@ -94,11 +122,21 @@ def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[
     }
 
 
+def _identity(folder: Path) -> RunIdentity | None:
+    """What Airflow calls the run of that folder, where it is there still, and says so."""
+    try:
+        return read_identity(folder)
+    except (RunDirectoryError, OSError):
+        return None
+
+
 def _version(version: Version, home: Home, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
     folder = Path(version.run)
     dag_folder = folder.parts[1] if len(folder.parts) == 3 else ""
     described = {key: value for key, value in asdict(version).items() if key not in ("path", "files", "model")}
+    identity = _identity(home.path / folder) if may_see(dag_folder) else None
     return described | {
         "run": version.run if may_see(dag_folder) else None,
+        "identity": None if identity is None else asdict(identity),
         "of_this_run": home.path / folder == run.path,
     }

@@ -162,15 +162,18 @@ def form_run(page, api, digits, screenshot) -> str:
     expect(form.get_by_role("heading", name="Trigger Dag - sharded_training")).to_be_visible()
     screenshot("trigger-form")
     choose(page, "Data source", "Directory of IDX files")
-    form.locator("[name=element_data_directory]").fill(str(digits))
-    for label, value in (("Cards (ranks)", "4"), ("Epochs", "1"), ("Batch size", "16"), ("Minimum accuracy", "0")):
-        field = form.get_by_label(label)
-        field.fill(value)
-        field.blur()
-    form.get_by_role("button", name="Checkpoints").click()
-    steps = form.get_by_label("Steps between checkpoints")
-    steps.fill("5")
-    steps.blur()
+    filled = {
+        "Run Parameters": {"world_size": "4", "epochs": "1", "batch_size": "16"},
+        "Data": {"data_directory": str(digits)},
+        "Checkpoints": {"save_checkpoint_steps": "5"},
+        "Validation": {"min_accuracy": "0"},
+    }
+    for section, values in filled.items():
+        if section != "Run Parameters":  # which is open, until another is opened
+            form.get_by_role("button", name=section, exact=True).click()
+        for name, value in values.items():
+            form.locator(f"[name=element_{name}]").fill(value)
+            form.locator(f"[name=element_{name}]").blur()
     form.get_by_role("button", name="Trigger", exact=True).click()
     page.wait_for_url("**/dags/sharded_training/runs/*")
     run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]

@@ -23,6 +23,7 @@ DAG = "sharded_training"
         ({"optimizer": "Adagrad"}, "optimizer: Input should be 'SGD'"),
         ({"epohcs": 3}, "epohcs: unknown parameter; known are preset"),
         ({"data_source": "directory"}, "data_source 'directory' needs data_directory"),
+        ({"world_size": 3}, "needs 4 ranks or a multiple of that, found world_size 3"),
     ],
     ids=str,
 )
@@ -32,14 +33,14 @@ def test_wrong_parameters_are_refused_when_they_are_posted(api, conf, message):
     assert message in answer.json()["detail"]
 
 
-def test_cards_that_do_not_fit_the_network_fail_the_first_task_and_whoever_wants_is_told(api, small, server):
-    run_id = api.trigger(DAG, small | {"world_size": 3})
+def test_what_only_the_data_can_tell_fails_the_first_task_and_whoever_wants_is_told(api, small, server):
+    run_id = api.trigger(DAG, small | {"batch_size": 1000})
     assert api.wait_for_run(DAG, run_id) == "failed"
     assert api.tries(DAG, run_id)["prepare_dataset"] == 1
     wait_until(lambda: any(run_id in notice["text"] for notice in told(server) if "failed" in notice["title"]))
     notice = next(notice for notice in told(server) if run_id in notice["text"] and "failed" in notice["title"])
     assert notice["title"] == "sharded_training: prepare_dataset failed"
-    assert "needs 4 ranks or a multiple of that, found world_size 3" in notice["text"]
+    assert "batch_size: expected at most the 320 training samples, found 1000" in notice["text"]
 
 
 def told(server) -> list[dict[str, str]]:

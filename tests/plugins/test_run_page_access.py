@@ -8,7 +8,7 @@ import pytest
 
 from tests.plugins.conftest import DAG, PASSWORDS
 
-PAGES = ["/run-page/", "/run-page/runs"]
+PAGES = ["/run-page/", "/run-page/runs", "/run-page/compare"]
 OF_A_RUN = ["run", "overview", "metrics", "shard-map", "merge", "validation", "versions", "ranks"]
 OF_A_LOG = ["log", "log-file"]
 

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
+from shardline.run.directory import RunDirectory
 from shardline.run.failures import failure_file
+from shardline.settings.merge_config import MergeCheckpointConfig
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
@@ -64,13 +68,29 @@ def test_the_loss_curve_is_drawn_smoothed_and_compared(open_page, site, finished
     page.get_by_label("Smoothing").fill("0")
     page.get_by_text("Compare with other runs").click()
     with page.expect_response(lambda answer: "metrics" in answer.url and other in answer.url):
-        page.get_by_label(other).check()
+        page.get_by_role("checkbox", name=other).check()
     expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(2)
     page.get_by_label("Curve", exact=False).first.select_option("gradient_norm")
     expect(page.locator("#curve-summary")).to_contain_text("Gradient norm:")
     page.get_by_role("button", name=f"Remove {other}").click()
     expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(1)
     assert page.locator(".chart").screenshot() != before
+
+
+def test_the_loss_on_held_out_samples_stands_beside_that_of_training(open_page, site):
+    run = site.trigger("held-out")
+    write_ranks(run, Size(steps=30))
+    run.write_config(RunConfig(epochs=1, validate_every_steps=10))
+    records = [
+        dict(record) | ({"validation_loss": 0.5} if record["step"] % 10 == 0 else {})
+        for record in metric_records(Size(steps=30), 1)
+    ]
+    run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = show(open_page(), "held-out", "training")
+    expect(page.get_by_role("list", name="Curves").get_by_role("listitem").nth(1)).to_have_text(
+        "A, on held-out samples: 0.5"
+    )
+    expect(page.locator(".problem")).to_have_count(0)
 
 
 def test_zooming_in_asks_for_the_steps_in_view(open_page, finished_run):
@@ -107,6 +127,113 @@ def test_a_growing_run_is_followed(open_page, site):
         file.write("what was said last\n")
     expect(page.locator("pre.log")).to_contain_text("what was said last")
     expect(page.get_by_role("row", name="5 running")).to_be_visible()
+
+
+def test_progress_and_time_left_are_known_from_the_first_step_on(open_page, site):
+    run = site.trigger("one-epoch")
+    write_ranks(run, Size(steps=0, log_lines=3))
+    run.write_config(RunConfig(epochs=1))
+    records = [json.dumps(record) + "\n" for record in metric_records(Size(steps=100), 1)]
+    run.metrics_file.write_text(records[0])
+    status = {"rank": 0, "step": 1, "last_step": 100, "steps_per_second": 3.0, "time": time.time()}
+    run.rank_status(0).write_text(json.dumps(status))
+    site.set_state("one-epoch", "running", train="running")
+    page = show(open_page(), "one-epoch", "overview")
+    expect(page.locator("#run-summary")).to_contain_text("step 1 of 100, ")
+    expect(page.locator("#run-summary")).to_contain_text("about 33 s left")
+    expect(page.get_by_role("tabpanel")).to_contain_text("1.0 %")
+    run.metrics_file.write_text("".join(records))
+    site.set_state("one-epoch", "running", train="success")
+    expect(page.locator("#run-summary")).to_contain_text("step 100 of 100")
+    expect(page.locator("#run-summary")).to_contain_text("training has finished")
+    expect(page.locator("#run-summary")).not_to_contain_text("left")
+
+
+def test_tasks_stand_in_the_dags_order_with_the_way_to_their_logs_whatever_became_of_them(open_page, site):
+    site.trigger("cleared")
+    site.set_state("cleared", "running", train="success", promote="running", merge=None, approve="awaiting_input")
+    page = show(open_page(), "cleared", "overview")
+    rows = page.get_by_role("region", name="Tasks of this run").locator("tbody th")
+    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
+    expect(rows).to_have_text(order)
+    ways = page.get_by_role("region", name="Tasks of this run").get_by_role("link")
+    addresses = [way.get_attribute("href") for way in ways.all()]
+    tasks = f"/dags/{DAG}/runs/cleared/tasks"
+    assert addresses == [f"{tasks}/{task}{'/required_actions' if task == 'approve' else ''}" for task in order]
+    header = page.locator("#ways")
+    expect(header.get_by_role("link", name="approve waits for an answer")).to_be_visible()
+    assert header.get_by_role("link", name="The run in Airflow").get_attribute("href") == f"/dags/{DAG}/runs/cleared"
+
+
+def test_below_the_heading_of_one_run_there_is_never_another(browser, site, finished_run):
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, base_url=site.address)
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_cookies([{"name": "_token", "value": site.token("ada"), "url": site.address}])
+    page = context.new_page()
+    page.goto(f"/dags/{DAG}/runs/{finished_run}/plugin/sharded-run")
+    frame = page.frame_locator("iframe[title='Sharded run']")
+    expect(frame.locator("#run-id")).to_have_class("hidden")
+    frame.get_by_role("link", name="All runs").click()
+    page.wait_for_url("**/plugin/sharded-runs")
+    runs = page.frame_locator("iframe[title='Training']")
+    runs.get_by_role("link", name=finished_run).click()
+    expect(runs.locator("#run-id")).to_have_text(finished_run)
+    expect(runs.locator("#run-id")).not_to_have_class("hidden")
+    runs.get_by_role("link", name="The run in Airflow").click()
+    page.wait_for_url(f"**/dags/{DAG}/runs/*")
+    context.close()
+
+
+def test_a_merge_that_did_nothing_tells_no_time_of_its_own(open_page, site):
+    run_id = "merged-twice"
+    write_run(site.trigger(run_id).path, Size(steps=40, parameters=1, log_lines=1))
+    site.set_state(run_id, "success", merge="success")
+    site.set_start(run_id, "merge", datetime.now(tz=timezone.utc) - timedelta(hours=1))
+    page = show(open_page(), run_id, "merge")
+    expect(page.get_by_text("Throughput of the task")).to_be_visible()
+    site.set_start(run_id, "merge", datetime.now(tz=timezone.utc) + timedelta(hours=1))
+    page.reload()
+    expect(page.get_by_text("found this up to date: it merged nothing")).to_be_visible()
+    expect(page.get_by_text("Throughput of the task")).to_have_count(0)
+    expect(page.get_by_text("Task's time")).to_have_count(0)
+
+
+def test_a_merge_on_request_has_a_page_of_its_own_kind(open_page, site, finished_run):
+    run_id, dag_id = "manual__merge", "merge_checkpoint"
+    run = site.trigger(run_id, dag_id, run=finished_run, name="half")
+    source = RunDirectory(site.home.run(DAG, finished_run))
+    shutil.copytree(source.merged, run.merged)
+    run.config_file.write_text(MergeCheckpointConfig(run=finished_run).to_json())
+    site.set_state(run_id, "success", merge_checkpoint="success")
+    page = open_page()
+    page.goto(f"/run-page/dags/{dag_id}/run?run_id={run_id}&task=merge_checkpoint")
+    page.wait_for_selector("body[data-ready=merge]")
+    expect(page.get_by_role("tab")).to_have_text(["Overview", "Merge"])
+    expect(page.locator(".proved")).to_contain_text("31 tensors were read again and compared")
+    expect(page.get_by_text("No shard set")).to_have_count(0)
+    page.get_by_role("tab", name="Overview").click()
+    expect(page.get_by_role("region", name="Tasks of this run").locator("tbody th")).to_have_text(["merge_checkpoint"])
+    expect(page.get_by_text("No step yet")).to_have_count(0)
+
+
+def test_the_chosen_tab_is_in_sight_and_words_stay_whole_on_a_narrow_window(open_page, finished_run):
+    page = show(open_page(width=400), finished_run, "versions")
+    expect(page.get_by_role("tab", name="Versions")).to_be_in_viewport(ratio=0.9)
+    show(page, finished_run, "overview")
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll("th, td, dt, h2")]
+            .filter((node) => ["anywhere", "break-all"].includes(getComputedStyle(node).overflowWrap))
+            .map((node) => node.textContent)"""
+    )
+    assert broken == []
+
+
+def test_a_page_that_waits_says_that_it_loads(open_page, finished_run):
+    page = open_page()
+    page.route("**/overview?*", lambda route: None)
+    page.goto(f"/run-page/dags/{DAG}/run?run_id={finished_run.replace('+', '%2B')}")
+    expect(page.get_by_role("tabpanel")).to_have_text("Loading…")
+    expect(page.locator("#run-summary")).to_have_text("Loading…")
 
 
 def test_a_big_log_is_read_page_by_page_and_downloaded_whole(open_page, site, finished_run, tmp_path):
@@ -221,6 +348,45 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
     row = page.get_by_role("row", name="1 current")
     expect(row).to_contain_text("Accuracy 0.948")
     expect(row).to_contain_text("this run")
+
+
+def test_runs_are_sorted_ticked_and_compared_at_an_address_that_can_be_shared(open_page, site, finished_run):
+    run_id = "manual__slower"
+    write_run(site.trigger(run_id).path, Size(steps=1500, log_lines=1), seed=7, learning_rate=0.01)
+    page = open_page()
+    page.goto("/run-page/")
+    names = page.get_by_role("region", name="Runs").locator("tbody th")
+    page.get_by_role("button", name="Learning rate").click()
+    page.get_by_role("button", name="Learning rate").click()
+    expect(page.locator("th[aria-sort=descending]")).to_contain_text("Learning rate")
+    expect(names.first).to_have_text(run_id)
+    expect(page.get_by_role("row", name=run_id)).to_contain_text("1,500")
+    expect(page.get_by_text("Tick two runs or more")).to_be_visible()
+    for one in (finished_run, run_id):
+        page.get_by_label(f"Compare {one}").check()
+    page.get_by_role("link", name="Compare 2 runs").click()
+    differing = page.get_by_role("region", name="Parameters that differ")
+    expect(differing.locator("tbody th")).to_have_text(["epochs", "learning_rate"])
+    expect(differing.get_by_role("row", name="learning_rate")).to_contain_text("0.0010.01")
+    expect(page.get_by_role("region", name="What became of them")).to_contain_text("94.8 %")
+    expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(2)
+    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
+    for one in (finished_run, run_id):
+        expect(page.get_by_role("heading", name=f"Confusion matrix of {one}")).to_be_visible()
+    address = page.get_by_label("The address of this comparison").input_value()
+    other = open_page()
+    other.goto(address)
+    expect(other.get_by_role("region", name="Parameters that differ")).to_contain_text("learning_rate")
+
+
+def test_a_comparison_shows_nothing_of_a_run_that_the_user_may_not_see(browser, site, finished_run):
+    context = browser.new_context(base_url=site.address)
+    context.add_cookies([{"name": "_token", "value": site.token("otto"), "url": site.address}])
+    page = context.new_page()
+    page.goto(f"/run-page/compare?run={DAG}/a&run={DAG}/{finished_run.replace('+', '%2B')}")
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_role("table")).to_have_count(0)
+    context.close()
 
 
 def test_text_with_a_script_in_it_is_shown_as_text(open_page, site):

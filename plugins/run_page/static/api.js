@@ -16,15 +16,14 @@ function reason(document, answer) {
 export function addressOf(run, part, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
   const parameters = new URLSearchParams([["run_id", run.runId], ...given]);
-  return new URL(`../${encodeURIComponent(run.dagId)}/${part}?${parameters}`, folderOfPage());
+  return new URL(`dags/${encodeURIComponent(run.dagId)}/${part}?${parameters}`, rootOfPages());
 }
 
-// The page lies at …/dags/DAG/run.
-const folderOfPage = () => new URL(".", location.href);
+const rootOfPages = () => new URL(`${location.pathname.split("/run-page/")[0]}/run-page/`, location.href);
 
 export const ofRun = (run, part, query) => get(addressOf(run, part, query));
 
-export const runs = (query = {}) => get(new URL(`../../runs?${new URLSearchParams(query)}`, folderOfPage()));
+export const runs = (query = {}) => get(new URL(`runs?${new URLSearchParams(query)}`, rootOfPages()));
 
 export function runOfPage() {
   const parts = location.pathname.split("/");

@@ -5,13 +5,13 @@ import { COLOURS, Chart, chartLibrary } from "./chart.js";
 import { element, notice } from "./dom.js";
 import { count, number, words } from "./format.js";
 
-const MOST_COMPARED = 5;
+const MOST_COMPARED = 4; // the last colour is that of held-out samples
 
 export class LossPanel {
-  constructor(panel, run) {
+  constructor(panel, run, compared = []) {
     this.panel = panel;
     this.run = run;
-    this.compared = [];
+    this.compared = compared;
     this.view = { first: null, last: null };
     addEventListener("themechange", () => this.restart());
   }
@@ -28,7 +28,7 @@ export class LossPanel {
       on: { input: () => this.load() },
     });
     this.logarithmic = element("input", { id: "logarithmic", type: "checkbox", on: { change: () => this.restart() } });
-    this.chartHost = element("div", { class: "chart", role: "img" });
+    this.chartHost = element("div", { class: "chart", role: "img" }, notice("Loading the curve…"));
     this.summary = element("p", { class: "muted", id: "curve-summary" });
     this.warning = element("div", { role: "status" });
     this.legend = element("ul", { class: "legend", "aria-label": "Curves" });
@@ -83,22 +83,34 @@ export class LossPanel {
       Promise.all(this.all.map((run) => ofRun(run, "metrics", query))),
       chartLibrary(),
     ]);
-    if (mine === this.turn) this.show(found);
+    const beside = await this.heldOut(found[0], query);
+    if (mine === this.turn) this.show(found, beside);
   }
 
-  show(found) {
+  // Where the loss on held-out samples was recorded, it stands beside that of training.
+  async heldOut(own, query) {
+    if (own.name !== "loss" || !own.names.includes("validation_loss")) return null;
+    return ofRun(this.run, "metrics", { ...query, name: "validation_loss", smoothing: 0 });
+  }
+
+  show(found, beside) {
     const [own] = found;
     this.offer(own.names);
     if (!own.steps.length) {
       this.summary.textContent = "No step has been recorded yet.";
+      this.chartHost.replaceChildren();
       return;
     }
     this.chart ??= this.startChart();
     const curves = found.map((series, index) => ({ ...series, name: letter(index), colour: COLOURS[index] }));
+    if (beside) curves.push({ ...beside, name: "held out", colour: COLOURS.at(-1) });
     const lastStep = Math.max(...found.map((series) => series.last_step ?? 1));
     this.chart.draw(curves, lastStep);
     this.explain(own);
-    this.legend.replaceChildren(...this.all.map((run, index) => this.entry(run, index)));
+    this.legend.replaceChildren(
+      ...this.all.map((run, index) => this.entry(run, index)),
+      ...(beside ? [heldOutEntry(beside)] : []),
+    );
   }
 
   startChart() {
@@ -196,6 +208,14 @@ export class LossPanel {
     this.load();
   }
 }
+
+const heldOutEntry = ({ values }) =>
+  element(
+    "li",
+    {},
+    element("span", { class: "swatch", style: { background: COLOURS.at(-1) }, "aria-hidden": "true" }),
+    `${letter(0)}, on held-out samples: ${number(values.findLast((value) => value !== null))}`,
+  );
 
 const same = (one, other) => one.runId === other.runId && one.dagId === other.dagId;
 const letter = (index) => String.fromCharCode(65 + index);

@@ -17,9 +17,12 @@ export class MergePanel {
     if (seen === this.seen) return;
     this.seen = seen;
     this.panel.replaceChildren(
-      ...[refusal && refused(refusal), merged(found), plan(found), found.record && details(found.record)].filter(
-        Boolean,
-      ),
+      ...[
+        refusal && refused(refusal),
+        found.resharded ? resharded(found.resharded) : merged(found),
+        overview.kind === "training" && plan(found),
+        found.record && details(found.record),
+      ].filter(Boolean),
     );
   }
 }
@@ -31,7 +34,24 @@ const refused = (refusal) =>
     element("pre", {}, refusal.message),
   );
 
-function merged({ record, seconds }) {
+function resharded(found) {
+  return section(
+    "Result",
+    element(
+      "p",
+      { class: "proved" },
+      `${count(found.tensors)} tensors were read again and compared with ${count(found.slices_compared)} slices: all equal.`,
+    ),
+    facts([
+      ["Slices for", `${count(found.world_size)} ranks`],
+      ["Written", `${bytes(found.bytes)} in ${count(found.files)} files, ${found.format}`],
+      ["Step", found.step],
+      ["Folder", element("code", {}, found.folder)],
+    ]),
+  );
+}
+
+function merged({ record, seconds, did_nothing: didNothing }) {
   if (!record) return section("Result", notice("Nothing has been merged yet."));
   const { inputs, output, proof } = record;
   const written = output.reduce((sum, file) => sum + file.size, 0);
@@ -41,12 +61,13 @@ function merged({ record, seconds }) {
   return section(
     "Result",
     element("p", { class: proof ? "proved" : "notice" }, checked),
+    didNothing && notice("The newest try of the task found this up to date: it merged nothing. What stands here is earlier."),
     facts([
       ["Step", inputs.step],
       ["Read", `${count(inputs.files)} files, ${bytes(inputs.bytes)}`],
       ["Written", `${bytes(written)} in ${output.length === 1 ? "one file" : `${output.length} files`}`],
-      ["Task's time", duration(seconds)],
-      ["Throughput of the task", seconds ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
+      ["Task's time", didNothing ? null : duration(seconds)],
+      ["Throughput of the task", seconds && !didNothing ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
       [
         "Complete shard set",
         inputs.manifest === undefined ? null : inputs.manifest ? "by its manifest" : "by the files' names: no manifest",

@@ -1,25 +1,30 @@
 // At a glance: the tasks, how far training is, the data, the parameters.
 
+import { addressOfTask, out } from "./airflow.js";
 import { badge, element, facts, section, table } from "./dom.js";
 import { count, digest, duration, moment, number, percent, words } from "./format.js";
 
 export class OverviewPanel {
-  constructor(panel) {
+  constructor(panel, run) {
     this.panel = panel;
+    this.run = run;
   }
 
   async refresh(overview) {
     const open = this.panel.querySelector("details")?.open;
     this.panel.replaceChildren(
-      ...[tasks(overview.airflow), progress(overview), dataset(overview.dataset), phases(overview.train)].filter(
-        Boolean,
-      ),
-      parameters(overview.config, open),
+      ...[
+        tasks(this.run, overview.airflow),
+        overview.kind === "training" && progress(overview),
+        dataset(overview.dataset),
+        phases(overview.train),
+        overview.config && parameters(overview.config, open),
+      ].filter(Boolean),
     );
   }
 }
 
-function tasks(airflow) {
+function tasks(run, airflow) {
   if (!airflow)
     return section("Tasks", element("p", {}, "Airflow no longer knows this run; its folder is still here."));
   const rows = airflow.tasks.map((task) => [
@@ -28,17 +33,25 @@ function tasks(airflow) {
     moment(task.started),
     duration(task.duration),
     task.try_number || "–",
+    inAirflow(run, task),
   ]);
-  return section("Tasks", table("Tasks of this run", ["Task", "State", "Started", "Duration", "Try"], rows));
+  const headings = ["Task", "State", "Started", "Duration", "Try", "In Airflow"];
+  return section("Tasks", table("Tasks of this run", headings, rows));
 }
 
-function progress({ progress, config }) {
+function inAirflow(run, task) {
+  if (task.state === "awaiting_input") return out(addressOfTask(run, task, "/required_actions"), "Answer");
+  return out(addressOfTask(run, task), task.started ? "Log, Clear" : "Clear");
+}
+
+function progress({ progress, config, airflow }) {
   if (!progress?.step) return section("Training", element("p", {}, "No step yet."));
-  const share = progress.steps ? Math.min(progress.step / progress.steps, 1) : null;
+  const finished = airflow?.tasks.some((task) => task.task_id === "train" && task.state === "success");
+  const share = finished ? 1 : progress.steps ? Math.min(progress.step / progress.steps, 1) : null;
   const bar = element("progress", { max: 1, value: share, "aria-label": "Steps done" });
   return section(
     "Training",
-    element("p", { class: "bar" }, bar, share === null ? "" : percent(share)),
+    element("p", { class: "bar" }, bar, share === null ? "" : finished ? "finished" : percent(share)),
     facts([
       ["Step", progress.steps ? `${count(progress.step)} of ${count(progress.steps)}` : count(progress.step)],
       ["Epoch", config?.epochs ? `${progress.epoch} of ${config.epochs}` : progress.epoch],

@@ -1,5 +1,6 @@
 // One run: its header, its tabs, and the rhythm in which the visible one is read again while the run lives.
 
+import { addressOfRun, addressOfTask, isBelowTheHeadingOf, linkToAllRuns, out } from "./airflow.js";
 import { ofRun, runOfPage } from "./api.js";
 import { badge, element, notice } from "./dom.js";
 import { count, duration, number } from "./format.js";
@@ -12,12 +13,12 @@ import { Tabs } from "./tabs.js";
 import { ValidationPanel } from "./validation.js";
 import { VersionsPanel } from "./versions.js";
 
-const LIVE_EVERY_MS = 2000;
-const RESTING_EVERY_MS = 15000;
+const EVERY_MS = 1000;
 const TAB_OF_TASK = {
   prepare_dataset: "overview",
   train: "training",
   merge: "merge",
+  merge_checkpoint: "merge",
   validate: "validation",
   promote: "versions",
 };
@@ -32,7 +33,10 @@ const parts = [
   { id: "validation", title: "Validation", create: (panel) => new ValidationPanel(panel, run) },
   { id: "versions", title: "Versions", create: (panel) => new VersionsPanel(panel, run) },
 ];
+// What the parameters of a DAG say of its runs: which parts there are to show.
+const PARTS_OF_A_MERGE = ["overview", "merge"];
 const tabs = new Tabs(document.querySelector("#tabs"), document.querySelector("#panels"), parts, () => refresh());
+const seen = new Map(); // by tab, what it was drawn from when the run was at rest
 let timer = null;
 let turn = 0;
 
@@ -47,19 +51,34 @@ async function refresh() {
     overview = await ofRun(run, "overview");
     if (mine !== turn) return;
     showHeader(overview);
-    if (overview.has_folder) await content.refresh(overview);
-    else
-      panel.replaceChildren(
-        notice("No task of this run has written anything yet, or this DAG has no run directories."),
-      );
+    tabs.offer(partsOf(overview));
+    if (mine !== turn) return;
+    await show(content, panel, overview);
     panel.querySelector(":scope > .problem")?.remove();
   } catch (error) {
     if (mine === turn) showProblem(panel, error);
   }
   if (mine !== turn) return;
   document.body.dataset.ready = tabs.chosen.id;
-  const live = overview === null || overview.airflow?.is_live;
-  timer = setTimeout(() => (document.hidden ? pause() : refresh()), live ? LIVE_EVERY_MS : RESTING_EVERY_MS);
+  timer = setTimeout(() => (document.hidden ? pause() : refresh()), EVERY_MS);
+}
+
+// A run at rest that nothing has changed is not read again.
+async function show(content, panel, overview) {
+  const now = overview.airflow?.is_live ? null : JSON.stringify(overview);
+  if (now !== null && now === seen.get(content)) return;
+  if (overview.has_folder || content instanceof OverviewPanel) await content.refresh(overview);
+  else panel.replaceChildren(notice(waiting(overview)));
+  seen.set(content, now);
+}
+
+function waiting({ airflow }) {
+  const goesOn = airflow?.is_live ? " It is waited for: this page follows by itself." : "";
+  return `No task of this run has written anything yet, or this DAG has no run directories.${goesOn}`;
+}
+
+function partsOf({ kind }) {
+  return kind === "merge" ? PARTS_OF_A_MERGE : parts.map((part) => part.id);
 }
 
 function pause() {
@@ -78,45 +97,65 @@ function showHeader(overview) {
   document
     .querySelector("#run-summary")
     .replaceChildren(run.dagId, " ", badge(airflow?.state), " ", progressText(airflow, progress));
-  document
-    .querySelector("#failures")
-    .replaceChildren(...(failures ?? []).map((failure) => failureOf(failure, airflow)));
+  showWays(overview);
+  showFailures((failures ?? []).map((failure) => [failure, taskOf(failure, airflow)]));
 }
+
+// To Airflow's page of the run, to an approval that somebody is waited for, to the version that came of it.
+function showWays({ airflow, promotion }) {
+  const asked = airflow?.tasks.find((task) => task.state === "awaiting_input");
+  const ways = [
+    linkToAllRuns(),
+    airflow && out(addressOfRun(run), "The run in Airflow"),
+    asked && out(addressOfTask(run, asked, "/required_actions"), `${asked.task_id} waits for an answer`),
+    promotion?.version && element("a", { href: "#versions" }, versionText(promotion)),
+  ].filter(Boolean);
+  const now = JSON.stringify([ways.length, asked, promotion]);
+  if (now === showWays.seen) return;
+  showWays.seen = now;
+  document.querySelector("#ways").replaceChildren(...ways.flatMap((way) => [way, " "]));
+}
+
+const versionText = ({ version, new: isNew }) =>
+  isNew === false ? `The same bytes as version ${version}` : `Version ${version}`;
 
 // As failures are named: of a mapped task each part by its number, from 1.
 function nameOf(task) {
   return task.map_index >= 0 ? `${task.task_id}-${task.map_index + 1}` : task.task_id;
 }
 
-function failureOf(failure, airflow) {
+const taskOf = (failure, airflow) => airflow?.tasks.find((task) => nameOf(task) === failure.task);
+
+// Drawn again only where something changed, so that what somebody has unfolded stays so.
+function showFailures(found) {
+  const now = JSON.stringify(found.map(([failure, task]) => [failure, task?.state]));
+  if (now === showFailures.seen) return;
+  showFailures.seen = now;
+  document.querySelector("#failures").replaceChildren(...found.map(([failure, task]) => failureOf(failure, task)));
+}
+
+function failureOf(failure, task) {
   const [first, ...more] = failure.message.split("\n");
-  const state = airflow?.tasks.find((task) => nameOf(task) === failure.task)?.state;
-  const goesOn = ["running", "up_for_retry", "queued", "scheduled"].includes(state);
+  const goesOn = ["running", "up_for_retry", "queued", "scheduled"].includes(task?.state);
+  const declined = task?.state === "skipped";
+  const became = declined ? "declined" : `failed${goesOn ? ", and is tried again" : ""}`;
   return element(
     "details",
-    { class: "failure" },
-    element(
-      "summary",
-      {},
-      element("strong", {}, `${failure.task} failed${goesOn ? ", and is tried again" : ""}: `),
-      first,
-    ),
+    { class: declined ? "failure declined" : "failure" },
+    element("summary", {}, element("strong", {}, `${failure.task} ${became}: `), first),
     element("pre", {}, [failure.error, first, ...more].join("\n")),
+    task && element("p", {}, out(addressOfTask(run, task), "Its log in Airflow, and Clear")),
   );
 }
 
 function progressText(airflow, progress) {
   if (!progress?.step) return "";
   const { step, steps, steps_per_second: rate, loss } = progress;
-  const isTraining = airflow?.tasks.some((task) => task.task_id === "train" && task.state === "running");
-  const left = isTraining && steps && rate ? `, about ${duration((steps - step) / rate)} left` : "";
-  return `step ${count(step)}${steps ? ` of ${count(steps)}` : ""}, loss ${number(loss)}${left}`;
+  const training = airflow?.tasks.find((task) => task.task_id === "train")?.state;
+  const left = training === "running" && steps && rate ? `, about ${duration(Math.max(steps - step, 0) / rate)} left` : "";
+  const ended = training === "success" ? ", training has finished" : left;
+  return `step ${count(step)}${steps ? ` of ${count(steps)}` : ""}, loss ${number(loss)}${ended}`;
 }
 
-// In the run's own tab, Airflow shows the run's id above this page.
-function isBelowTheRunsId() {
-  return window.parent !== window && window.parent.location.pathname.includes("/runs/");
-}
-
-document.querySelector("#run-id").classList.toggle("hidden", isBelowTheRunsId());
+document.querySelector("#run-id").classList.toggle("hidden", isBelowTheHeadingOf(run));
 tabs.show(location.hash.slice(1) || TAB_OF_TASK[run.task?.split(".")[0]] || "overview");

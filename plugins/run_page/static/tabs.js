@@ -1,6 +1,6 @@
 // Tabs after the ARIA pattern: arrows move, Home and End jump, the address' fragment remembers.
 
-import { element } from "./dom.js";
+import { element, notice } from "./dom.js";
 
 export class Tabs {
   constructor(list, panels, parts, onChange) {
@@ -12,6 +12,7 @@ export class Tabs {
         "aria-labelledby": `tab-${id}`,
         tabindex: 0,
       });
+      panel.append(notice("Loading…"));
       const tab = element(
         "button",
         {
@@ -39,21 +40,29 @@ export class Tabs {
       part.tab.tabIndex = selected ? 0 : -1;
       part.panel.hidden = !selected;
     }
+    chosen.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     if (chosen === this.chosen) return;
     this.chosen = chosen;
     history.replaceState(null, "", `#${chosen.id}`);
     this.onChange();
   }
 
+  // Only the parts that `ids` names are offered: the others are no parts of what is shown.
+  offer(ids) {
+    for (const part of this.parts) part.tab.hidden = !ids.includes(part.id);
+    if (this.chosen.tab.hidden) this.show(ids[0]);
+  }
+
   move(event) {
-    const here = this.parts.indexOf(this.chosen);
-    const last = this.parts.length - 1;
+    const offered = this.parts.filter((part) => !part.tab.hidden);
+    const here = offered.indexOf(this.chosen);
+    const last = offered.length - 1;
     const target = { ArrowRight: here === last ? 0 : here + 1, ArrowLeft: here ? here - 1 : last, Home: 0, End: last }[
       event.key
     ];
     if (target === undefined) return;
     event.preventDefault();
-    this.show(this.parts[target].id);
-    this.parts[target].tab.focus();
+    this.show(offered[target].id);
+    offered[target].tab.focus();
   }
 }

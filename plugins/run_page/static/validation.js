@@ -83,7 +83,7 @@ function writing({ generated }) {
   );
 }
 
-function confusion({ confusion_matrix: matrix, classes: known }) {
+export function confusion({ confusion_matrix: matrix, classes: known }, title = "Confusion matrix") {
   if (!matrix) return null;
   const labels = matrix.map((_, index) => String(known?.[index]?.label ?? index));
   const rows = matrix.map((counts, row) => {
@@ -102,9 +102,9 @@ function confusion({ confusion_matrix: matrix, classes: known }) {
     return [element("th", { scope: "row" }, labels[row]), ...cells];
   });
   return section(
-    "Confusion matrix",
+    title,
     element("p", { class: "muted" }, "Rows: the true class. Columns: what the model took it for."),
-    element("div", { class: "confusion" }, table("Confusion matrix", ["", ...labels], rows)),
+    element("div", { class: "confusion" }, table(title, ["", ...labels], rows)),
   );
 }
 

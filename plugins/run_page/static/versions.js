@@ -1,5 +1,6 @@
 // The versions of the run's model, and which one is current.
 
+import { linkToRun } from "./airflow.js";
 import { ofRun } from "./api.js";
 import { element, notice, section, table } from "./dom.js";
 import { count, digest, number, words } from "./format.js";
@@ -26,7 +27,7 @@ export class VersionsPanel {
       one.metric ? `${words(one.metric)} ${number(one.value)}` : "–",
       element("td", { class: "number" }, count(one.step)),
       element("code", { title: one.digest }, digest(one.digest)),
-      one.of_this_run ? element("strong", {}, "this run") : (one.run ?? "of a DAG that you may not see"),
+      runOf(one),
     ]);
     const headings = ["Version", "Measure", "Step", "BLAKE3", "Run"];
     this.panel.replaceChildren(
@@ -38,4 +39,10 @@ export class VersionsPanel {
       ),
     );
   }
+}
+
+function runOf({ of_this_run: isThis, run, identity }) {
+  if (isThis) return element("strong", {}, "this run");
+  if (!identity) return run ?? "of a DAG that you may not see";
+  return linkToRun({ dagId: identity.dag_id, runId: identity.run_id }, `${identity.dag_id}/${identity.run_id}`);
 }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardline.page import curves as module
-from shardline.page.curves import Curves
+from shardline.page.curves import Curves, last_step
 from shardline.page.downsampling import extremes
 
 
@@ -181,3 +181,16 @@ def test_down_sampling_keeps_ends_and_extremes_in_order(values, count):
     if len(finite):
         shown = values[kept][np.isfinite(values[kept])]
         assert (shown.min(), shown.max()) == (finite.min(), finite.max())
+
+
+def test_the_newest_step_is_read_from_the_end_of_the_file_alone(run, files):
+    assert last_step(files) == {}
+    append(run, *steps(1, 2000, loss=0.5))
+    append(run, {"epoch": 2, "samples_per_second": 3.0})
+    assert run.metrics_file.stat().st_size > 8192
+    assert last_step(files) == {"step": 2000, "loss": 0.5}
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 2001, "lo')
+    assert last_step(files) == {"step": 2000, "loss": 0.5}
+    run.metrics_file.write_text('{"step": 1, "loss": NaN}\n')
+    assert last_step(files) == {"step": 1, "loss": None}
