@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from shardline.base.errors import CheckpointError, ConfigError, LaunchError, Stopped
+from shardline.base.workers import meanwhile
+from shardline.checkpoint.shards.adopter import Adopter
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch import diagnosis
 from shardline.launch.interruption import Interruption
@@ -19,12 +25,14 @@ from shardline.launch.program import Program, Steps
 from shardline.launch.rank_number import SCHEDULER
 from shardline.launch.sites import ThisHost, WithoutMpirun, say, site_of
 from shardline.launch.work import ModuleWork
+from shardline.run.adopting import adopter_of
 from shardline.settings.placeholders import filled
 from shardline.settings.training_config import TrainingConfig
 from shardline.settings.training_file import OF_RESUMING, Training
 from shardline.training.metrics_file import keep_until
 
 _MOST_SHOWN = 16 * 2**20
+_LOOK_S = 1.0
 
 
 class ProgramWork(ModuleWork):
@@ -71,8 +79,33 @@ class ProgramWork(ModuleWork):
             self.config, self.cards, environment, patience, self.processes, self.training.launcher == "msrun"
         )
 
+    @cached_property
+    def adopter(self) -> Adopter:
+        """What makes complete shard sets of the program's slices."""
+        return adopter_of(self.directory, self.config, say)
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Adopt what the program saves: what has settled while it runs, and all that is complete when it has ended."""
+        has_ended = threading.Event()
+
+        def adopt_what_settles() -> None:
+            while not has_ended.wait(_LOOK_S):
+                self.adopter.look(time.monotonic())
+
+        with meanwhile(adopt_what_settles):
+            try:
+                yield
+            finally:
+                has_ended.set()
+        self.adopter.look(time.monotonic(), has_ended=True)
+
     def prepare(self) -> None:
-        """Leave in each rank's folder what it is to run; the steps that an earlier try told too early go."""
+        """Leave in each rank's folder what it is to run; the steps that an earlier try told too early go.
+
+        What an earlier try saved is adopted first, where it was killed before it did so itself.
+        """
+        self.adopter.look(time.monotonic(), has_ended=True)
         resumed = newest_to_resume(self.directory.checkpoints)
         keep_until(self.directory.metrics_file, self.directory.metrics_file, resumed.step if resumed else 0)
         if resumed:
@@ -112,12 +145,12 @@ class ProgramWork(ModuleWork):
         if resumed is None:
             return texts
         folder = self.directory.checkpoints.resolve()
-        own = resumed.slices[rank].path if rank < resumed.world_size else ""
+        own = resumed.own_file(rank)
         return texts | {
             "resume_from": str(folder),
             "resume_step": str(resumed.step),
             "resume_epoch": str(resumed.epoch),
-            "resume_slice": str(folder / own) if own else "",
+            "resume_slice": str(folder / own.path) if own else "",
             "resume_manifest": str(ShardSet.path(folder, resumed.step)),
         }
 
@@ -126,8 +159,8 @@ class ProgramWork(ModuleWork):
         files = self.training.slices.files
         return (
             f"the program ended well, but left no complete shard set: expected slices of {self.config.world_size} "
-            f"ranks like {', '.join(files)} below {self.directory.path}. See whether the command saves there "
-            "({run_directory}), and whether slices.files of the description says where"
+            f"ranks like {', '.join(files)} below {self.directory.path}. {self.adopter.nothing_adopted()}. See whether "
+            "the command saves there ({run_directory}), and whether slices.files of the description says where"
         )
 
     def result(self, outcome: Outcome, interruption: Interruption) -> dict[str, Any]:

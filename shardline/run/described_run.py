@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -108,6 +108,12 @@ def _executable(program: str, folder: Path, environment: Mapping[str, str]) -> s
 def strategies_of(run: RunDirectory, config: TrainingConfig) -> tuple[Path, ...]:
     """The strategy files that the program has left, in the order of their names; none that lies outside the run."""
     return tuple(sorted(set(_matching(run.path, config.training.slices.strategies))))
+
+
+def are_slices_of(run: RunDirectory, config: TrainingConfig, files: Iterable[Path]) -> bool:
+    """Whether all of `files` are among those that the description says slices are."""
+    found = {path.resolve() for path in _matching(run.path, config.training.slices.files)}
+    return all(path.resolve() in found for path in files)
 
 
 def slices_of(run: RunDirectory) -> tuple[Path, ...]:

@@ -67,11 +67,13 @@ class Slices(Parameters):
     """Where the ranks' slices and the strategy files appear, as patterns relative to the run directory.
 
     `settled_after`: for how many seconds slices have to be unchanged, while the program runs, to be taken as written.
+    `steps_per_epoch`: how many steps an epoch has, where slices are named by epoch and step and hold no counter.
     """
 
     files: Globs
     strategies: Globs = ()
     settled_after: int = Field(default=10, ge=1, le=86_400)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
 
     @field_validator("files", "strategies")
     @classmethod

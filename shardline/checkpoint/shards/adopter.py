@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardline.base.errors import CheckpointError, ConfigError, ShardlineError
+from shardline.base.errors import CheckpointError, ConfigError, MissingShard, OutputError, ShardlineError
+from shardline.base.remedies import remedy
 from shardline.checkpoint.shards.adoption import Adopted, Cut, adopt, is_adopted, withdraw_removed
-from shardline.checkpoint.shards.saves import ANY, Save, saves_in, why_there_is_none
+from shardline.checkpoint.shards.saves import ANY, Save, passed_over, saves_in, why_there_is_none
 from shardline.checkpoint.shards.trainings import Wanted
 
-_STRATEGY = "the strategy"
+_STRATEGY, _FOLDER = "the strategy", "the folder"
 
 
 @dataclass
@@ -28,8 +29,8 @@ class Adopter:
     settled_after: float = 0.0
     steps_per_epoch: int | None = None
     wanted: Wanted = ANY
-    counts: Callable[[Path], bool] = lambda _: True
-    """Whether a file is one of those that are meant."""
+    counts: Callable[[Sequence[Path]], bool] = lambda _: True
+    """Whether the files of a save are ones that are meant."""
     refused: dict[str, ShardlineError] = field(default_factory=dict)
     """The last reason for which each save was not adopted, by the save's name."""
     _seen: dict[str, tuple[Hashable, float]] = field(default_factory=dict)
@@ -40,16 +41,26 @@ class Adopter:
 
         Saves that were refused are tried again at the end. What this raises is the folder's: that it cannot be read.
         """
-        if not self.directory.is_dir():
+        try:
+            adopted = self._look(now, has_ended) if self.directory.is_dir() else []
+        except OSError as error:
+            self.refused[_FOLDER] = MissingShard(f"{self.directory}: cannot be read: {error.strerror}")
             return []
+        self.refused.pop(_FOLDER, None)
+        return adopted
+
+    def _look(self, now: float, has_ended: bool) -> list[Adopted]:
         for path in withdraw_removed(self.directory):
             self.tell(f"{path.name} is withdrawn: the program has removed all of its files")
         cut = self._cut()
         if cut is None:
             return []
-        found = [save for save in saves_in(self.directory, cut.world_size, self.wanted) if self._counts(save)]
-        due = [save for save in found if self._is_due(save, now, has_ended)]
-        return [adopted for save in due if (adopted := self._adopt(save, cut)) is not None]
+        found = saves_in(self.directory, cut.world_size, self.wanted)
+        due = [save for save in found if self._is_due(save, now, has_ended) and self.counts(save.files)]
+        adopted = [each for save in due if (each := self._adopt(save, cut)) is not None]
+        for notice in passed_over(self.directory, cut.world_size, self.wanted) if has_ended else ():
+            self.tell(f"note: {notice}")
+        return adopted
 
     def nothing_adopted(self) -> ShardlineError:
         """Why there is no adopted set: what is wrong with the newest save or its strategy, or what is missing."""
@@ -70,9 +81,6 @@ class Adopter:
         self.refused.pop(_STRATEGY, None)
         return cut
 
-    def _counts(self, save: Save) -> bool:
-        return all(map(self.counts, save.files))
-
     def _is_due(self, save: Save, now: float, has_ended: bool) -> bool:
         if self._done.get(save.name) == save.state and not (has_ended and save.name in self.refused):
             return False
@@ -86,9 +94,11 @@ class Adopter:
         try:
             adopted = None if is_adopted(save) else adopt(save, cut, self.steps_per_epoch)
         except (CheckpointError, ConfigError) as error:
-            if str(error) != str(self.refused.get(save.name)):
-                self.tell(f"{save.name} is not adopted: {error}")
-            self.refused[save.name] = error
+            self._refuse(save, error)
+            return None
+        except OSError as error:
+            path = error.filename or self.directory
+            self._refuse(save, OutputError(f"{path}: {error.strerror}; {remedy(error)}, then try again"))
             return None
         self.refused.pop(save.name, None)
         if adopted is not None:
@@ -96,3 +106,8 @@ class Adopter:
             for notice in adopted.notices:
                 self.tell(f"note: {notice}")
         return adopted
+
+    def _refuse(self, save: Save, error: ShardlineError) -> None:
+        if str(error) != str(self.refused.get(save.name)):
+            self.tell(f"{save.name} is not adopted: {error}")
+        self.refused[save.name] = error

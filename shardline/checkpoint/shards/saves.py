@@ -49,6 +49,16 @@ def saves_in(directory: Path, world_size: int | None, wanted: Wanted = ANY) -> l
     return sorted(found, key=lambda save: (save.written, save.name))
 
 
+def passed_over(directory: Path, world_size: int | None, wanted: Wanted = ANY) -> tuple[str, ...]:
+    """What a merge would say of saves that it passes over: ones that are newer, but not on all ranks, and the like."""
+    try:
+        if is_checkpoint2(directory):
+            return find_iteration(directory, wanted.step).notices
+        return locate_by_names(directory, world_size, wanted).notices
+    except ShardlineError:
+        return ()  # each save is looked at by itself
+
+
 def why_there_is_none(directory: Path, world_size: int | None, wanted: Wanted = ANY) -> ShardlineError:
     """What to say where `saves_in` finds nothing: what a merge would."""
     try:

@@ -104,7 +104,7 @@ def test_a_strategy_that_is_not_there_yet_is_waited_for(folder, told, tmp_path):
 
 def test_only_the_files_that_are_meant_count(folder, told, tmp_path):
     cut = Cut.of([save_strategy(tmp_path / "strategy.ckpt")])
-    adopter = Adopter(folder, lambda: cut, told.append, counts=lambda path: path.name.startswith("D-"))
+    adopter = Adopter(folder, lambda: cut, told.append, counts=lambda files: files[0].name.startswith("D-"))
     save(folder, 20)
     assert adopter.look(100) == []
 
