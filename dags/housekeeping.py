@@ -3,7 +3,7 @@
 | task | does |
 |---|---|
 | `plan` | says what can be freed, with sizes, and frees nothing |
-| `finished` | leaves out the runs that Airflow has not finished, and those of DAGs that have queued runs |
+| `finished` | leaves out the runs that Airflow has not finished, all while a run that may read them is queued |
 | `free` | frees the rest, unless *Dry run* is on |
 
 Kept are each DAG's newest runs, the runs that `current` models came from, every run in use, all promoted versions, and
@@ -26,6 +26,7 @@ from dags.pipeline import DAG_DEFAULTS
 from dags.schedule import timetable
 from plugins.task_operator import TaskOperator
 from shardline.settings.housekeeping_config import HousekeepingConfig
+from shardline.settings.trainings import trainings_of
 
 CRON = "SHARDLINE_HOUSEKEEPING_CRON"
 ENDED = ("success", "failed")
@@ -33,21 +34,24 @@ ENDED = ("success", "failed")
 
 @task(doc_md="Of the planned runs, those that Airflow has finished, or does not know any more.")
 def finished(planned: Any, **context: Any) -> list[str]:
-    """The folders of the planned runs that have ended, and that no queued run of their DAG may be about to read from.
+    """The folders of the planned runs that have ended; none while a run is queued that may be about to read from one.
 
     What a run reads from stands in its folder once its first task has begun; of a run that waits for that, only Airflow
-    knows.
+    knows. It may be a run of another DAG, by its path.
     """
     instance = context["ti"]
-    dags = {run["dag_id"] for run in planned["runs"] if run["run_id"] is not None}
-    waiting = {dag_id for dag_id in dags if instance.get_dr_count(dag_id=dag_id, states=["queued"])}
-    for dag_id in sorted(waiting):
-        print(f"all runs of {dag_id} stay: others are queued, which may resume from them")
-    return [
-        run["folder"]
-        for run in planned["runs"]
-        if run["run_id"] is None or (run["dag_id"] not in waiting and _has_ended(run, instance))
-    ]
+    dags = {run["dag_id"] for run in planned["runs"] if run["run_id"] is not None} | _readers()
+    waiting = sorted(dag_id for dag_id in dags if instance.get_dr_count(dag_id=dag_id, states=["queued"]))
+    if waiting:
+        print(f"all runs stay: runs of {', '.join(waiting)} are queued, which may read from any of them")
+        return []
+    return [run["folder"] for run in planned["runs"] if run["run_id"] is None or _has_ended(run, instance)]
+
+
+def _readers() -> set[str]:
+    """The DAGs whose runs may be given another run to read from."""
+    described = (training.name for training in trainings_of(os.environ).found.values())
+    return {"sharded_training", "retraining", "merge_checkpoint", *described}
 
 
 def _has_ended(run: dict[str, Any], task_instance: Any) -> bool:

@@ -84,7 +84,7 @@ class DatasetDescription:
                 fields[split]["label_histogram"] = tuple(fields[split]["label_histogram"])
                 fields[split] = SplitDescription(**fields[split])
             return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DatasetError(
                 f"{where}: expected the description that prepare_dataset writes, found something else ({error!r}); "
                 "run prepare_dataset again"

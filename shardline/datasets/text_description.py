@@ -58,7 +58,7 @@ class TextDescription:
             if fields["kind"] != "text":
                 raise ValueError(f"kind {fields['kind']!r}")
             return cls(**fields | {split: TextSplit(**fields[split]) for split in SPLITS})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DatasetError(
                 f"{where}: expected the description of a text that prepare_dataset writes, found something else "
                 f"({error!r}); run prepare_dataset again"

@@ -113,6 +113,6 @@ def _json_object(line: str) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: a number of too many digits, too
         return None
     return document if isinstance(document, dict) else None

@@ -204,7 +204,7 @@ class RunDirectory:
         content = self.read(self.config_file, "prepare_dataset")
         try:
             described = "training" in json.loads(content)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             described = False
         return TrainingConfig.from_json(content) if described else self.read_config()
 
@@ -212,7 +212,7 @@ class RunDirectory:
         """The digest of all the data that the run was prepared with; `RunDirectoryError` unless it is there."""
         try:
             return str(json.loads(self.read(self.dataset_file, "prepare_dataset"))["digest"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunDirectoryError(
                 f"{self.dataset_file}: expected the description that prepare_dataset writes, found something else "
                 f"({error!r}); run prepare_dataset again"

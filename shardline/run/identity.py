@@ -33,8 +33,11 @@ def read_identity(folder: Path) -> RunIdentity | None:
     """The run that `folder` belongs to; `None` where nothing says so."""
     file = folder / "run.json"
     try:
-        return RunIdentity(**json.loads(file.read_bytes()))
+        identity = RunIdentity(**json.loads(file.read_bytes()))
+        if not isinstance(identity.dag_id, str) or not isinstance(identity.run_id, str):
+            raise TypeError(f"found {identity!r:.200}")
+        return identity
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RunDirectoryError(f"{file}: expected a run's dag_id and run_id ({error!r}); remove the file") from error

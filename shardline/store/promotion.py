@@ -100,7 +100,7 @@ def _validated(run: RunDirectory, merged: MergedModel) -> dict[str, Any]:
         passed, failures, validated = report["passed"], report["failures"], report["merged"]["digest"]
         if (metric := report["metric"]) is not None:  # a described training may have none
             float(report[metric])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PromotionError(f"{file}: expected the report of a validation ({error!r}); clear validate") from error
     if validated != merged.digest:
         raise PromotionError(

@@ -7,6 +7,7 @@ store, reports, logs and metrics are never touched.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardline.base import atomic
-from shardline.base.errors import RunDirectoryError, ShardlineError
+from shardline.base.errors import PromotionError, RunDirectoryError, ShardlineError
 from shardline.run.described_run import slices_of
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.readers import without_readers
 from shardline.settings.housekeeping_config import HousekeepingConfig
 from shardline.store.awaited import awaited
-from shardline.store.model_store import current
+from shardline.store.model_store import ModelStore, current
 
 _FREED = ".freed."
 _WEIGHTS = ("*.ckpt", "*.safetensors")
@@ -115,12 +116,29 @@ def _size(path: Path) -> int:
 
 def _promoted(home: Home) -> dict[Path, str]:
     """The run directories that `current` models came from, and why they stay."""
-    versions = {folder.name: current(home, folder.name) for folder in home.models.glob("*/")}
-    return {
-        home.path / version.run: f"the current version of {name} came from it"
-        for name, version in versions.items()
-        if version is not None
-    }
+    kept: dict[Path, str] = {}
+    for folder in home.models.glob("*/"):
+        try:
+            version = current(home, folder.name)
+        except PromotionError as error:
+            kept |= dict.fromkeys(_promoted_as(home, folder.name), f"it became a current version: {error}")
+            continue
+        if version is not None:
+            kept[home.path / version.run] = f"the current version of {folder.name} came from it"
+    return kept
+
+
+def _promoted_as(home: Home, name: str) -> Iterator[Path]:
+    """The runs that became the current version of the model `name`, by what promotion left in them."""
+    number = ModelStore(home, name).current_number()
+    for file in home.path.glob("runs/*/*/promotion.json"):
+        try:
+            result = json.loads(file.read_bytes())
+            path = Path(result["path"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue  # of no version that anybody knows
+        if path.parts[-3:] == (name, "versions", str(number)):
+            yield file.parent
 
 
 def _reason_to_stay(run: Path, kept: Mapping[Path, str]) -> str:

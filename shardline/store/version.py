@@ -11,15 +11,27 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, PromotionError
+from shardline.base.file_names import is_plain
 
 DESCRIPTION = "version.json"
+_NONE = type(None)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "version": (int,),
+    "digest": (str,),
+    "metric": (str, _NONE),
+    "value": (float, int, _NONE),
+    "step": (int, _NONE),
+    "run": (str,),
+    "model": (str,),
+    "files": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,24 @@ def read_version(folder: Path) -> Version:
         fields = json.loads((folder / DESCRIPTION).read_bytes())
         metric = fields.pop("metric", "accuracy")  # which the first versions took for granted
         value = None if metric is None else fields.pop(metric)
-        return Version(**fields | {"metric": metric, "value": value}, path=folder)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        version = Version(**fields | {"metric": metric, "value": value}, path=folder)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise PromotionError(f"{folder}: expected a version of the model store ({error!r}); restore it") from error
+    for problem in _problems(version):
+        raise PromotionError(f"{folder / DESCRIPTION}: {problem}; it is damaged or made by hand: restore it")
+    return version
+
+
+def _problems(version: Version) -> Iterator[str]:
+    for name, kinds in _TYPES.items():
+        if type(value := getattr(version, name)) not in kinds:
+            yield f"expected {name} to be {kinds[0].__name__}, found {value!r:.100}"
+            return
+    if version.files.get(version.model) != version.digest:
+        yield f"expected {version.model!r:.100} with the digest {version.digest!r:.100} among its files, found others"
+    for name, digest in version.files.items():
+        if not is_plain(name) or not isinstance(digest, str):
+            yield f"expected the name of a file beside it and its digest, found {name!r:.100} and {digest!r:.100}"
 
 
 def write_version(folder: Path, number: int, candidate: Candidate) -> None:

@@ -59,7 +59,7 @@ def _recorded(champion: Version, metric: str, dataset_digest: str) -> float | No
         report = json.loads(file.read_bytes())
         same = (report["metric"], report["dataset_digest"]) == (metric, dataset_digest)
         return float(report[metric]) if same else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise PromotionError(f"{file}: expected the report of a promoted version ({error!r}); restore it") from error
 
 

@@ -75,7 +75,7 @@ def training_losses(run: RunDirectory) -> LossByStep:
     try:
         records = [json.loads(line) for line in run.read(run.metrics_file, "train").splitlines()]
         return [(int(record["step"]), float(record["loss"])) for record in records if "loss" in record]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValidationError(
             f"{run.metrics_file}: expected a JSON object on each line, found something else ({error!r}); clear train"
         ) from error

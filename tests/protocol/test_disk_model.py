@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -51,6 +51,7 @@ from shardline.training.context import TrainingContext
 from shardline.training.provenance import Provenance
 from shardline.training.receipts import Receipts
 from shardline.training.saving import Saver
+from tests.campaign_record import record
 from tests.lossy_disk import LOSSES, mounted
 from tests.protocol import invariants
 
@@ -312,5 +313,12 @@ def test_the_pipeline_on_a_disk_that_dies_at_any_call() -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_the_pipeline_on_a_disk_that_dies_at_any_call_ten_thousand_times() -> None:
-    run_state_machine_as_test(Pipeline, settings=settings(SEQUENCES, max_examples=10_000))
+@pytest.mark.parametrize("number", range(20))
+def test_the_pipeline_on_a_disk_that_dies_at_any_call_ten_thousand_times(number: int) -> None:
+    machine = seed(number)(type("Pipeline", (Pipeline,), {}))
+    try:
+        run_state_machine_as_test(machine, settings=settings(SEQUENCES, max_examples=500))
+    except BaseException as error:
+        record("disk", "sequences of tasks", tries=500, failed=[f"{type(error).__name__}: {error!s:.300}"], seed=number)
+        raise
+    record("disk", "sequences of tasks", tries=500, failed=[], seed=number)

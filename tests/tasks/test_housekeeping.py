@@ -163,6 +163,25 @@ def test_the_run_that_current_came_from_stays_and_its_version_too(home: Home):
     assert store.current().version == 2
 
 
+@pytest.mark.parametrize("damage", ["", "{", '{"version": 1}', "[" * 100_000])
+def test_a_damaged_current_version_stops_nothing_and_its_run_stays(home: Home, damage):
+    run, others = finished_run(home, "promoted", 60), [finished_run(home, name, 50) for name in ("a", "b", "c", "d")]
+    model = run.merged / "model.ckpt"
+    candidate = Candidate("runs/sharded_training/promoted", model, file_digest(model), "accuracy", 0.9, 20, {})
+    version = ModelStore(home, "digits").add(candidate)
+    run.promotion_file.write_text(json.dumps({"version": 1, "path": "/mounted/elsewhere/models/digits/versions/1"}))
+    others[0].promotion_file.write_text(json.dumps({"version": 1, "path": f"{home.models}/letters/versions/1"}))
+    others[1].promotion_file.write_text("[]")
+    others[2].promotion_file.write_text(damage)
+    (version.path / "version.json").chmod(0o644)
+    (version.path / "version.json").write_text(damage)
+    cleanup = cleanup_of(home, HousekeepingConfig(keep_runs=0))
+    assert {old.path for old in cleanup.runs} == {old.path for old in others}
+    assert list(cleanup.stays) == [run.path]
+    assert "became a current version" in cleanup.stays[run.path]
+    assert "version.json" in cleanup.stays[run.path] or "expected a version" in cleanup.stays[run.path]
+
+
 def test_a_run_in_use_stays_also_if_it_came_into_use_since_the_look(home: Home):
     held, read, old = (finished_run(home, name, 60) for name in ("held", "read", "old"))
     with held.lock(), reading(read.path):

@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from shardline.base.errors import LayoutError, UnsupportedFormat
+from shardline.base.file_names import is_plain
 from shardline.base.json_members import JsonMembers
 from shardline.checkpoint.formats.checkpoint2_layout import natural_numbers
 
@@ -85,7 +86,7 @@ def _stored_slice(entry: Any, key: str) -> StoredSlice:
     if unknown := set(entry) - {"file_name", "storage_rank", "rank_group"}:
         raise UnsupportedFormat(f"storage of {key:.200} has {', '.join(sorted(unknown))!s:.200}, which is not known")
     name, rank = entry["file_name"], entry["storage_rank"]
-    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or not is_plain(name):
         raise ValueError(f"storage of {key:.200}: expected the name of a .safetensors beside it, found {name!r:.200}")
     if type(rank) is not int or not 0 <= rank < _MOST_RANKS:
         raise ValueError(f"storage of {key:.200}: expected storage_rank to be a rank, found {rank!r:.80}")

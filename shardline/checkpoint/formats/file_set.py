@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, UnsupportedFormat
+from shardline.base.file_names import is_plain
 from shardline.base.json_object import read_object
 from shardline.checkpoint.formats.file_index import FileIndex
 from shardline.checkpoint.formats.reading import index_checkpoint
@@ -134,7 +135,7 @@ def _weight_map(path: Path) -> Mapping[str, str]:
     if not isinstance(named, dict) or not named:
         raise CorruptShard(f'{path}: expected {{"weight_map": {{TENSOR: FILE}}}}, found none; this is no index')
     for tensor, name in named.items():
-        if not isinstance(name, str) or not name.endswith(_SUFFIXES) or Path(name).name != name or "\0" in name:
+        if not isinstance(name, str) or not name.endswith(_SUFFIXES) or not is_plain(name):
             raise CorruptShard(
                 f"{path}: expected the name of a checkpoint file beside it for {tensor!r}, found {name!r:.80}"
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
+from shardline.base.file_names import is_plain
 from shardline.base.json_object import encode_object, read_object
 
 RECORD_FORMAT = 1
@@ -107,7 +108,7 @@ def published_files(record: Mapping[str, Any], path: Path) -> list[PublishedFile
     except TypeError as error:
         raise _no_record(path, error) from error
     for file in files:
-        if not isinstance(file.name, str) or Path(file.name).name != file.name or file.name in ("", ".."):
+        if not isinstance(file.name, str) or not is_plain(file.name):
             raise _no_record(path, f"expected names of files beside it, found {file.name!r}")
         if type(file.size) is not int or not isinstance(file.digest, str):
             raise _no_record(path, f"{file.name!r} has the size {file.size!r} and the digest {file.digest!r}")

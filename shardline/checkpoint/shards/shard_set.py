@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
+from shardline.base.file_names import is_possible
 from shardline.base.json_object import read_object
 
 _NAME = re.compile(r"shard_set-(0|[1-9][0-9]{0,17})\.json")
@@ -165,7 +166,7 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
         yield f"expected one file for each of ranks 0 to {shard_set.world_size - 1}, found ranks {listed}"
     for item in shard_set.slices:
         parts = PurePosixPath(item.path).parts
-        is_within = bool(parts) and not item.path.startswith("/") and ".." not in parts and "\0" not in item.path
+        is_within = bool(parts) and not item.path.startswith("/") and ".." not in parts and is_possible(item.path)
         if not is_within or not _DIGEST.fullmatch(item.digest) or item.size < 0:
             yield f"rank {item.rank}: {asdict(item)!s:.300} is no file within the folder with a digest"
     if len({item.path for item in shard_set.slices}) != count:

@@ -179,6 +179,35 @@ def test_a_damaged_description_is_refused(store: ModelStore, tmp_path: Path, dam
         store.current()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": "none"},
+        {"files": {}},
+        {"files": {"../../elsewhere": "0" * 64}},
+        {"files": {"a\0b": "0" * 64}},
+        {"files": {"x" * 300: "0" * 64}},
+        {"files": {"config.json": 7}},
+        {"model": "config.json"},
+        {"model": 3},
+        {"version": "1"},
+        {"version": True},
+        {"accuracy": "good"},
+        {"run": None},
+    ],
+    ids=str,
+)
+def test_a_description_with_something_else_in_a_field_is_refused(store: ModelStore, tmp_path: Path, changes):
+    description = store.add(candidate(tmp_path)).path / "version.json"
+    whole = json.loads(description.read_bytes())
+    if isinstance(changes.get("files"), dict) and changes["files"]:
+        changes = {"files": whole["files"] | changes["files"]}
+    description.chmod(0o644)
+    description.write_text(json.dumps(whole | changes))
+    with pytest.raises(PromotionError, match=r"version\.json: expected .* restore it"):
+        store.current()
+
+
 @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"version": 1}', None, "a link in a circle"])
 def test_a_damaged_old_version_blocks_no_promotion_and_its_number_is_not_used_again(store, tmp_path, damage):
     old = store.add(candidate(tmp_path))
