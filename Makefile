@@ -7,7 +7,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 # The caller's own Python and Airflow stay out of it.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONINSPECT VIRTUAL_ENV AIRFLOW_HOME AIRFLOW_CONFIG
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONINSPECT PYTHONDONTWRITEBYTECODE VIRTUAL_ENV AIRFLOW_HOME AIRFLOW_CONFIG
 
 PYTHON_IN_VENV := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -17,8 +17,8 @@ export PYTHON
 export CONF ?= {}
 export PORT ?= 8080
 ARGS ?=
-# Tests run in this many processes: one more than the cores of a small machine, since tests that start programs wait.
-WORKERS ?= 3
+# Tests run in this many processes: twice the cores of a small machine, since tests that start programs wait.
+WORKERS ?= 4
 
 .PHONY: help demo ui test soak campaign rehearsal celery lint format docs screenshots airflow lock clean
 
@@ -41,7 +41,7 @@ campaign: $(INSTALLED_DEV) ## Run every kind of failure to its end, many times o
 	@$(PYTHON_IN_VENV) -m pytest -m campaign --timeout 7200 $(ARGS)
 
 rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without having them
-	@$(PYTHON_IN_VENV) -m pytest -m rehearsal $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest tests/rehearsal -m rehearsal $(ARGS)
 
 celery: $(INSTALLED_DEV) ## Run docker/compose.yaml without Docker; Debian's postgresql, redis-server and docker-compose
 	@scripts/install.sh requirements-celery.txt

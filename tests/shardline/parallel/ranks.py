@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shardline.run.environment import PROJECT
+from tests.plain_training import samples_of
 
 OPTIONS = ("--oversubscribe", "--allow-run-as-root", "--bind-to", "none")
 
@@ -34,7 +35,9 @@ class Outcome:
 def train(folder, world_size, runs):
     """Train `runs`, one after another, on `world_size` ranks."""
     (folder / "settings.json").write_text(json.dumps(runs))
-    command = ["tests.shardline.parallel.sharded_losses", folder / "settings.json", folder / "ranks"]
+    for network in {run["network"] for run in runs}:  # read once: the digits take longer than their training
+        np.savez(folder / f"{network}.npz", *samples_of(network))
+    command = ["tests.shardline.parallel.sharded_losses", folder]
     finished = subprocess.run(
         [*mpirun(world_size), sys.executable, "-m", *command],
         cwd=PROJECT,

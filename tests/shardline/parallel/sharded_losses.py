@@ -1,6 +1,8 @@
 """What one rank of `test_losses` runs: several networks and optimizers, one after another, in one MPI.
 
-mpirun -n N python -m tests.shardline.parallel.sharded_losses SETTINGS.json OUTPUT
+    mpirun -n N python -m tests.shardline.parallel.sharded_losses FOLDER
+
+FOLDER has `settings.json`, the runs, and the samples and labels of each network.
 """
 
 import json
@@ -15,12 +17,12 @@ from shardline.parallel.backends import backend_of, rank_of
 from shardline.settings.run_config import RunConfig
 from shardline.training.batches import Batches
 from shardline.training.steps import train_step
-from tests.plain_training import samples_of
 from tests.rehearsal.networks import rehearsed
 
 
 def main() -> None:
-    runs = json.loads(Path(sys.argv[1]).read_text())
+    folder = Path(sys.argv[1])
+    runs = json.loads((folder / "settings.json").read_text())
     world_size = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
     rank = rank_of(os.environ, world_size)
     joined = False
@@ -34,15 +36,15 @@ def main() -> None:
             joined = True
         cell = network.cell(config.batch_size, backend, config.seed)
         step = train_step(cell, config, backend, run["steps"])
-        batches = Batches(*samples_of(network.name), config.batch_size, config.seed)
+        batches = Batches(*np.load(folder / f"{run['network']}.npz").values(), config.batch_size, config.seed)
         outcomes = [step(*(Tensor(array) for array in batches.at(number))) for number in range(run["steps"])]
         losses[run["name"]] = [[float(value.asnumpy()) for value in outcome] for outcome in outcomes]
         cell.set_train(False)
         logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
         weights |= {f"{run['name']}/{p.name}": p.asnumpy() for p in step.get_parameters()}
-    np.savez(f"{sys.argv[2]}.{rank}.npz", **weights)
-    np.savez(f"{sys.argv[2]}.losses.{rank}.npz", **losses)
-    np.savez(f"{sys.argv[2]}.logits.{rank}.npz", **logits)
+    np.savez(folder / f"ranks.{rank}.npz", **weights)
+    np.savez(folder / f"ranks.losses.{rank}.npz", **losses)
+    np.savez(folder / f"ranks.logits.{rank}.npz", **logits)
 
 
 if __name__ == "__main__":
