@@ -51,12 +51,14 @@ class Follower:
     """How many bytes are copied; of what comes after them, the last lines at the end."""
     result: dict[str, Any] | None = None
     _offset: int = 0
+    _inode: int = 0
+    _copied: int = 0
     _partial: bytearray = field(default_factory=bytearray)
     _dropped: int = 0
 
     def follow(self) -> None:
         """Copy the lines that have been completed since the last call."""
-        while (self.most is None or self._offset < self.most) and (chunk := self._read()):
+        while not self._is_full() and (chunk := self._read()):
             *ends, rest = chunk.split(b"\n")
             for end in ends:
                 self._append(end)
@@ -69,9 +71,12 @@ class Follower:
         self.follow()
         if self._partial:
             self._emit()
-        if self.most is not None and self._offset >= self.most:
+        if self._is_full():
             self._show_end()
         self.stream.flush()
+
+    def _is_full(self) -> bool:
+        return self.most is not None and self._copied >= self.most
 
     def _show_end(self) -> None:
         self.stream.write(f"… (the rest is in {self.log}; it ends so:)\n".encode())
@@ -81,11 +86,15 @@ class Follower:
     def _read(self) -> bytes:
         try:
             with self.log.open("rb") as stream:
+                inode = os.fstat(stream.fileno()).st_ino
+                if inode != self._inode:  # a bounded log that outgrew its bounds (`bounded_log`) is a new file
+                    self._inode, self._offset = inode, 0
                 stream.seek(self._offset)
                 chunk = stream.read(_CHUNK)
         except FileNotFoundError:
             return b""
         self._offset += len(chunk)
+        self._copied += len(chunk)
         return chunk
 
     def _append(self, part: bytes) -> None:

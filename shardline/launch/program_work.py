@@ -25,7 +25,8 @@ from shardline.launch.program import Program, Steps
 from shardline.launch.rank_number import SCHEDULER
 from shardline.launch.sites import ThisHost, WithoutMpirun, say, site_of
 from shardline.launch.work import ModuleWork
-from shardline.run.adopting import adopter_of
+from shardline.run.adopting import adopter_of, not_adopted
+from shardline.run.described_run import slice_files, strategies_of
 from shardline.settings.placeholders import filled
 from shardline.settings.training_config import TrainingConfig
 from shardline.settings.training_file import OF_RESUMING, Training
@@ -33,6 +34,7 @@ from shardline.training.metrics_file import keep_until
 
 _MOST_SHOWN = 16 * 2**20
 _LOOK_S = 1.0
+_MOST_LISTED = 4
 
 
 class ProgramWork(ModuleWork):
@@ -156,11 +158,29 @@ class ProgramWork(ModuleWork):
 
     def _nothing_saved(self) -> str:
         """What to say where there is no shard set, though the program has ended well."""
-        files = self.training.slices.files
+        said = f"the program ended well, but left no complete shard set of {self.config.world_size} ranks"
+        slices, run = self.training.slices, self.directory
+        missing = [] if slice_files(run, self.config) else [*slices.files]
+        missing += [] if strategies_of(run, self.config) else [*slices.strategies]
+        if not missing:
+            return f"{said}: {self.adopter.nothing_adopted()}"
         return (
-            f"the program ended well, but left no complete shard set: expected slices of {self.config.world_size} "
-            f"ranks like {', '.join(files)} below {self.directory.path}. {self.adopter.nothing_adopted()}. See whether "
-            "the command saves there ({run_directory}), and whether slices.files of the description says where"
+            f"{said}: expected files like {', '.join(missing)} below {run.path}, found none. See whether the command "
+            "saves there ({run_directory}), and whether slices of the description says where"
+        )
+
+    def _saved_later(self, newest: ShardSet) -> str:
+        """What to say where the newest files are no shard set, though the program has ended well; else nothing."""
+        later = not_adopted(self.directory, self.config, newest)
+        if not later:
+            return ""
+        names = ", ".join(str(path.relative_to(self.directory.path.resolve())) for path in later[:_MOST_LISTED])
+        more = f" and {len(later) - _MOST_LISTED} more" if len(later) > _MOST_LISTED else ""
+        reasons = [f" ({error})" for error in self.adopter.refused.values()]
+        return (
+            f"the program ended well, but what it saved last is newer than shard set {newest.step} and no complete set "
+            f"itself: {names}{more}{reasons[-1] if reasons else ''}. Let every rank save, or narrow slices.files down "
+            "to what is a slice"
         )
 
     def result(self, outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
@@ -180,6 +200,8 @@ class ProgramWork(ModuleWork):
             raise diagnosis.error(launch)
         if newest is None:
             raise ConfigError(self._nothing_saved())  # trying again would end likewise
+        if problem := self._saved_later(newest):
+            raise ConfigError(problem)
         return {
             "run_directory": str(self.directory.path),
             "step": newest.step,
@@ -191,15 +213,21 @@ class ProgramWork(ModuleWork):
 def newest_to_resume(checkpoints: Path) -> ShardSet | None:
     """The newest shard set whose files are as large as its manifest says; what is newer, and is not, is said."""
     for step in reversed(ShardSet.steps(checkpoints)):
-        try:
-            shard_set = ShardSet.read(ShardSet.path(checkpoints, step))
-            if all(shard_set.file(checkpoints, item).stat().st_size == item.size for item in shard_set.slices):
-                return shard_set
-            problem = "a file has another size than its manifest says"
-        except CheckpointError as error:
-            problem = str(error)
-        say(f"shard set {step} is passed over: {problem}")
+        found = _of_its_size(checkpoints, step)
+        if isinstance(found, ShardSet):
+            return found
+        say(f"shard set {step} is passed over: {found}")
     return None
+
+
+def _of_its_size(checkpoints: Path, step: int) -> ShardSet | CheckpointError:
+    try:
+        shard_set = ShardSet.read(ShardSet.path(checkpoints, step))
+        for item in shard_set.slices:
+            shard_set.file_of_its_size(checkpoints, item)
+    except CheckpointError as error:
+        return error
+    return shard_set
 
 
 def _were_killed(launch: diagnosis.Launch) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from shardline.base.errors import ConfigError
 from shardline.checkpoint.shards.adopter import Adopter
 from shardline.checkpoint.shards.adoption import Cut
 from shardline.checkpoint.shards.checkpoint2 import is_checkpoint2
-from shardline.run.described_run import are_slices_of, strategies_of
+from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.run.described_run import slice_files, strategies_of
 from shardline.run.directory import RunDirectory
 from shardline.settings.training_config import TrainingConfig
 
@@ -22,7 +24,8 @@ def adopter_of(run: RunDirectory, config: TrainingConfig, tell: Callable[[str], 
     slices = config.training.slices
 
     def are_meant(files: Sequence[Path]) -> bool:
-        return are_slices_of(run, config, (path for path in files if path.name not in _BESIDE))
+        found = slice_files(run, config)
+        return all(path in found for path in files if path.name not in _BESIDE)
 
     return Adopter(
         run.checkpoints.resolve(),
@@ -32,6 +35,21 @@ def adopter_of(run: RunDirectory, config: TrainingConfig, tell: Callable[[str], 
         slices.steps_per_epoch,
         counts=are_meant,
     )
+
+
+def not_adopted(run: RunDirectory, config: TrainingConfig, newest: ShardSet) -> list[Path]:
+    """Slices that belong to no shard set, and were written after the one of `newest`, the last set, in their folder.
+
+    Ranks save one after another: what lies in no folder of the set's is compared with the last of its files.
+    """
+    folder = run.checkpoints.resolve()
+    sets = [ShardSet.read(ShardSet.path(folder, step)) for step in ShardSet.steps(folder)]
+    adopted = {folder / item.path for shard_set in sets for item in shard_set.slices}
+    own = [folder / item.path for item in newest.slices]
+    written = {path.parent: path.stat().st_mtime_ns for path in own if path.exists()}
+    last = max(written.values(), default=0)
+    files = slice_files(run, config) - adopted
+    return sorted(path for path in files if path.stat().st_mtime_ns > written.get(path.parent, last))
 
 
 class _Cuts:
@@ -44,9 +62,15 @@ class _Cuts:
     def __call__(self) -> Cut | None:
         if is_checkpoint2(self._run.checkpoints):
             return Cut.of(())
+        slices = self._config.training.slices
         paths = strategies_of(self._run, self._config)
-        if not paths and self._config.training.slices.strategies:
+        if not paths and slices.strategies:
             return None
+        if not paths and not slices.integrated:
+            raise ConfigError(
+                f"{self._config.training_file}: slices.strategies: which strategy? Give the files in which the program "
+                "saves it, or integrated = true where every rank saves the whole model"
+            )
         state = tuple((path, s.st_ino, s.st_size, s.st_mtime_ns) for path in paths for s in (path.stat(),))
         if self._known is None or self._known[0] != state:
             self._known = state, Cut.of(paths, self._config.world_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -110,10 +110,9 @@ def strategies_of(run: RunDirectory, config: TrainingConfig) -> tuple[Path, ...]
     return tuple(sorted(set(_matching(run.path, config.training.slices.strategies))))
 
 
-def are_slices_of(run: RunDirectory, config: TrainingConfig, files: Iterable[Path]) -> bool:
-    """Whether all of `files` are among those that the description says slices are."""
-    found = {path.resolve() for path in _matching(run.path, config.training.slices.files)}
-    return all(path.resolve() in found for path in files)
+def slice_files(run: RunDirectory, config: TrainingConfig) -> frozenset[Path]:
+    """The files that are slices by their places, links to the run resolved; none that lies outside the run."""
+    return frozenset(_matching(run.path.resolve(), config.training.slices.files))
 
 
 def slices_of(run: RunDirectory) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from shardline.base.errors import ConfigError
 from shardline.settings.declared_parameter import Value, spelt
 from shardline.settings.parameters import Parameters
 from shardline.settings.run_parameters import RunParameters
-from shardline.settings.training_file import OF_THE_PIPELINE, Training
+from shardline.settings.training_file import OF_THE_PIPELINE, Pipeline, Training
 from shardline.settings.upload_address import check_upload_address
 
 
@@ -68,6 +68,8 @@ def form_of(training: Training) -> type[Parameters]:
     for name, field in _of_the_pipeline().items():
         fields[name] = (field.annotation, field)
     fields["hang_timeout"][1].default = training.stop.hang_timeout
+    for name in Pipeline.model_fields:
+        fields[name][1].default = getattr(training.pipeline, name)
     if training.launcher != "mpirun":
         del fields["hostfile"]
     form: type[Parameters] = create_model("Form", __base__=_Form, **fields)

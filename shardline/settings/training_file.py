@@ -23,6 +23,7 @@ from shardline.settings.declared_parameter import DeclaredParameter, IntegerPara
 from shardline.settings.parameters import Parameters, PlainName
 from shardline.settings.placeholders import check_names, names_in
 from shardline.settings.toml_file import TomlFile
+from shardline.settings.upload_address import check_upload_address
 
 OF_A_RUN = ("run_directory", "training_folder", "ranks", "python")
 """What every command has: the run's folder, the description's folder, the number of ranks, the task's own Python."""
@@ -66,12 +67,14 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]
 class Slices(Parameters):
     """Where the ranks' slices and the strategy files appear, as patterns relative to the run directory.
 
+    `integrated`: every rank saves the whole model. Without strategies and that, slices are MindFormers' Checkpoint 2.0.
     `settled_after`: for how many seconds slices have to be unchanged, while the program runs, to be taken as written.
     `steps_per_epoch`: how many steps an epoch has, where slices are named by epoch and step and hold no counter.
     """
 
     files: Globs
     strategies: Globs = ()
+    integrated: bool = False
     settled_after: int = Field(default=10, ge=1, le=86_400)
     steps_per_epoch: int | None = Field(default=None, ge=1)
 
@@ -86,6 +89,12 @@ class Slices(Parameters):
         if not globs:
             raise ValueError("expected at least one pattern")
         return globs
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.integrated and self.strategies:
+            raise ValueError("integrated says that every rank saves the whole model: leave strategies out, or that")
+        return self
 
     @property
     def folder(self) -> str:
@@ -203,6 +212,21 @@ class Validate(Parameters):
         return self.chosen_metric not in self.maximum
 
 
+class Pipeline(Parameters):
+    """What the form's fields of these names begin with: how slices are merged, and how a model is promoted."""
+
+    merged_format: Literal["ckpt", "safetensors"] = "ckpt"
+    weights_only: bool = False
+    champion_margin: float | None = Field(default=None, ge=0)
+    approval: bool = False
+    upload_to: str | None = None
+
+    @model_validator(mode="after")
+    def _upload(self) -> Self:
+        check_upload_address(self.upload_to)
+        return self
+
+
 class Schedule(Parameters):
     """When the training runs by itself, with its parameters' defaults: by a cron expression, or when data is announced.
 
@@ -231,6 +255,7 @@ class Training(Parameters):
     log: Log = Field(default_factory=Log)
     resume: Resume = Field(default_factory=Resume)
     stop: Stop = Field(default_factory=Stop)
+    pipeline: Pipeline = Field(default_factory=Pipeline)
     schedule: Schedule = Field(default_factory=Schedule)
     # `validate` is pydantic's own, of every model.
     validation: Validate = Field(default_factory=Validate, alias="validate")

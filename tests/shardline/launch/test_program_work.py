@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from shardline.base.exit_codes import BAD_PARAMETERS
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
 from shardline.settings.training_config import TrainingConfig
 from shardline.settings.training_file import Training
@@ -35,7 +37,11 @@ def describe(directory):
                     "launcher": launcher,
                     "ranks": 2,
                     "working_directory": "{run_directory}",
-                    "slices": {"files": "slices/rank_*/*.safetensors"},
+                    "slices": {
+                        "files": "slices/rank_*/*.safetensors",
+                        "strategies": "strategy.json",
+                        "steps_per_epoch": 10,
+                    },
                     "log": {"patterns": [STEPS], "largest_mib": 1},
                     "stop": {"signal": "SIGUSR1", "grace": grace},
                     **described,
@@ -171,7 +177,7 @@ def test_a_program_that_is_told_to_stop_gets_its_signal_and_time_to_save(describ
     describe("stop", launcher=launcher)
     launch = start(module="tasks.train")
     ranks = [0] if launcher == "none" else [0, 1]
-    wait_until(lambda: all("step: 1" in _text(directory.rank_log(rank)) for rank in ranks), "the ranks train")
+    wait_until(lambda: all("trains" in _text(directory.rank_log(rank)) for rank in ranks), "the ranks train")
     launch.process.send_signal(signal.SIGTERM)
     ended = launch.wait()
     assert ended.exit_code == 1
@@ -192,7 +198,103 @@ def test_a_program_that_saves_nothing_fails_at_once_and_says_what_was_expected(d
     describe("print", "0", launcher="none")
     ended = start(module="tasks.train").wait()
     assert ended.exit_code == BAD_PARAMETERS
-    assert "left no complete shard set: expected slices of 2 ranks like slices/rank_*/*.safetensors" in ended.stderr
+    assert (
+        "left no complete shard set of 2 ranks: expected files like slices/rank_*/*.safetensors, strategy.json below "
+        f"{directory.path}, found none"
+    ) in ended.stderr
+
+
+def sets(directory: RunDirectory) -> list[int]:
+    return ShardSet.steps(directory.checkpoints)
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
+def test_what_a_program_saves_is_adopted_and_the_last_set_is_the_result(describe, start, directory, launcher):
+    describe("save", launcher=launcher)
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == {
+        "run_directory": str(directory.path), "step": 3, "epoch": 1, "world_size": 2,
+    }  # fmt: skip
+    assert sets(directory) == [1, 2, 3]
+    assert steps(directory) == [1, 2, 3]
+    for number in (1, 2, 3):
+        ShardSet.read(ShardSet.path(directory.checkpoints, number)).verify(directory.checkpoints)
+
+
+def test_a_program_killed_while_it_saves_goes_on_from_the_last_complete_set(describe, start, directory):
+    describe("save", "--die", "3", resume={"arguments": ["--resume", "{resume_slice}"]})
+    launch = start(module="tasks.train")
+    wait_until(lambda: "step 3 is half saved" in _text(directory.rank_log(1)), "rank 1 saves")
+    os.kill(launch.pid_of_rank(1), signal.SIGKILL)
+    ended = launch.wait()
+    assert ended.exit_code == 1
+    assert "rank 1 on " in ended.stderr
+    assert sets(directory) == [1, 2]
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == 0, ended.stderr
+    assert "goes on from shard set 2" in ended.stderr
+    assert (sets(directory), steps(directory)) == ([1, 2, 3], [1, 2, 3])
+    told = json.loads((directory.logs / "rank.1" / "program.json").read_text())["command"]
+    assert told[-2:] == ["--resume", str(directory.path / "slices/rank_1/x-1_2.safetensors")]
+
+
+def test_what_an_earlier_try_left_unsaid_is_adopted_before_the_next(describe, start, directory):
+    """Its supervisor was killed, before it could look at the end."""
+    describe("save", resume={"arguments": ["--resume", "{resume_slice}"]})
+    start(module="tasks.train").wait()
+    for number in (1, 2, 3):
+        ShardSet.path(directory.checkpoints, number).unlink()
+    for rank in (0, 1):
+        (directory.path / f"slices/rank_{rank}/x-1_3.safetensors").unlink()
+    ended = start(module="tasks.train").wait()
+    assert "goes on from shard set 2" in ended.stderr
+    assert sets(directory) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("left_out", "adopted"), [("3", [1, 2]), ("1", [2, 3])])
+def test_a_last_save_of_some_ranks_only_is_never_passed_over(describe, start, directory, left_out, adopted):
+    describe("save", "--rank-1-leaves-out", left_out)
+    ended = start(module="tasks.train").wait()
+    assert sets(directory) == adopted
+    if left_out == "1":
+        assert ended.exit_code == 0, "an older one is no loss"
+        return
+    assert ended.exit_code == BAD_PARAMETERS
+    assert (
+        "what it saved last is newer than shard set 2 and no complete set itself: slices/rank_0/x-1_3.safetensors"
+    ) in ended.stderr
+
+
+def test_saves_that_no_rank_completes_are_named(describe, start, directory):
+    describe("save", "--folder", "slices", launcher="none")
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == BAD_PARAMETERS
+    assert "left no complete shard set of 2 ranks: " in ended.stderr
+    assert "there are folders of 1" in ended.stderr
+
+
+def test_a_strategy_that_does_not_fit_is_named_with_parameter_and_shapes(describe, start, directory):
+    describe("save", "--columns", "3")
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == BAD_PARAMETERS
+    assert "left no complete shard set of 2 ranks: " in ended.stderr
+    assert "weight" in ended.stderr.splitlines()[-1]
+
+
+def test_a_program_that_writes_into_another_runs_folder_harms_neither_unsaid(describe, start, directory, tmp_path):
+    describe("save")
+    start(module="tasks.train").wait()
+    other = tmp_path / "other" / "slices"
+    shutil.copytree(directory.path / "slices", other)
+    (other / "rank_1" / "x-1_3.safetensors").write_bytes(b"of another program")
+    shutil.rmtree(directory.path / "slices")
+    (directory.path / "src_checkpoints").unlink()
+    describe("save", "--folder", str(other))
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == BAD_PARAMETERS
+    assert "expected files like slices/rank_*/*.safetensors below" in ended.stderr
+    assert "See whether the command saves there ({run_directory})" in ended.stderr
 
 
 def _text(file: Path) -> str:

@@ -68,7 +68,7 @@ def test_shard_sets_are_found_where_all_others_look_for_them(prepare):
 def test_a_folder_that_takes_their_place_is_refused(prepare):
     run = prepare(lambda text: text.replace("ckpt/rank_", "src_checkpoints/rank_"))
     assert not run.checkpoints.is_symlink()
-    with pytest.raises(ConfigError, match="slices.files: .*src_checkpoints is where shard sets lie"):
+    with pytest.raises(ConfigError, match=r"slices\.files: .*src_checkpoints is where shard sets lie"):
         prepare()
 
 

@@ -14,7 +14,7 @@ from shardline.validation.described import _misnamed, _worse_than_asked
 from shardline.validation.own_command import metrics_of
 
 
-def described(command, **validate) -> TrainingConfig:
+def described(command, **validate: object) -> TrainingConfig:
     training = {
         "name": "mine",
         "command": ["true"],
@@ -37,7 +37,7 @@ def described(command, **validate) -> TrainingConfig:
 
 @pytest.fixture
 def judge(tmp_path):
-    def run(program, *arguments, **validate):
+    def run(program, *arguments: str, **validate: object):
         config = described(["{python}", "-c", program.replace("{", "{{").replace("}", "}}"), *arguments], **validate)
         return metrics_of(RunDirectory(tmp_path), config, MergedModel(tmp_path / "model.ckpt", "0" * 64, 7))
 

@@ -6,6 +6,7 @@ python program.py MODE [ARGUMENT...]
 import json
 import os
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ def tell(file: str) -> None:
 def saves_when_told() -> None:
     stopped = []
     signal.signal(signal.SIGUSR1, lambda *_: stopped.append(1))
-    step(1)
+    print("trains", flush=True)
     while not stopped:
         time.sleep(0.02)
     print("saves", flush=True)
@@ -43,33 +44,76 @@ def leaves_children() -> None:
     print("leaves", flush=True)
 
 
-def main() -> None:
-    mode = sys.argv[1]
-    match mode:
-        case "tell":
-            tell(sys.argv[2])
-        case "raise":
-            step(1)
-            if RANK == 1:
-                raise ValueError("this is the cause")
+def save(folder: str, number: int, columns: int = 2, *, cut_short: bool = False) -> None:
+    """This rank's columns of a weight [4, 4], all `number`, as safetensors; and how it is cut, as MindSpore's JSON."""
+    if RANK == 0:
+        layout = {"dev_matrix": [2], "tensor_map": [-1, 0], "tensor_shape": [4, 4], "field": 0}
+        layout |= {"opt_weight_shard_step": 0, "opt_weight_shard_size": 0}
+        strategy = {"current_stage": 0, "parallel_strategy_item": {}, "parallel_layout_item": {"weight": layout}}
+        Path("strategy.json").write_text(json.dumps(strategy))
+    values = struct.pack("<f", number) * (4 * columns)
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [4, columns], "data_offsets": [0, len(values)]}}).encode()
+    file = Path(folder, f"rank_{RANK}", f"x-1_{number}.safetensors")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = struct.pack("<Q", len(header)) + header + values
+    with file.open("wb") as stream:
+        stream.write(content[: len(content) // 2])
+        stream.flush()
+        if cut_short:
+            print(f"step {number} is half saved", flush=True)
             time.sleep(3600)
-        case "hang":
-            step(1)
-            print(f"rank {RANK} waits", flush=True)
-            time.sleep(3600)
-        case "silent":
-            time.sleep(3600)
+        stream.write(content[len(content) // 2 :])
+    step(number)
+
+
+def train_and_save() -> None:
+    """Steps 1 to 3, a save each; what `--resume FILE` names was step N. `--die STEP` is killed while it saves that."""
+    given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=False))
+    folder = given.get("--folder", "slices")
+    first = 1 + int(Path(given["--resume"]).stem.rpartition("_")[2]) if "--resume" in given else 1
+    for number in range(first, 4):
+        if RANK == 1 and str(number) == given.get("--rank-1-leaves-out"):
+            continue
+        if RANK == 1 and str(number) == given.get("--die") and "--resume" not in given:
+            save(folder, number, cut_short=True)
+        save(folder, number, int(given.get("--columns", 2)))
+
+
+def train() -> None:
+    """A step, and then whatever the mode says."""
+    step(1)
+    match sys.argv[1]:
+        case "raise" if RANK == 1:
+            raise ValueError("this is the cause")
         case "print":
-            step(1)
-            line = b"x" * 999 + b"\n"
-            for _ in range(int(sys.argv[2])):
-                os.write(1, line * 1000)
-            step(2)
-            print("the last word", flush=True)
+            print_much(int(sys.argv[2]))
         case "stop":
             saves_when_told()
+        case _:
+            print(f"rank {RANK} waits", flush=True)
+            time.sleep(3600)
+
+
+def print_much(megabytes: int) -> None:
+    line = b"x" * 999 + b"\n"
+    for _ in range(megabytes):
+        os.write(1, line * 1000)
+    step(2)
+    print("the last word", flush=True)
+
+
+def main() -> None:
+    match sys.argv[1]:
+        case "tell":
+            tell(sys.argv[2])
+        case "silent":
+            time.sleep(3600)
         case "leave":
             leaves_children()
+        case "save":
+            train_and_save()
+        case _:
+            train()
 
 
 if __name__ == "__main__":
