@@ -72,9 +72,12 @@ def test_what_a_pattern_does_not_name_is_nobodys(run):
     assert [found.shard_set.slices[0].path for found in adopted] == ["rank_0/M_rank_0-1_20.ckpt"]
 
 
-def test_without_strategies_in_the_description_files_are_whole(run):
+def test_files_are_whole_where_the_description_says_so_and_only_there(run):
     save_shards(run.checkpoints, tensors(), layouts={}, name="M_rank_0-1_20.ckpt")
-    adopted = adopter(run, strategies=()).look(0, has_ended=True)
+    unsaid = adopter(run, strategies=())
+    assert unsaid.look(0, has_ended=True) == []
+    assert "slices.strategies: which strategy? Give the files" in str(unsaid.nothing_adopted())
+    adopted = adopter(run, strategies=(), integrated=True).look(0, has_ended=True)
     assert [found.shard_set.integrated for found in adopted] == [True]
 
 
