@@ -4,7 +4,8 @@ MindSpore's GPU plugin loads without a GPU once stubs stand in for CUDA's librar
 whole, on every rank: strategies are checked, layouts inferred, collectives inserted, parameters sliced, the strategy
 file written. Then the back end finds no driver, and there a rehearsal ends well. Nothing is executed.
 
-Each RUN_DIR holds `config.json` and `network`, a network's name; every rank leaves its strategy file in `rank_N/`.
+Each RUN_DIR holds `config.json`, `network`, a network's name, and `ranks`, the numbers of those that compile it: the
+front end asks the other ranks nothing. Each of them leaves its strategy file in `rank_N/`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.patience import PATIENCE_S
 from tests.rehearsal.cuda_stubs import NO_DRIVER, mindspore_libraries
 
 if TYPE_CHECKING:
@@ -90,18 +92,21 @@ def rehearse(runs: Sequence[Path]) -> int:
     create_group("nccl_world_group", list(range(get_group_size())))
     MSContext.get_instance().set_param(ms_ctx_param.device_target, "GPU")
     for run in runs:
+        if str(get_rank()) not in (run / "ranks").read_text().split():
+            continue
         outcome = _compile(run, get_rank())
         if outcome:
             print(f"rank {get_rank()}: {run}: {outcome}", flush=True)
             return 1
-    _wait_for_all(runs[-1], get_group_size())
+    _wait_for_all(runs[-1], get_rank(), get_group_size())
     return 0
 
 
-def _wait_for_all(run: Path, ranks: int) -> None:
-    """Return when every rank has left its last file: one that leaves the cluster takes down those still compiling."""
-    deadline = time.monotonic() + 120
-    while len(list(run.glob("rank_*/*"))) < ranks and time.monotonic() < deadline:
+def _wait_for_all(run: Path, rank: int, ranks: int) -> None:
+    """Return when every rank has compiled all: one that leaves the cluster takes down those still compiling."""
+    (run / f"ended_{rank}").touch()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(list(run.glob("ended_*"))) < ranks and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
