@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.patience import PATIENCE_S
 from tests.rehearsal.cuda_stubs import NO_DRIVER, mindspore_libraries
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from shardline.parallel.single_device import SingleDevice
 
 PROJECT = Path(__file__).parents[2]
+LONGEST_S = 1500
+"""What a rehearsal may take on a busy machine."""
 
 
 def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.CompletedProcess[str]:
@@ -55,7 +56,7 @@ def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.Completed
     try:
         outcomes = []
         for worker in workers:
-            output, _ = worker.communicate(timeout=1500)
+            output, _ = worker.communicate(timeout=LONGEST_S)
             outcomes.append(subprocess.CompletedProcess(command, worker.returncode, output))
     finally:
         for process in (*workers, scheduler):
@@ -105,7 +106,7 @@ def rehearse(runs: Sequence[Path]) -> int:
 def _wait_for_all(run: Path, rank: int, ranks: int) -> None:
     """Return when every rank has compiled all: one that leaves the cluster takes down those still compiling."""
     (run / f"ended_{rank}").touch()
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LONGEST_S
     while len(list(run.glob("ended_*"))) < ranks and time.monotonic() < deadline:
         time.sleep(0.1)
 
