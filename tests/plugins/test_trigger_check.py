@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from pydantic import Field
 
 import plugins.trigger_check
 from dags.form import form
-from plugins.trigger_check import MOST_BYTES, TriggerCheck, _OfNumbers
+from plugins.trigger_check import MOST_BYTES, TriggerCheck, _described, _OfNumbers, _OfOurs
 from shardline.settings.parameters import Parameters
 
 OURS = ("sharded_training", "retraining", "merge_checkpoint", "housekeeping")
@@ -242,3 +243,23 @@ def test_other_requests_pass_as_they_came():
     ):
         asyncio.run(TriggerCheck(airflow)(scope, receive, send))
         assert passed[-1] == (scope, receive, send)
+
+
+def test_the_forms_of_described_trainings_are_those_of_their_files(monkeypatch, tmp_path):
+    file = tmp_path / "mine.toml"
+    text = 'name = "mine"\ncommand = ["true"]\n[parameters.rate]\ntype = "number"\ndefault = 0.5\nmaximum = 1\n'
+    file.write_text(f'{text}[slices]\nfiles = "*.ckpt"\n')
+    (tmp_path / "broken.toml").write_text("name")
+    assert list(_described("mine")) == []
+    monkeypatch.setenv("SHARDLINE_TRAININGS", str(tmp_path))
+    (parameters,) = _described("mine")
+    form = _OfOurs(parameters, {})
+    assert "rate: Input should be less than or equal to 1" in form.problem({"rate": 2})
+    assert "rate: Input should be less than or equal to 1" in form.problem({"rate": "2"}), "as the form sends it"
+    assert "known are rate" in form.problem({"command": "id"})
+    assert form.problem({"rate": "0.5"}) == form.problem({"rate": 0.5}) == ""
+    assert list(_described("broken")) == list(_described("sharded_training")) == []
+    file.write_text(file.read_text().replace("maximum = 1", "maximum = 10"))
+    os.utime(file, (1, 1))
+    (parameters,) = _described("mine")
+    assert _OfOurs(parameters, {}).problem({"rate": 2}) == "", "the file was read again"

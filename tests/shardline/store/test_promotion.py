@@ -317,3 +317,18 @@ def test_promotion_needs_neither_mindspore_nor_scikit_learn():
     )
     finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
+
+
+def test_a_version_of_which_nothing_says_how_good_it_is_has_no_metric(home: Home):
+    """As a described training without a command of its own leaves it."""
+    run = validated_run(home, "1")
+    report = json.loads(run.report_file.read_text())
+    del report["accuracy"]
+    run.report_file.write_text(json.dumps(report | {"metric": None}))
+    result = promote(run, home)
+    assert result["metric"] is None
+    assert "accuracy" not in result
+    version = current(home, "digits")
+    assert version is not None
+    assert (version.metric, version.value) == (None, None)
+    version.verify()

@@ -6,11 +6,13 @@ import sys
 import pytest
 
 from shardline.base.errors import ValidationError
-from shardline.run.directory import RunDirectory
+from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel
 from shardline.settings.training_config import TrainingConfig
 from shardline.settings.training_file import Training
-from shardline.validation.described import _misnamed, _worse_than_asked
+from shardline.store.version import Version
+from shardline.validation import described as validation_described
+from shardline.validation.described import _champion, _misnamed, _worse_than_asked
 from shardline.validation.own_command import metrics_of
 
 
@@ -103,6 +105,18 @@ def test_children_that_keep_the_output_open_are_not_waited_for(judge):
 def test_every_limit_is_held(metrics, failures):
     config = described([sys.executable], minimum={"accuracy": 0.8}, maximum={"loss": 2})
     assert _worse_than_asked(config, metrics) == failures
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0.1, 0.5), (None, None)])
+def test_the_current_version_is_judged_by_the_same_command(tmp_path, monkeypatch, margin, expected):
+    program = "import sys; print(open(sys.argv[1]).read())"
+    config = described(["{python}", "-c", program, "{merged_file}"]).model_copy(update={"champion_margin": margin})
+    (tmp_path / "version").mkdir()
+    (tmp_path / "version" / "model.ckpt").write_text('{"accuracy": 0.5}')
+    version = Version(4, "0" * 64, "accuracy", 0.9, 7, "run", "model.ckpt", {}, tmp_path / "version")
+    monkeypatch.setattr(validation_described, "current", lambda home, name: version)
+    champion = _champion(RunDirectory(tmp_path), Home(tmp_path), config)
+    assert (champion and (champion.version, champion.value)) == (expected and (4, expected))
 
 
 def test_a_metric_does_not_take_the_place_of_the_verdict():
