@@ -43,6 +43,8 @@ from shardline.settings.trainings import FOLDER, trainings_in
 PARAMETERS: tuple[type[Parameters], ...] = (RunConfig, MergeCheckpointConfig, HousekeepingConfig)
 MOST_BYTES = 1 << 20
 """Of a trigger's body: parameters are a few kilobytes."""
+MOST_LAYERS = 32
+"""Of a network that is looked at before a run starts."""
 
 _TRIGGER = re.compile(r"/api/v2/dags/(?P<dag_id>[^/]+)/dagRuns/?$")
 
@@ -208,11 +210,17 @@ def _problem(form: _Form, body: bytes) -> str:
 
 
 def _check_network(config: RunConfig) -> None:
-    """Raise `ConfigError` where a network of this project cannot be trained so."""
-    if config.network in BUILT_IN_NETWORKS and config.strategy_load_file is None:
-        from shardline.recipes.lookup import check_network_of  # NumPy: for who triggers, not for every start
+    """Raise `ConfigError` where a network of this project cannot be trained so.
 
-        check_network_of(config)
+    Its blocks are alike: two of them, or one for each stage, tell what a thousand would, which take seconds to look at.
+    Very many stages are left to the first task.
+    """
+    layers = min(config.layers, max(config.pipeline_stages, 2))
+    if config.network not in BUILT_IN_NETWORKS or config.strategy_load_file is not None or layers > MOST_LAYERS:
+        return
+    from shardline.recipes.lookup import check_network_of  # NumPy: for who triggers, not for every start
+
+    check_network_of(config.model_copy(update={"layers": layers}))
 
 
 async def _refuse(status: int, problem: str, send: Send) -> None:

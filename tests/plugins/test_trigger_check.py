@@ -84,6 +84,16 @@ def test_a_forged_token_is_no_better(site, token):
         ("sharded_training", {"learning_rate": "abc"}, "learning_rate: Input should be a valid number (found 'abc')"),
         ("sharded_training", {"network": "gpt", "world_size": 2}, "world_size to be a multiple of tensor_parallel"),
         ("sharded_training", {"network": "gpt", "world_size": "2"}, "world_size to be a multiple of tensor_parallel"),
+        (
+            "sharded_training",
+            {"network": "gpt", "layers": 1000, "world_size": 6},
+            "multiple of tensor_parallel 4, found 6",
+        ),
+        (
+            "sharded_training",
+            {"network": "gpt", "device_target": "GPU", "pipeline_stages": 4, "tensor_parallel": 2},
+            "expected layers to be at least pipeline_stages 4, found 2",
+        ),
         ("sharded_training", {"world_size": 6}, "network mlp cannot be trained on 6 ranks"),
         ("retraining", {"world_size": 6}, "network mlp cannot be trained on 6 ranks"),
         ("retraining", {"epohcs": 3}, "epohcs: unknown parameter; known are preset"),

@@ -3,7 +3,7 @@
 
 import { ofRun } from "./api.js";
 import { badge, element, notice, section, table } from "./dom.js";
-import { duration, number, percent, words } from "./format.js";
+import { count, duration, number, percent, words } from "./format.js";
 import { LossPanel } from "./loss.js";
 import { confusion } from "./validation.js";
 
@@ -58,10 +58,10 @@ function outcomes(found) {
   const rows = [
     line("State", found, ({ overview }) => badge(overview.airflow?.state)),
     line("Duration", found, ({ overview }) => duration(secondsOf(overview.airflow))),
-    line("Steps", found, ({ overview }) => overview.progress?.step),
+    line("Steps", found, ({ overview }) => count(overview.progress?.step)),
     line("Loss", found, ({ overview }) => number(overview.progress?.loss)),
     ...metrics.map((metric) => line(words(metric), found, ({ report }) => measure(metric, report))),
-    line("Version", found, ({ overview }) => overview.promotion?.version),
+    line("Version", found, ({ overview }) => overview.promotion && String(overview.promotion.version)),
   ];
   return section("What became of them", table("What became of them", heads(found), rows));
 }

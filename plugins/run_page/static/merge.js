@@ -66,7 +66,7 @@ function merged({ record, seconds, did_nothing: didNothing }) {
       ["Step", inputs.step],
       ["Read", `${count(inputs.files)} files, ${bytes(inputs.bytes)}`],
       ["Written", `${bytes(written)} in ${output.length === 1 ? "one file" : `${output.length} files`}`],
-      ["Task's time", didNothing ? null : duration(seconds)],
+      ["Task's time", seconds === null ? null : duration(seconds)],
       ["Throughput of the task", seconds && !didNothing ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
       [
         "Complete shard set",

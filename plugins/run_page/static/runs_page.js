@@ -19,14 +19,14 @@ const COLUMNS = [
   ["Duration", (run) => run.seconds, (run) => duration(run.seconds)],
   ["Step", (run) => run.step, (run) => count(run.step)],
   ["Loss", (run) => run.loss, (run) => number(run.loss)],
+  ["Result", (run) => run.value, (run) => run.problem ?? result(run)],
+  ["Version", (run) => run.version],
   ["Network", (run) => run.parameters?.network],
   ["Ranks", (run) => run.parameters?.world_size],
   ["Epochs", (run) => run.parameters?.epochs],
   ["Batch", (run) => run.parameters?.batch_size],
   ["Learning rate", (run) => run.parameters?.learning_rate],
   ["Optimizer", (run) => run.parameters?.optimizer],
-  ["Result", (run) => run.value, (run) => run.problem ?? result(run)],
-  ["Version", (run) => run.version],
 ];
 const sorting = { column: null, descending: false };
 const ticked = new Map();
