@@ -60,7 +60,7 @@ def test_a_line_that_is_still_being_written_waits(run, metrics):
         assert metrics.last()["step"] == 2
         file.write(': 1, "loss": 0.5}\n')
     assert metrics.last() == {"step": 3, "epoch": 1, "loss": 0.5} | dict.fromkeys(
-        ("learning_rate", "gradient_norm", "samples_per_second")
+        ("validation_loss", "learning_rate", "gradient_norm", "samples_per_second")
     )
 
 
