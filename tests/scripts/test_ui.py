@@ -1,5 +1,6 @@
 """`make ui`: its port, its password, and that nothing outlives it. (tests/airflow uses the server itself.)"""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts import ui
 from scripts.local_airflow import PROJECT, environment
@@ -121,3 +123,8 @@ def test_descendants_that_ignore_sigterm_and_hide_in_another_session_are_ended(t
         [sys.executable, "-c", STOPPING, tmp_path / "log"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     assert (finished.stdout, finished.returncode) == ("none left\n", 0), finished.stderr
+
+
+def test_the_composed_airflow_shows_refusals_above_the_forms_button_too():
+    composed = yaml.safe_load((PROJECT / "docker" / "compose.yaml").read_text())
+    assert json.loads(composed["x-airflow"]["environment"]["AIRFLOW__API__THEME"]) == ui.THEME

@@ -23,6 +23,22 @@ def refusal(network: Network, **parameters: Any) -> str:
     return str(refused.value)
 
 
+@pytest.mark.parametrize("network", ["mlp", "gpt"])
+def test_the_forms_help_says_which_numbers_of_cards_a_network_allows(network):
+    """`world_size`: of both 1, or a multiple of 4, which is *Tensor parallel*, unless that is changed."""
+    fits = []
+    for cards in range(1, 17):
+        try:
+            check_network_of(RunConfig(network=network, world_size=cards, batch_size=48))
+        except ConfigError:
+            continue
+        fits.append(cards)
+    assert fits == [1, 4, 8, 12, 16]
+    said = RunConfig.model_fields["world_size"].description
+    assert "**mlp**: 1, or a multiple of 4. **gpt**: 1, or a multiple of *Tensor parallel*" in said
+    assert RunConfig().tensor_parallel == 4
+
+
 @pytest.mark.parametrize("world_size", [1, 4, 8, 12, 64])
 def test_the_tutorials_network_fits_multiples_of_four_ranks(world_size):
     check_network_of(RunConfig(world_size=world_size, batch_size=192))
