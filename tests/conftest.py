@@ -61,7 +61,10 @@ SHARED = {
     "tests/scripts/test_ui.py": "airflow_database",
 }
 """Files whose tests share what a fixture makes once for a session, and takes its time over; the slowest first."""
-SLOW = ("tests/shardline/parallel/", "tests/shardline/launch/", "tests/shardline/recipes/", "tests/shardline/training/")
+SLOW = tuple(
+    f"tests/{folder}/"
+    for folder in ("shardline/parallel", "shardline/launch", "shardline/recipes", "shardline/training", "examples")
+)
 """Folders whose tests start ranks."""
 
 
