@@ -33,6 +33,11 @@ class Receipts:
         if self._folder.is_dir():
             shutil.rmtree(self._folder)
 
+    def forget(self, rank: int) -> None:
+        """Remove those of `rank` that an earlier try left; before it leaves its first."""
+        for receipt in self._folder.glob(f"*/rank_{rank}.json"):
+            receipt.unlink(missing_ok=True)
+
     def leave(self, step: int, slices: SliceFile) -> None:
         """Say that `slices` are on disk."""
         self._write(str(step), slices.rank, asdict(slices))
