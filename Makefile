@@ -37,8 +37,9 @@ test: $(INSTALLED_DEV) ## Run the tests; ARGS='-k merge' goes to pytest, WORKERS
 soak: $(INSTALLED_DEV) ## Run the long and large tests
 	@$(PYTHON_IN_VENV) -m pytest -m soak --timeout 7200 $(ARGS)
 
-campaign: $(INSTALLED_DEV) ## Run every kind of failure to its end, many times over; about an hour on two cores
-	@$(PYTHON_IN_VENV) -m pytest -m campaign --timeout 7200 $(ARGS)
+campaign: $(INSTALLED_DEV) ## Run every kind of failure to its end, many times over; hours on a busy machine
+	@mkdir -p build
+	@CAMPAIGN_RECORD=build/campaign.jsonl $(PYTHON_IN_VENV) -m pytest -m campaign --timeout 7200 $(ARGS)
 
 rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without having them
 	@$(PYTHON_IN_VENV) -m pytest tests/rehearsal -m rehearsal $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import struct
@@ -88,9 +89,9 @@ def _changed(document: Any, chance: random.Random) -> Any:
     elif what < 0.75:
         del document[key]
     elif isinstance(document, list):
-        document.insert(key, chance.choice(document))
+        document.insert(key, copy.deepcopy(chance.choice(document)))
     elif what < 0.9:
-        document[key] = document[chance.choice(keys)]
+        document[key] = copy.deepcopy(document[chance.choice(keys)])
     else:
         document[chance.choice(("", "x", "__metadata__", f"{key}_", "replaced_by"))] = document.pop(key)
     return document
@@ -98,13 +99,13 @@ def _changed(document: Any, chance: random.Random) -> Any:
 
 def _other(value: Any, chance: random.Random) -> Any:
     if isinstance(value, bool) or chance.random() < 0.5:
-        return _PLACE if chance.random() < 0.1 else chance.choice(_VALUES)
+        return _PLACE if chance.random() < 0.1 else copy.deepcopy(chance.choice(_VALUES))
     if isinstance(value, int):
         return value + chance.choice((-1, 1, -value, value, 1 << 40))
     if isinstance(value, str) and value:
         place = _place(value, chance)
         return value[:place] + chance.choice(("", "0", "/", "*", "\n", value)) + value[place + 1 :]
-    return chance.choice(_VALUES)
+    return copy.deepcopy(chance.choice(_VALUES))
 
 
 def _place(content: Sequence[Any], chance: random.Random) -> int:

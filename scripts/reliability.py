@@ -1,0 +1,116 @@
+"""Makes docs/reliability.md of what the campaign recorded, and of nothing else.
+
+    make campaign                                        runs it; appends to build/campaign.jsonl
+    python -m scripts.reliability FILE > docs/reliability.md
+
+FILE has one JSON object a line, as `tests/campaign_record.py` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_HEAD = """# Reliability
+
+What was done to Shardline on purpose, and what became of it. `make campaign` does it again; this
+page is made of its record by `python -m scripts.reliability`, and says nothing that did not run.
+
+## What is promised
+
+- **Nothing half-written is ever visible**, whichever process dies and wherever: a shard set exists when its
+  manifest does, a merged file has its record, a version of the model store has all its files. After a power
+  failure, too, on a local file system that keeps what was flushed.
+- **The same task done again ends like one that nothing disturbed**: the same bytes, one version, nothing
+  left behind.
+- **What fails says so in one message**, which names the file, or the rank, and what to do.
+- **Damaged files** are read for what they say, or refused by name. None of those that were tried below took more
+  than 2 seconds of the processor, or more memory than 10 times its size and 64 MiB.
+"""
+_TAIL = """## What is not promised
+
+- Anything on a file system **without locks**, such as NFS without its lock service: tasks refuse to start
+  where they notice.
+- Anything about **disks that lie**: that say flushed and are not, or return other bytes than were written.
+  Digests find the second when something is read again.
+- **Clocks**: of two merges in a run directory the newer record is told by the times that the file system
+  gives; whether another host's abandoned file is removed depends on its clock.
+- That a **reader** of a run keeps a shard set from being replaced by the same run's own training
+  (*Checkpoints to keep*); it keeps housekeeping away only.
+
+## What was never tried here
+
+- Real power failures, and real disks that fail: failures of the disk are raised at Python's calls of the
+  system.
+- Kills of Airflow's scheduler, API server, database and workers by the campaign.
+- mpirun's daemons on other hosts, network partitions, NFS servers that go away.
+- Cards: the trainings of the campaign run on CPUs, with four ranks.
+"""
+_PARTS = {
+    "faults": (
+        "## Failures of tasks",
+        """Each is brought about in a run of its own, whose tasks are then done again to the end. Compared with a run
+that nothing disturbed: the merged bytes, the versions, processes and files left behind; the message is the right
+one. The table of them is `tests/campaign/faults.py`.""",
+    ),
+    "disk": (
+        "## A disk that dies at any call",
+        """Saving, resuming, merging, promoting, going back and housekeeping of three runs, in any order, on a disk that
+dies at any call and loses or reorders what was not flushed (`tests/lossy_disk.py`). After every death all that is
+visible is whole, and what queued and running tasks need exists (`tests/protocol/invariants.py`).""",
+    ),
+    "parsers": (
+        "## Files with anything in them",
+        "Whole files with bytes or values changed (`tests/fuzz`). Right is what they say, or an error of Shardline's.",
+    ),
+}
+
+
+def page(lines: Iterable[str]) -> str:
+    """The page; of what was recorded again, the last counts."""
+    records = {(each["part"], each["kind"], str(each["seed"])): each for each in map(json.loads, lines)}
+    parts = [_part(part, [each for each in records.values() if each["part"] == part]) for part in _PARTS]
+    return "\n".join([_HEAD, *parts, _TAIL])
+
+
+def _part(part: str, records: list[Mapping[str, Any]]) -> str:
+    title, what = _PARTS[part]
+    tries = sum(each["tries"] for each in records)
+    kinds = dict.fromkeys(each["kind"] for each in records)
+    rows = "\n".join(_row(kind, [each for each in records if each["kind"] == kind]) for kind in kinds)
+    count = (
+        f"{len(kinds)} {'kind' if len(kinds) == 1 else 'kinds'}, tried {tries:,} times." if records else "Not tried."
+    )
+    table = f"\n| kind | times | result | seed |\n|---|---|---|---|\n{rows}\n" if records else ""
+    return f"{title}\n\n{what}\n\n{count}\n{table}"
+
+
+def _row(kind: str, records: list[Mapping[str, Any]]) -> str:
+    tries = sum(each["tries"] for each in records)
+    failed = [problem for each in records for problem in each["failed"]]
+    result = f"failed: {_cell('; '.join(failed))}" if failed else "as promised"
+    return f"| {_cell(kind)} | {tries:,} | {result} | {', '.join(_seeds(records)) or 'none: it comes at one place'} |"
+
+
+def _seeds(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    return (str(each["seed"]) for each in records if each["seed"] is not None)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())[:300]
+
+
+def main() -> int:
+    """The command line."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    print(page(Path(sys.argv[1]).read_text().splitlines()), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

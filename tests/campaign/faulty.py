@@ -1,0 +1,111 @@
+"""A task with a fault in it, as `faults.py` says: `FAULT=JSON python -m tests.campaign.faulty --run-directory DIR`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+AUDITED = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0}
+"""Python's audit events by which of their arguments is the path."""
+PATCHED = ("fsync", "pwritev", "preadv", "posix_fallocate", "copy_file_range")
+FEW_BYTES = 100
+
+
+class Injection:
+    """The fault, and how often its call has come."""
+
+    def __init__(self, fault: dict[str, Any]) -> None:
+        self.fault, self.count = fault, 0
+        self._acting = False
+
+    def install(self) -> None:
+        if self.fault["act"] == "clock":
+            now = time.time
+            time.time = lambda: now() - 86_400
+        elif self.fault["on"] in AUDITED:
+            sys.addaudithook(self._audited)
+        else:
+            setattr(os, self.fault["on"], self._faulty(getattr(os, self.fault["on"])))
+
+    def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == self.fault["on"] and not isinstance(arguments[AUDITED[event]], int):
+            self._called(os.fsdecode(arguments[AUDITED[event]]))
+
+    def _faulty(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
+        def call(descriptor: int, *arguments: Any) -> Any:
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            self._called(path)
+            if self.fault["act"] == "short" and re.search(self.fault["path"], path):
+                ((view,), *rest) = arguments
+                return genuine(descriptor, [view[:FEW_BYTES]], *rest)
+            return genuine(descriptor, *arguments)
+
+        return call
+
+    def _called(self, path: str) -> None:
+        if self._acting or not re.search(self.fault["path"], path):
+            return
+        self.count += 1
+        if self.count == self.fault["count"]:
+            self._acting = True
+            act(self.fault)
+            self._acting = False
+        if self.count >= self.fault["count"] and self.fault["act"].startswith("E"):
+            number = getattr(errno, self.fault["act"])
+            raise OSError(number, os.strerror(number), path)
+
+
+def act(fault: dict[str, Any]) -> None:
+    """Do once what the fault does."""
+    what, run = fault["act"], Path(fault["run"])
+    if what in ("kill", "term", "stop"):
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}[what])
+    elif what == "second":
+        again = [sys.executable, "-m", fault["module"], "--run-directory", fault["run"]]
+        second = subprocess.run(again, capture_output=True, text=True, check=False)
+        print(f"the second: {second.returncode}: {second.stderr}", file=sys.stderr, flush=True)
+    for target in run.glob(fault["target"]) if fault["target"] else ():
+        change(target, what)
+
+
+def change(target: Path, what: str) -> None:
+    """Remove, rewrite or cut what is at `target`."""
+    if what == "remove":
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        return
+    target.chmod(0o644)
+    middle = target.stat().st_size // 2
+    if what == "truncate":
+        os.truncate(target, middle)
+        return
+    with target.open("r+b") as file:
+        file.seek(middle)
+        (byte,) = file.read(1)
+        file.seek(middle)
+        file.write(bytes([byte ^ 1]))
+
+
+def main() -> None:
+    """Run the fault's module, with the fault in it where this is the rank that is meant."""
+    fault = json.loads(os.environ["FAULT"])
+    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+    tries = Path(fault["run"]).with_name("tried")
+    if rank == fault["rank"] and not tries.exists():
+        Injection(fault).install()
+    sys.argv[0] = fault["module"]
+    runpy.run_module(fault["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The page of what the campaign tried says what its record does."""
+
+import json
+from pathlib import Path
+
+from scripts.reliability import page
+from tests.campaign_record import record
+
+
+def test_the_page_has_every_kind_with_its_tries_its_result_and_its_seeds(tmp_path: Path, monkeypatch):
+    file = tmp_path / "record.jsonl"
+    monkeypatch.setenv("CAMPAIGN_RECORD", str(file))
+    record("faults", "a rank is killed", tries=1, failed=["Odd: a | b\nc"], seed=None)
+    record("faults", "a rank is killed", tries=1, failed=[], seed=None)
+    record("faults", "no space", tries=1, failed=["Odd: a | b\nc"], seed=None)
+    record("disk", "sequences", tries=500, failed=[], seed=0)
+    record("disk", "sequences", tries=500, failed=[], seed=1)
+    made = page(file.read_text().splitlines())
+    assert "| a rank is killed | 1 | as promised | none: it comes at one place |" in made, "the last try counts"
+    assert "| no space | 1 | failed: Odd: a \\| b c | none: it comes at one place |" in made
+    assert "| sequences | 1,000 | as promised | 0, 1 |" in made
+    assert "2 kinds, tried 2 times." in made
+    assert made.count("Not tried.") == 1
+    assert [json.loads(line)["kind"] for line in file.read_text().splitlines()][-1] == "sequences"
+
+
+def test_without_a_file_to_write_to_nothing_is_recorded(tmp_path: Path, monkeypatch):
+    monkeypatch.delenv("CAMPAIGN_RECORD", raising=False)
+    monkeypatch.chdir(tmp_path)
+    record("disk", "sequences", tries=1, failed=[], seed=0)
+    assert not [*tmp_path.iterdir()]
