@@ -1,8 +1,13 @@
-"""From the parameter `network` to its declaration: a module is imported, and its factory called."""
+"""From the parameter `network` to its declaration: a module is imported, and its factory called.
+
+Whoever may trigger a run names them. So Python's own modules are none that can be named, and no message says what else
+stands under a name: `os:environ` would hold the worker's secrets.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -25,12 +30,14 @@ def declared(config: RunConfig) -> TrainSpec:
     if not isinstance(spec, TrainSpec):
         raise ConfigError(
             f"network {name!r}: expected {place} to return a shardline.networks.train_spec.TrainSpec, found "
-            f"{type(spec).__name__}: {spec!r:.80}"
+            f"{type(spec).__name__}"
         )
     return spec
 
 
 def _module(module: str, network: str) -> ModuleType:
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"network {network!r}: {module} is a module of Python's own, which declares no network")
     try:
         return import_module(module)
     except (ImportError, SyntaxError) as error:
@@ -46,7 +53,8 @@ def _factory(module: ModuleType, attribute: str, network: str) -> Callable[[RunC
         factories = [name for name, member in vars(module).items() if inspect.isfunction(member) and name[0] != "_"]
         raise ConfigError(
             f"network {network!r}: expected a function {attribute} in {module.__name__}, found "
-            f"{'none' if found is None else repr(found)}; the module's functions are {', '.join(factories) or 'none'}"
+            f"{'none' if found is None else type(found).__name__}; the module's functions are "
+            f"{', '.join(factories) or 'none'}"
         )
     factory: Callable[[RunConfig], Any] = found
     return factory

@@ -9,7 +9,7 @@ import pytest
 from shardline.base.errors import ConfigError
 from shardline.networks.declaration import Dense, Network
 from shardline.networks.operators import Splits
-from shardline.recipes.lookup import check_network, check_network_of, network_of
+from shardline.recipes.lookup import check_network, check_network_of, network_of, train_spec
 from shardline.settings.run_config import RunConfig
 
 
@@ -101,3 +101,21 @@ def test_layers_that_do_not_fit_together_are_refused():
 def test_networks_are_imported_without_mindspore_and_numpy():
     program = "import sys; import shardline.recipes.lookup; sys.exit(bool({'mindspore', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("network", ["os:environ", "json:loads", "sys:exit", "subprocess:run", "os.path:join"])
+def test_python_s_own_modules_are_no_networks(network):
+    with pytest.raises(ConfigError, match=r"is a module of Python's own, which declares no network"):
+        train_spec(RunConfig(network=network))
+
+
+@pytest.mark.parametrize("attribute", ["environ", "returns_environ"])
+def test_what_else_stands_under_a_name_is_not_told(attribute, tmp_path, monkeypatch):
+    monkeypatch.setenv("A_SECRET", "hush")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "holds_secrets.py").write_text(
+        "from os import environ\n\n\ndef returns_environ(config):\n    return environ['A_SECRET']\n"
+    )
+    with pytest.raises(ConfigError, match=r"expected .* found (_Environ|str)") as refused:
+        train_spec(RunConfig(network=f"holds_secrets:{attribute}"))
+    assert "hush" not in str(refused.value)
