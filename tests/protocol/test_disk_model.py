@@ -209,7 +209,8 @@ class Pipeline(RuleBasedStateMachine):
         if self.survives(death, task):
             merged = read_checkpoint(run.merged / "model.ckpt")
             np.testing.assert_array_equal(merged["weight"], rows(number, step))
-            assert sorted(path.name for path in run.merged.iterdir()) == ["model.ckpt", "model.ckpt.merge.json"]
+            found = [path.name for path in run.merged.iterdir() if path.name != ".freed.model.ckpt"]  # housekeeping's
+            assert sorted(found) == ["model.ckpt", "model.ckpt.merge.json"]
 
     @precondition(lambda self: self._merged())
     @rule(chosen=st.integers(0, RUNS - 1), death=deaths(45))
