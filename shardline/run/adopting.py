@@ -32,7 +32,7 @@ def adopter_of(run: RunDirectory, config: TrainingConfig, tell: Callable[[str], 
         _Cuts(run, config),
         tell,
         slices.settled_after,
-        slices.steps_per_epoch,
+        config.training.steps_per_epoch(config.values),
         counts=are_meant,
     )
 

@@ -76,7 +76,7 @@ class Slices(Parameters):
     strategies: Globs = ()
     integrated: bool = False
     settled_after: int = Field(default=10, ge=1, le=86_400)
-    steps_per_epoch: int | None = Field(default=None, ge=1)
+    steps_per_epoch: int | str | None = None
 
     @field_validator("files", "strategies")
     @classmethod
@@ -269,6 +269,11 @@ class Training(Parameters):
         """How many ranks there are for these values of the parameters."""
         return self.ranks if isinstance(self.ranks, int) else int(values[names_in(self.ranks)[0]])
 
+    def steps_per_epoch(self, values: Mapping[str, Any]) -> int | None:
+        """How many steps an epoch has for these values of the parameters, where the description says it."""
+        steps = self.slices.steps_per_epoch
+        return int(values[names_in(steps)[0]]) if isinstance(steps, str) else steps
+
     @field_validator("parameters")
     @classmethod
     def _named(cls, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -299,6 +304,7 @@ def _contradictions(training: Training) -> Iterator[tuple[tuple[str | int, ...],
     if training.name in DAGS:
         yield ("name",), f"{training.name} is the name of a DAG of Shardline's own; choose another"
     yield from _problem_of_ranks(training)
+    yield from _problem_of_steps(training)
     for place, text, known in _texts(training):
         if "\0" in text:
             yield place, "expected a text without NUL"
@@ -321,13 +327,31 @@ def _problem_of_ranks(training: Training) -> Iterator[tuple[tuple[str | int, ...
         if not 1 <= ranks <= 4096:
             yield ("ranks",), f"expected 1 to 4096, found {ranks}"
         return
-    named = training.parameters.get(ranks[1:-1]) if ranks.startswith("{") and ranks.endswith("}") else None
-    if not isinstance(named, IntegerParameter):
+    named = _integer_parameter(training, ranks)
+    if named is None:
         yield ("ranks",), f"expected a number, or {{NAME}} of a parameter of type integer, found {ranks!r}"
         return
     values = named.choices or (named.minimum, named.maximum)
     if any(value is None or not 1 <= value <= 4096 for value in values):
         yield ("parameters", ranks[1:-1]), "says how many ranks there are: limit it to 1 to 4096"
+
+
+def _problem_of_steps(training: Training) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    steps, place = training.slices.steps_per_epoch, ("slices", "steps_per_epoch")
+    if steps is None or (isinstance(steps, int) and steps >= 1):
+        return
+    named = None if isinstance(steps, int) else _integer_parameter(training, steps)
+    if named is None:
+        yield place, f"expected a number of at least 1, or {{NAME}} of a parameter of type integer, found {steps!r}"
+    elif any(value is None or value < 1 for value in named.choices or (named.minimum,)):
+        yield ("parameters", str(steps)[1:-1]), "says how many steps an epoch has: limit it to at least 1"
+
+
+def _integer_parameter(training: Training, named: str) -> IntegerParameter | None:
+    """The parameter of type integer whose name stands in braces."""
+    is_named = named.startswith("{") and named.endswith("}")
+    parameter = training.parameters.get(named[1:-1]) if is_named else None
+    return parameter if isinstance(parameter, IntegerParameter) else None
 
 
 def _texts(training: Training) -> Iterator[tuple[tuple[str | int, ...], str, tuple[str, ...]]]:
@@ -376,6 +400,8 @@ def _without_tags(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """pydantic's place of a problem without the variants of a union that stand in it, which no file has."""
     if place[:1] == ("parameters",):
         return place[:2] + place[3:]
+    if place[:2] == ("slices", "steps_per_epoch"):
+        return place[:2]
     return place[:1] if place[:1] == ("ranks",) else place
 
 

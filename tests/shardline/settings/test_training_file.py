@@ -143,6 +143,15 @@ def changed(old, new):
         (changed("choices = [4, 8]", ""), "a.toml:23: parameters.cards: says how many ranks there are: limit it"),
         (changed("[4, 8]", "[0, 8]"), "a.toml:23: parameters.cards: says how many ranks there are: limit it"),
         (changed('"{cards}"', '"{debug}"'), "a.toml:6: ranks: expected a number, or {NAME} of a parameter of type"),
+        (
+            changed("[slices]", "[slices]\nsteps_per_epoch = 0"),
+            "a.toml:43: slices.steps_per_epoch: expected a number of at least 1, or {NAME} of a parameter",
+        ),
+        (changed("[slices]", "[slices]\nsteps_per_epoch = '{mode}'"), "a.toml:43: slices.steps_per_epoch: expected a"),
+        (
+            changed("[slices]", "[slices]\nsteps_per_epoch = '{cards}'").replace("[4, 8]", "[0, 8]", 1),
+            "parameters.cards: says how many steps an epoch has: limit it to at least 1",
+        ),
         (changed('"{cards}"', "0"), "a.toml:6: ranks: expected 1 to 4096, found 0"),
         (changed("cards]", "ranks]"), "a.toml:15: parameters: ranks is the name of something else already"),
         (changed('"/data/mnist"', '"data"'), "a.toml:30: parameters.data.default: expected an absolute path"),
@@ -188,3 +197,10 @@ def test_several_mistakes_are_said_at_once(refusal):
 def test_parameters_whose_declaration_contradicts_itself(read, parameter, problem):
     with pytest.raises(ConfigError, match=problem):
         read(f"{LEAST}\n[parameters.p]\n{parameter}\n")
+
+
+def test_the_steps_of_an_epoch_may_be_a_parameter(read):
+    training = read(changed("[slices]", "[slices]\nsteps_per_epoch = '{cards}'"))
+    assert training.steps_per_epoch({"cards": 8}) == 8
+    assert read(changed("[slices]", "[slices]\nsteps_per_epoch = 5")).steps_per_epoch({}) == 5
+    assert read(WHOLE).steps_per_epoch({}) is None
