@@ -145,12 +145,12 @@ def changed(old, new):
         (changed('"{cards}"', '"{debug}"'), "a.toml:6: ranks: expected a number, or {NAME} of a parameter of type"),
         (
             changed("[slices]", "[slices]\nsteps_per_epoch = 0"),
-            "a.toml:43: slices.steps_per_epoch: expected a number of at least 1, or {NAME} of a parameter",
+            "a.toml:42: slices.steps_per_epoch: expected a number of at least 1, or {NAME} of a parameter",
         ),
-        (changed("[slices]", "[slices]\nsteps_per_epoch = '{mode}'"), "a.toml:43: slices.steps_per_epoch: expected a"),
+        (changed("[slices]", "[slices]\nsteps_per_epoch = '{mode}'"), "a.toml:42: slices.steps_per_epoch: expected a"),
         (
             changed("[slices]", "[slices]\nsteps_per_epoch = '{cards}'").replace("[4, 8]", "[0, 8]", 1),
-            "parameters.cards: says how many steps an epoch has: limit it to at least 1",
+            "a.toml:23: parameters.cards: says how many ranks there are: limit it to 1 to 4096",
         ),
         (changed('"{cards}"', "0"), "a.toml:6: ranks: expected 1 to 4096, found 0"),
         (changed("cards]", "ranks]"), "a.toml:15: parameters: ranks is the name of something else already"),
