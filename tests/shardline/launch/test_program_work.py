@@ -6,64 +6,17 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shardline.base.exit_codes import BAD_PARAMETERS
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
-from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import Training
 from tests.patience import PATIENCE_S
 
 from .conftest import wait_until
 
-PROGRAM = Path(__file__).with_name("ranks") / "program.py"
 LAUNCHERS = ("mpirun", "msrun", "none")
-STEPS = r"epoch: (?P<epoch>\d+) step: (?P<step>\d+), loss is (?P<loss>\S+)"
-
-
-@pytest.fixture
-def describe(directory):
-    """Make the test's run one of a training whose command is `program.py` with these arguments."""
-
-    def write(*arguments: str, launcher="mpirun", hang_timeout=None, grace=30, values=None, **described: Any):
-        training = Training.model_validate_json(
-            json.dumps(
-                {
-                    "name": "mine",
-                    "command": ["{python}", str(PROGRAM), *arguments],
-                    "launcher": launcher,
-                    "ranks": 2,
-                    "working_directory": "{run_directory}",
-                    "slices": {
-                        "files": "slices/rank_*/*.safetensors",
-                        "strategies": "strategy.json",
-                        "steps_per_epoch": 10,
-                    },
-                    "log": {"patterns": [STEPS], "largest_mib": 1},
-                    "stop": {"signal": "SIGUSR1", "grace": grace},
-                    **described,
-                }
-            )
-        )
-        config = TrainingConfig(
-            training=training,
-            training_file="/trainings/mine.toml",
-            values=values or {},
-            world_size=2,
-            device_target="CPU",
-            model_name="mine",
-            termination_grace=grace,
-            hang_timeout=hang_timeout,
-        )
-        (directory.path / "slices").mkdir(exist_ok=True)
-        (directory.path / "src_checkpoints").symlink_to("slices")
-        directory.write_config(config)
-        return config
-
-    return write
 
 
 def steps(directory: RunDirectory) -> list[int]:
@@ -192,6 +145,15 @@ def test_a_program_that_cannot_be_started_is_named(describe, start, launcher):
     ended = start(module="tasks.train").wait()
     assert ended.exit_code == 1
     assert "/no/such/program cannot be started: No such file or directory" in ended.stderr
+
+
+@pytest.mark.soak
+def test_ten_gigabytes_are_bounded_as_well(describe, start, directory):
+    describe("print", "10000", launcher="none")
+    ended = start(module="tasks.train").wait(3600)
+    assert sum(file.stat().st_size for file in directory.rank_log(0).parent.glob("stdout*")) < 1.5 * 2**20
+    assert len(ended.stdout) < 2 * 2**20
+    assert steps(directory) == [1, 2]
 
 
 def test_a_program_that_saves_nothing_fails_at_once_and_says_what_was_expected(describe, start, directory):

@@ -210,3 +210,30 @@ def test_a_training_sharded_over_two_hosts_is_stopped_and_goes_on(start, hosts, 
     newest.verify(directory.checkpoints)
     started = [rank_folder(directory.logs, rank).read_started() for rank in range(4)]
     assert [record.host for record in started] == ["host-a"] * 2 + ["host-b"] * 2
+
+
+def test_a_program_of_somebodys_own_runs_and_saves_on_both_hosts(describe, start, hosts, directory):
+    hostfile = directory.path / "hostfile"
+    hostfile.write_text("".join(f"{host.address} slots=1\n" for host in hosts))
+    describe("save", hostfile=str(hostfile))
+    ended = start(module="tasks.train", on=hosts[0]).wait()
+    assert ended.exit_code == 0, ended.stderr
+    started = [rank_folder(directory.logs, rank).read_started() for rank in range(2)]
+    assert [record.host for record in started] == ["host-a", "host-b"]
+    assert ShardSet.steps(directory.checkpoints) == [1, 2, 3]
+
+
+def test_a_killed_rank_of_a_program_on_the_other_host_is_named_and_nothing_is_left(describe, start, hosts, directory):
+    hostfile = directory.path / "hostfile"
+    hostfile.write_text("".join(f"{host.address} slots=1\n" for host in hosts))
+    describe("hang", hostfile=str(hostfile))
+    launch = start(module="tasks.train", on=hosts[0])
+    wait_until(lambda: "rank 1 waits" in _log(directory, 1), "rank 1 waits")
+    hosts[1].run("kill", "-9", str(rank_folder(directory.logs, 1).read_started().pid))
+    assert message_of(launch).startswith("rank 1 on host-b was ended by signal 9 (SIGKILL)")
+    launch.wait_until_nothing_is_left()
+
+
+def _log(directory, rank: int) -> str:
+    log = directory.rank_log(rank)
+    return log.read_text() if log.exists() else ""
