@@ -44,7 +44,8 @@ def test_promotion_emits_the_asset_with_the_model(form_run, api):
     promoted = api.xcom(DAG, form_run, "promote")
     events = api.get("/assets/events", source_dag_id=DAG, source_run_id=form_run)["asset_events"]
     assert [(event["name"], event["source_task_id"]) for event in events] == [("shardline", "promote")]
-    assert {key: events[0]["extra"][key] for key in ("version", "digest", "metric", "accuracy", "path")} == promoted
+    assert {key: events[0]["extra"][key] for key in promoted} == promoted
+    assert (promoted["model"], promoted["new"]) == ("mnist-mlp", True)
     assert promoted["digest"] == api.xcom(DAG, form_run, "merge")["digest"]
 
 
