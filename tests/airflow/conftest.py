@@ -29,6 +29,7 @@ SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it th
 DEADLINE_HOURS = 1.0 if SCREENSHOTS else 0.001  # every run misses the short one, and pictures would show that
 DAGS = {"sharded_training", "retraining", "merge_checkpoint", "housekeeping", "consume_model"}
 
+CARDS = 4
 ENDLESS = 10_000
 """Epochs of a training that something happens to before its end, however fast the machine is."""
 STEPS_PER_EPOCH = 20
@@ -100,7 +101,7 @@ def start_ui(home: Path, port: int, until: str = "Ctrl-C", **settings: str) -> s
 def server(tmp_path_factory, small) -> Iterator[Server]:
     """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
 
-    Everything that happens is told to a file; a run is late after `DEADLINE_HOURS`.
+    It has `CARDS` cards. Everything that happens is told to a file; a run is late after `DEADLINE_HOURS`.
     """
     home, shared, port = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("shardline"), free_port()
     notices = shared / "notices.jsonl"
@@ -110,6 +111,7 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
         home,
         port,
         SHARDLINE_HOME=str(shared),
+        SHARDLINE_DEVICE_SLOTS=str(CARDS),
         SHARDLINE_RETRAINING_CRON="* * * * * */15",
         SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current", "champion_margin": 1.0}),
         SHARDLINE_NOTIFIERS=json.dumps([notifier]),
@@ -182,9 +184,9 @@ def form_run(page, api, digits, screenshot) -> str:
 
 
 def end_soon(directory: RunDirectory) -> None:
-    """Let the next try of an `ENDLESS` training end a few epochs after the newest shard set that there is now."""
+    """Let the next try of an `ENDLESS` training, which nobody trains now, end soon after the newest shard set."""
     epoch = ShardSet.steps(directory.checkpoints)[-1] // STEPS_PER_EPOCH
-    directory.write_config(directory.read_config().model_copy(update={"epochs": epoch + 5}))
+    directory.write_config(directory.read_config().model_copy(update={"epochs": epoch + 2}))
 
 
 def choose(page: Page, label: str, option: str) -> None:

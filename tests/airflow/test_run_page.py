@@ -47,13 +47,13 @@ def trained(api, page, server, small, screenshot) -> str:
     expect(frame.locator("#run-summary")).to_contain_text("step ")
     seen = step_of(frame)
     expect(frame.locator(".bk-Figure canvas").first).to_be_visible()
-    while step_of(frame) < seen + 20:
+    while step_of(frame) <= seen:
         page.wait_for_timeout(200)
     screenshot("run-page-training")
     frame.get_by_role("tab", name="Ranks").click()
     expect(frame.get_by_role("row", name="2 running")).to_be_visible()
-    end_soon(directory)
     os.kill(json.loads((directory.rank_log(2).parent / "started.json").read_text())["pid"], signal.SIGKILL)
+    end_soon(directory)  # the next try begins 10 seconds later
     expect(frame.locator(".failure")).to_contain_text("train failed, and is tried again: rank 2")
     screenshot("run-page-killed-rank")
     assert api.wait_for_run(DAG, run_id) == "success"

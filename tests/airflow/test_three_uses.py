@@ -104,7 +104,7 @@ def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, p
 
 def test_stopping_airflow_during_a_training_leaves_no_process(api, server, small):
     """The last test of this folder: the server is gone afterwards."""
-    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": ENDLESS})
+    run_id = api.trigger(DAG, small | {"epochs": ENDLESS})
     directory = RunDirectory(Home(server.shared).run(DAG, run_id))
     while not list(directory.checkpoints.glob("shard_set-*.json")):
         time.sleep(0.2)
