@@ -156,6 +156,8 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
     named = _NAME.fullmatch(path.name)
     if named is not None and int(named[1]) != shard_set.step:
         yield f"expected the manifest of step {named[1]}, as it is named, found that of step {shard_set.step}"
+    if shard_set.files not in (RANK_FILES, CHECKPOINT2):
+        yield f"expected files to be {RANK_FILES!r} or {CHECKPOINT2!r}, found {shard_set.files!r:.100}"
     count = len(shard_set.slices)
     if shard_set.files == CHECKPOINT2:
         if wrong := [item.rank for item in shard_set.slices if not 0 <= item.rank < shard_set.world_size]:
@@ -171,8 +173,6 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
             yield f"rank {item.rank}: {asdict(item)!s:.300} is no file within the folder with a digest"
     if len({item.path for item in shard_set.slices}) != count:
         yield "two ranks have one file"
-    if shard_set.files not in (RANK_FILES, CHECKPOINT2):
-        yield f"expected files to be {RANK_FILES!r} or {CHECKPOINT2!r}, found {shard_set.files!r:.100}"
 
 
 def _wrong_types(shard_set: ShardSet) -> Iterator[str]:

@@ -3,6 +3,9 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +242,29 @@ def test_an_adopted_iteration_that_changes_is_refused_by_name(iterations, tmp_pa
     path.write_bytes(content)
     with pytest.raises(CorruptShard, match=f"{path.name}.*manifest of step {save.number}"):
         merge(MergeRequest(iterations, (), tmp_path / "model.safetensors", step=str(save.number)))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from shardline.checkpoint.shards import adoption
+from shardline.checkpoint.shards.saves import saves_in
+folder, strategy = Path(sys.argv[1]), Path(sys.argv[2])
+digest = adoption.file_digest
+def killed(path):
+    if path.parent.name == "rank_7":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return digest(path)
+cut = adoption.Cut.of([strategy])
+adoption.file_digest = killed
+adoption.adopt(saves_in(folder, 8)[0], cut)
+"""
+
+
+def test_a_process_that_is_killed_meanwhile_leaves_nothing_that_counts(shards, cut, tmp_path):
+    before = snapshot(shards)
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(shards), str(tmp_path / "strategy.ckpt")], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert ShardSet.steps(shards) == []
+    assert snapshot(shards) == before
+    assert adopt(only(shards, cut), cut).shard_set.step == 20

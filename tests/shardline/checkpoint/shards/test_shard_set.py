@@ -1,11 +1,12 @@
 import json
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
-from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from shardline.checkpoint.shards.shard_set import CHECKPOINT2, ShardSet, SliceFile
 from tests.durability import recorded
 
 
@@ -173,3 +174,21 @@ def test_a_folder_named_like_a_manifest_is_refused(tmp_path):
     (tmp_path / "shard_set-20.json").mkdir()
     with pytest.raises(MissingShard, match=r"shard_set-20\.json: there is no such manifest"):
         ShardSet.read(tmp_path / "shard_set-20.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"files": "tar"}, "expected files to be 'rank files' or 'checkpoint 2.0', found 'tar'"),
+        ({"world_size": 1}, "found one of rank 1"),
+    ],
+)
+def test_a_set_of_checkpoint_2_may_have_several_files_of_a_rank(tmp_path, change, problem):
+    items = tuple(SliceFile(rank, f"iteration_00000007/{rank}-{kind}", 1, "0" * 64) for rank in (0, 1) for kind in "ab")
+    shard_set = ShardSet(2, 7, 1, "", "", False, items, CHECKPOINT2)
+    shard_set.write(tmp_path)
+    assert ShardSet.read(tmp_path / "shard_set-7.json") == shard_set
+    assert shard_set.own_file(0) is None
+    replace(shard_set, **change).write(tmp_path)
+    with pytest.raises(CorruptShard, match=problem):
+        ShardSet.read(tmp_path / "shard_set-7.json")
