@@ -20,7 +20,7 @@ ARGS ?=
 # Tests run in this many processes: twice the cores of a small machine, since tests that start programs wait.
 WORKERS ?= 4
 
-.PHONY: help demo ui test soak campaign rehearsal celery lint format docs screenshots airflow lock clean
+.PHONY: help demo ui test soak campaign rehearsal celery mlflow lint format docs screenshots airflow lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,11 @@ celery: $(INSTALLED_DEV) ## Run docker/compose.yaml without Docker; Debian's pos
 	@scripts/install.sh requirements-celery.txt
 	@$(PYTHON_IN_VENV) -m pytest -m celery $(ARGS)
 
+mlflow: $(INSTALLED_DEV) ## Tell a real MLflow server of runs; it is installed into .venv-server, since it clashes with Airflow
+	@test -d .venv-server || $(PYTHON_IN_VENV) -m uv venv --quiet --python $(PYTHON_IN_VENV) .venv-server
+	@$(PYTHON_IN_VENV) -m uv pip install --quiet --python .venv-server/bin/python --require-hashes -r requirements-mlflow-server.txt
+	@$(PYTHON_IN_VENV) -m pytest -m mlflow $(ARGS)
+
 screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
 	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow
 
@@ -71,13 +76,14 @@ airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARG
 	@$(PYTHON_IN_VENV) -m scripts.local_airflow $(ARGS)
 
 lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
-	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-dev; do \
+	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-dev \
+	    requirements-mlflow-server; do \
 	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
 	        $$name.in -o $$name.txt || exit; \
 	done
 
 clean: ## Remove .venv, Airflow's home and caches; runs, data and models (var) stay
-	rm -rf .venv .airflow .mypy_cache .ruff_cache .import_linter_cache .hypothesis kernel_meta
+	rm -rf .venv .venv-server .airflow .mypy_cache .ruff_cache .import_linter_cache .hypothesis kernel_meta
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt requirements-uv.txt

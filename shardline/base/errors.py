@@ -74,6 +74,14 @@ class UploadError(ShardlineError):
     """A version cannot be brought to an object storage, or is not there what it is in the model store."""
 
 
+class TrackingError(ShardlineError):
+    """MLflow cannot be told of a run; `code` is MLflow's own, empty where it has not answered."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class CheckpointError(ShardlineError):
     """A checkpoint, a strategy file or a shard set cannot be used."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from shardline.run import command_line
 from shardline.run.environment import home_from
+from shardline.run.tracking import champion_moved
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Version
@@ -38,6 +39,7 @@ def _answer(given: argparse.Namespace) -> dict[str, Any]:
     store = ModelStore(home_from(os.environ), name)
     if given.command == "rollback":
         store.roll_back(given.version)
+        champion_moved(name, given.version, os.environ)
     now = store.current()
     if given.command == "list":
         for version in store.versions():

@@ -54,11 +54,22 @@ def launch(
         with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
             site.check(work.memory_a_rank, interruption)
             job = _prepare(work, directory, site, lease, session)
-            with work.meanwhile():
+            with work.meanwhile(), _told_meanwhile(module, directory, environment):
                 outcome = job.run(interruption, lock)
             if outcome.launch.unfinished():
                 site.end_processes()
             return work.result(outcome, interruption)
+
+
+def _told_meanwhile(
+    module: str, directory: RunDirectory, environment: Mapping[str, str]
+) -> AbstractContextManager[None]:
+    """MLflow is told of a training while it runs, where that is asked for."""
+    if module != preflight.TRAINING or not environment.get("SHARDLINE_MLFLOW_URI"):
+        return nullcontext()
+    from shardline.run.tracking import tracked_meanwhile
+
+    return tracked_meanwhile(directory, environment, home_from(environment))
 
 
 def work_of(module: str, directory: RunDirectory) -> ModuleWork:

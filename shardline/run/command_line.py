@@ -64,12 +64,16 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
 
 
 def _record(error: Exception | None) -> None:
-    """Leave how the task ended in its run."""
+    """Leave how the task ended in its run, and tell MLflow; that it cannot be told is a note after the error."""
     try:
         home = home_from(os.environ)
     except ConfigError:
         return  # without a shared folder there is no run to leave it in: an installed library, used by hand
     record_outcome(home, os.environ, error)
+    if os.environ.get("SHARDLINE_MLFLOW_URI"):
+        from shardline.run.tracking import track_outcome  # what most commands do without
+
+        track_outcome(home, os.environ, error)
 
 
 def run_task(description: str, task: Callable[[RunDirectory], Mapping[str, Any]]) -> int:

@@ -1,0 +1,201 @@
+"""A run as a real MLflow server shows it: one run across tries, told once, whatever the server does meanwhile."""
+
+import json
+import math
+import socket
+from pathlib import Path
+
+import pytest
+
+from shardline.base.errors import LaunchError, Stopped
+from shardline.cli import models_command, track_command
+from shardline.run.directory import Home, RunDirectory
+from shardline.run.tracking import track_outcome, tracked_meanwhile
+from shardline.settings.run_config import RunConfig
+from shardline.store.model_store import ModelStore
+from shardline.store.version import Candidate
+from shardline.tracking.mlflow_server import MLflowServer
+from tests.shardline.tracking.conftest import free_port, mlflow_server  # noqa: F401  a fixture
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHARDLINE_HOME", str(tmp_path))
+    return Home(tmp_path)
+
+
+def environment(uri: str, task: str, run_id: str = "run") -> dict[str, str]:
+    return {
+        "SHARDLINE_MLFLOW_URI": uri,
+        "SHARDLINE_DAG_ID": "sharded_training",
+        "SHARDLINE_RUN_ID": run_id,
+        "SHARDLINE_TASK_ID": task,
+    }
+
+
+def run_of(home: Home, model: str, run_id: str = "run") -> RunDirectory:
+    run = RunDirectory(home.run("sharded_training", run_id))
+    run.path.mkdir(parents=True)
+    run.write_config(RunConfig.from_json(json.dumps({"model_name": model, "epochs": 2})))
+    run.dataset_file.write_text(json.dumps({"digest": "d" * 64}))
+    return run
+
+
+def lines(first: int, last: int) -> str:
+    steps = [{"step": step, "epoch": 1, "loss": 1 / step, "learning_rate": 0.1} for step in range(first, last + 1)]
+    return "".join(json.dumps(record) + "\n" for record in steps)
+
+
+def mlflow_run(uri: str, run: RunDirectory) -> dict:
+    sent = json.loads((run.path / "mlflow.json").read_bytes())
+    return MLflowServer(uri).get("runs/get", run_id=sent["run_id"])["run"]
+
+
+def history(uri: str, run: RunDirectory, metric: str) -> list[tuple[int, float]]:
+    sent = json.loads((run.path / "mlflow.json").read_bytes())
+    fields = {"run_id": sent["run_id"], "metric_key": metric, "max_results": "20000"}
+    found = MLflowServer(uri).get("metrics/get-history", **fields)["metrics"]
+    return [(int(each.get("step", 0)), each["value"]) for each in found]
+
+
+@pytest.mark.mlflow
+def test_a_run_is_one_of_mlflows_across_tries_with_each_step_once(home, mlflow_server):  # noqa: F811
+    uri, run = mlflow_server.uri, run_of(home, "retried")
+    train = environment(uri, "train")
+    run.metrics_file.write_text(lines(1, 1500) + '{"epoch": 1, "samples_per_second": 9.5}\n')
+    with tracked_meanwhile(run, train, home):
+        pass
+    first = mlflow_run(uri, run)
+    assert first["info"]["status"] == "RUNNING"
+    track_outcome(home, train, LaunchError("rank 3 died"))
+    assert mlflow_run(uri, run)["info"]["status"] == "FAILED"
+    # The next try goes on from step 1400: the file is another one, and 100 steps are trained again.
+    later = run.path / "later"
+    later.write_text(lines(1, 1600) + '{"step": 1601, "epoch": 1, "loss": NaN}\n{"step": 1602, "los')
+    later.replace(run.metrics_file)
+    track_outcome(home, train, Stopped("by signal 15"))
+    told = mlflow_run(uri, run)
+    assert told["info"]["run_id"] == first["info"]["run_id"]
+    assert told["info"]["status"] == "KILLED"
+    found = history(uri, run, "loss")
+    assert [step for step, _ in found] == list(range(1, 1602))
+    assert found[99][1] == pytest.approx(0.01)
+    assert math.isnan(float(found[-1][1]))
+    assert history(uri, run, "epoch_samples_per_second") == [(1500, 9.5)]
+    parameters = {each["key"]: each["value"] for each in told["data"]["params"]}
+    assert (parameters["epochs"], parameters["model_name"]) == ("2", "retried")
+    tags = {each["key"]: each["value"] for each in told["data"]["tags"]}
+    assert tags["shardline.dataset_digest"] == "d" * 64
+
+
+@pytest.mark.mlflow
+def test_a_promoted_version_is_registered_and_champion_follows_current(home, mlflow_server, monkeypatch):  # noqa: F811
+    uri, model = mlflow_server.uri, "promoted"
+    store, digests = ModelStore(home, model), []
+    for number in (1, 2):
+        run = run_of(home, model, f"run{number}")
+        checkpoint = run.path / "model.ckpt"
+        checkpoint.write_bytes(b"weights %d" % number)
+        digests.append(promoted(run, store, checkpoint))
+        track_outcome(home, environment(uri, "promote", f"run{number}"), None)
+        assert mlflow_run(uri, run)["info"]["status"] == "FINISHED"
+    server = MLflowServer(uri)
+
+    def champion() -> tuple[str, str]:
+        found = server.get("registered-models/alias", name=model, alias="champion")["model_version"]
+        tags = {each["key"]: each["value"] for each in found["tags"]}
+        return tags["shardline.version"], tags["shardline.digest"]
+
+    assert champion() == ("2", digests[1])
+    monkeypatch.setenv("SHARDLINE_MLFLOW_URI", uri)
+    assert models_command.main(["rollback", "1", "--model", model]) == 0
+    assert champion() == ("1", digests[0])
+    metrics = {each["key"]: each["value"] for each in mlflow_run(uri, run)["data"]["metrics"]}
+    assert metrics["validation_accuracy"] == 0.75
+    stored = sorted(file.name for file in mlflow_server.folder.rglob("*") if run_id_of(run) in str(file))
+    assert {"report.json", "loss.png", "config.json", "promotion.json"} <= set(stored)
+
+
+def run_id_of(run: RunDirectory) -> str:
+    return json.loads((run.path / "mlflow.json").read_bytes())["run_id"]
+
+
+def promoted(run: RunDirectory, store: ModelStore, checkpoint: Path) -> str:
+    """What validate and promote leave; the version's digest."""
+    from shardline.base.digest import file_digest
+
+    digest = file_digest(checkpoint)
+    run.validation.mkdir()
+    (run.validation / "loss.png").write_bytes(b"picture")
+    report = {"passed": True, "accuracy": 0.75, "merged": {"digest": digest, "step": 7}}
+    run.report_file.write_text(json.dumps(report))
+    documents = {"report.json": run.report_file.read_bytes()}
+    version = store.add(Candidate(str(run.path), checkpoint, digest, "accuracy", 0.75, 7, documents))
+    promotion = {"model": store.path.name, "version": version.version, "new": True, "digest": digest}
+    run.promotion_file.write_text(json.dumps(promotion | {"path": str(version.path)}))
+    return digest
+
+
+@pytest.mark.mlflow
+def test_what_a_server_that_is_down_missed_is_told_once_it_is_up(home, mlflow_server, monkeypatch, capsys):  # noqa: F811
+    uri, run = mlflow_server.uri, run_of(home, "missed")
+    run.metrics_file.write_text(lines(1, 20))
+    mlflow_server.stop()
+    try:
+        with tracked_meanwhile(run, environment(uri, "train"), home):
+            pass
+        track_outcome(home, environment(uri, "train"), LaunchError("rank 3 died"))
+        noted = capsys.readouterr().err
+        assert f"note: {uri} does not answer as an MLflow server does" in noted
+        assert "by `shardline track`" in noted
+    finally:
+        mlflow_server.start()
+    monkeypatch.setenv("SHARDLINE_MLFLOW_URI", uri)
+    assert track_command.main([]) == 0
+    assert mlflow_run(uri, run)["info"]["status"] == "FAILED"
+    assert [step for step, _ in history(uri, run, "loss")] == list(range(1, 21))
+    assert list((home.path / "mlflow").iterdir()) == []
+    sent = json.loads((run.path / "mlflow.json").read_bytes())
+    # Nobody knows whether the last batch arrived: it is sent again, with the time that it had.
+    time = int(
+        MLflowServer(uri).get("metrics/get-history", run_id=sent["run_id"], metric_key="loss")["metrics"][0][
+            "timestamp"
+        ]
+    )
+    again = sent | {"offset": 0, "last_step": 0, "batch_end": sent["offset"], "batch_time": time}
+    (run.path / "mlflow.json").write_text(json.dumps(again))
+    track_outcome(home, environment(uri, "train"), LaunchError("rank 3 died"))
+    assert [step for step, _ in history(uri, run, "loss")] == list(range(1, 21))
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(home, monkeypatch, capsys):
+    monkeypatch.setattr("shardline.run.tracking.PATIENCE_S", 0.2)
+    run_of(home, "silent")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        track_outcome(home, environment(uri, "prepare_dataset"), None)
+    assert "MLflow has not taken everything yet: it is slow" in capsys.readouterr().err
+    assert [file.name for file in (home.path / "mlflow").iterdir()] == ["sharded_training~run.json"]
+
+
+@pytest.mark.parametrize("address", ["ftp://host", "databricks", "http://user:secret@host"])
+def test_an_address_that_is_none_of_a_server_is_said_and_fails_nothing(home, capsys, address):
+    run_of(home, "wrong")
+    track_outcome(home, environment(address, "train"), None)
+    noted = capsys.readouterr().err
+    assert "SHARDLINE_MLFLOW_URI: expected the address of an MLflow server" in noted
+    assert "secret" not in noted
+
+
+def test_without_the_setting_nothing_is_told(home, capsys):
+    run_of(home, "none")
+    track_outcome(home, {**environment("", "train")}, None)
+    assert capsys.readouterr().err == ""
+    assert not (home.path / "mlflow").exists()
+
+
+def test_a_run_of_another_dag_without_such_parameters_is_not_told(home):
+    track_outcome(home, environment(f"http://127.0.0.1:{free_port()}", "housekeeping"), None)
+    assert not (home.path / "mlflow").exists()
