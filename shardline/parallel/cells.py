@@ -1,74 +1,119 @@
-"""The MindSpore cell of a declaration; the backend decides how an operator is computed, and which slice is held."""
+"""The MindSpore cell of a declaration; the backend decides how an operator is computed, and which slice is held.
+
+The steps are the leaves of a balanced tree of cells. MindSpore's compiler nests the iterations of a loop, each in the
+one before it: a loop over the steps ends at its limit of 1000 nested calls (`mindspore.set_recursion_limit`), and time
+and memory to compile grow faster than the network. A tree of n steps nests log2(n) calls. Each branch is given the
+values that its own steps take, and gives those that later ones take: tuples stay short, whatever the depth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from shardline.networks.initial import initial_slice
 from shardline.networks.operators import Operator
 from shardline.networks.values import Constant, Weight
-from shardline.parallel.program import Program
+from shardline.parallel.program import Program, Step
 
 Region = Callable[[str, Sequence[int]], tuple[slice, ...]]
 """The part of a parameter, by its name and whole shape, that this rank creates."""
 
 
 class NetworkCell(nn.Cell):
-    """Samples [batch, *sample_shape] to logits [batch, ..., classes], both whole on every rank.
-
-    Compiling unrolls the loop over the steps. What later steps take is carried along as a short tuple, and no longer
-    than it is wanted: MindSpore's time to compile grows with the square of the tuples' lengths.
-    """
+    """Samples [batch, *sample_shape] to logits [batch, ..., classes], both whole on every rank."""
 
     def __init__(self, operators: Sequence[Operator], program: Program, region: Region, seed: int) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # parameters keep the names that they were declared with
         inputs = dict.fromkeys(value for operator in operators for value in operator.inputs)
-        weights = [value for value in inputs if isinstance(value, Weight)]
-        constants = [value for value in inputs if isinstance(value, Constant)]
-        self.weights = ParameterTuple([_parameter(weight, region, seed) for weight in weights])
-        self.constants = tuple(Tensor(initial_slice(value, _whole(value), seed)) for value in constants)
-
-        stored = [weight.name for weight in weights]
+        weights = {value.name: _parameter(value, region, seed) for value in inputs if isinstance(value, Weight)}
+        constants = {v.name: Tensor(initial_slice(v, _whole(v), seed)) for v in inputs if isinstance(v, Constant)}
+        self.weights = ParameterTuple(weights.values())
         self.moves = program.weights
-        self.movable = ParameterTuple([self.weights[stored.index(name)] for name, _ in program.moved])
-        self.steps = nn.CellList([step.cell for step in program.steps])
-        lasting = ([name for _, name in program.moved], stored, [value.name for value in constants])
-        self.taken, self.kept, self.logits = _schedule(program, lasting)
+        self.movable = ParameterTuple([weights[name] for name, _ in program.moved])
+        part = _part_of(program.steps, (program.output,), {**weights, **constants})
+        given = ("samples", *(name for _, name in program.moved))
+        self.steps, self.taken = part.cell, tuple(map(given.index, part.takes))
 
     def construct(self, samples: Any) -> Any:
         moved = self.moves(self.movable) if self.moves is not None else ()
-        carried = (samples,)
-        for number, step in enumerate(self.steps):
-            sources = (carried, moved, self.weights, self.constants)
-            inputs: tuple[Any, ...] = ()
-            for source, index in self.taken[number]:
-                inputs += (sources[source][index],)
-            carried = (step(*inputs), *self._chosen(carried, self.kept[number]))
-        return carried[self.logits]
-
-    def _chosen(self, values: Any, indices: tuple[int, ...]) -> Any:
-        chosen: tuple[Any, ...] = ()
-        for index in indices:
-            chosen += (values[index],)
-        return chosen
+        return self.steps(_chosen((samples, *moved), self.taken))[0]
 
 
-def _schedule(
-    program: Program, lasting: Sequence[Sequence[str]]
-) -> tuple[tuple[tuple[tuple[int, int], ...], ...], tuple[tuple[int, ...], ...], int]:
-    """For every step, which source and place each input comes from, and what is carried on; the place of the logits."""
-    fixed = {name: (1 + source, i) for source, names in enumerate(lasting) for i, name in enumerate(names)}
-    last_use = {name: number for number, step in enumerate(program.steps) for name in step.inputs}
-    last_use[program.output] = len(program.steps)
-    carried, taken, kept = ["samples"], [], []
-    for number, step in enumerate(program.steps):
-        taken.append(tuple(fixed.get(name) or (0, carried.index(name)) for name in step.inputs))
-        kept.append(tuple(i for i, name in enumerate(carried) if last_use[name] > number))
-        carried = [step.output, *(carried[i] for i in kept[-1])]
-    return tuple(taken), tuple(kept), carried.index(program.output)
+class Branch(nn.Cell):
+    """One part of the steps after the other, both from `values`; gives some of these and of what the parts make."""
+
+    def __init__(self, first: _Part, second: _Part, takes: Sequence[str], gives: Sequence[str]) -> None:
+        super().__init__(auto_prefix=False)
+        self.first, self.second = first.cell, second.cell
+        between = (*takes, *first.gives)
+        self.to_first = tuple(map(takes.index, first.takes))
+        self.to_second = tuple(map(between.index, second.takes))
+        self.given = tuple(map((*between, *second.gives).index, gives))
+
+    def construct(self, values: Any) -> Any:
+        values = (*values, *self.first(_chosen(values, self.to_first)))
+        values = (*values, *self.second(_chosen(values, self.to_second)))
+        return _chosen(values, self.given)
+
+
+class Leaf(nn.Cell):
+    """One step, from `values` and the parameters and constants that it holds."""
+
+    def __init__(self, step: Step, held: Mapping[str, Parameter | Tensor]) -> None:
+        super().__init__(auto_prefix=False)
+        self.step = step.cell
+        own = [name for name in dict.fromkeys(step.inputs) if name in held]
+        weights = [name for name in own if isinstance(held[name], Parameter)]
+        constants = [name for name in own if name not in weights]
+        self.weights = ParameterTuple([held[name] for name in weights])
+        self.constants = tuple(held[name] for name in constants)
+        places = (*_taken(step, held), *weights, *constants)
+        self.taken = tuple(map(places.index, step.inputs))
+
+    def construct(self, values: Any) -> Any:
+        return (self.step(*_chosen((*values, *self.weights, *self.constants), self.taken)),)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """`cell` makes the values `gives`, of a tuple of the values `takes`."""
+
+    cell: nn.Cell
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+def _part_of(steps: Sequence[Step], wanted: Sequence[str], held: Mapping[str, Parameter | Tensor]) -> _Part:
+    """The tree of `steps`, which gives those of the values `wanted` that it makes."""
+    if len(steps) == 1:
+        (step,) = steps
+        return _Part(Leaf(step, held), _taken(step, held), (step.output,))
+    middle = len(steps) // 2
+    second = _part_of(steps[middle:], wanted, held)
+    first = _part_of(steps[:middle], (*wanted, *second.takes), held)
+    takes = tuple(dict.fromkeys((*first.takes, *(name for name in second.takes if name not in first.gives))))
+    gives = tuple(name for name in dict.fromkeys(wanted) if name in first.gives or name in second.gives)
+    return _Part(Branch(first, second, takes, gives), takes, gives)
+
+
+def _taken(step: Step, held: Mapping[str, Parameter | Tensor]) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(step.inputs) if name not in held)
+
+
+_map = ops.Map()
+
+
+def _chosen(values: Any, places: tuple[int, ...]) -> Any:
+    """Those of `values`; `Map` unrolls without nesting."""
+    return _map(ops.partial(_item, values), places)
+
+
+def _item(values: Any, place: int) -> Any:
+    return values[place]
 
 
 def _parameter(weight: Weight, region: Region, seed: int) -> Parameter:

@@ -48,11 +48,14 @@ class WeightDecay(nn.Cell):
     def __init__(self, weights: Sequence[Parameter], decay: float) -> None:
         super().__init__(auto_prefix=False)
         self.weights, self.decay = ParameterTuple(weights), decay
+        self.map = ops.HyperMap()
 
     def construct(self, rate: Any) -> Any:
-        for weight in self.weights:
-            ops.assign_sub(weight, rate * self.decay * weight)
-        return rate
+        return ops.depend(rate, self.map(ops.partial(_decayed, rate * self.decay), self.weights))
+
+
+def _decayed(part: Any, weight: Any) -> Any:
+    return ops.assign_sub(weight, part * weight)
 
 
 def optimizer_of(network: nn.Cell, config: RunConfig, total_steps: int) -> nn.Optimizer:

@@ -37,6 +37,7 @@ class TrainStep(nn.Cell):
         self.sensitivity = Tensor(_LOSS_SCALE[config.precision], types.float32)
         self.scale = 1 / _LOSS_SCALE[config.precision]
         self.norm_of = GlobalNorm(tuple(backend.replicas(weight.name) for weight in weights), backend.sum_over_ranks())
+        self.scaled = ops.Map()
         self.clip_norm = config.clip_norm
         self.maximum = ops.Maximum()
         self.optimizer = optimizer_of(network, config, total_steps)
@@ -60,7 +61,7 @@ class TrainStep(nn.Cell):
         if self.clip_norm is not None:
             factor = factor * self.clip_norm / self.maximum(norm, self.clip_norm)
         if self.clip_norm is not None or self.scale != 1:
-            gradients = _scaled(gradients, factor)
+            gradients = self.scaled(ops.partial(_product, factor), gradients)
         rate = ops.cast(self.optimizer.get_lr(), types.float32)
         if self.decay is not None:
             rate = self.decay(rate)
@@ -130,6 +131,7 @@ class GlobalNorm(nn.Cell):
         self.total = total
         self.zero = Tensor([0.0], types.float32)
         self.square, self.sum, self.add, self.sqrt = ops.Square(), ops.ReduceSum(), ops.AddN(), ops.Sqrt()
+        self.map = ops.Map()  # unrolls side by side, where the compiler nests the iterations of a loop
 
     def construct(self, gradients: Any) -> Any:
         squares = self.squares(gradients)
@@ -137,10 +139,10 @@ class GlobalNorm(nn.Cell):
 
     def squares(self, gradients: Any) -> Any:
         """This rank's share of the sum of all squares, [1]."""
-        squares: tuple[Any, ...] = ()
-        for share, gradient in zip(self.shares, gradients):  # noqa: B905 - the graph compiler knows no strict
-            squares += (share * self.sum(self.square(gradient)),)
-        return self.zero + self.add(squares)
+        return self.zero + self.add(self.map(self._share, self.shares, gradients))
+
+    def _share(self, share: float, gradient: Any) -> Any:
+        return share * self.sum(self.square(gradient))
 
 
 def _cleared(accumulated: Any, gradient: Any) -> Any:
@@ -149,11 +151,8 @@ def _cleared(accumulated: Any, gradient: Any) -> Any:
     return ops.assign(accumulated, ops.zeros_like(accumulated))
 
 
-def _scaled(gradients: Any, factor: Any) -> Any:
-    scaled: tuple[Any, ...] = ()
-    for gradient in gradients:
-        scaled += (gradient * factor,)
-    return scaled
+def _product(factor: Any, gradient: Any) -> Any:
+    return gradient * factor
 
 
 def train_step(network: nn.Cell, config: RunConfig, backend: SingleDevice, total_steps: int) -> TrainStep:

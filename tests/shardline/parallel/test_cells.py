@@ -1,0 +1,94 @@
+"""Cells of deep networks: how MindSpore's compiler nests them, and that they compute what they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mindspore
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn, ops
+
+from shardline.parallel.backends import backend_of
+from shardline.parallel.cells import _part_of
+from shardline.parallel.program import Step
+from shardline.recipes.lookup import train_spec
+from shardline.settings.run_config import RunConfig
+from shardline.training.steps import train_step
+
+DEEP = {"network": "gpt", "hidden_size": 16, "heads": 2, "sequence_length": 8, "batch_size": 4, "optimizer": "AdamW"}
+DEFAULT_LIMIT = 1000
+
+
+@pytest.fixture
+def little_nesting() -> Iterator[None]:
+    """MindSpore refuses what nests more than 150 calls: a loop over the operators of one block does."""
+    mindspore.set_recursion_limit(150)
+    yield
+    mindspore.set_recursion_limit(DEFAULT_LIMIT)
+
+
+@pytest.mark.usefixtures("little_nesting")
+def test_nesting_does_not_grow_with_the_depth():
+    """Forward, backward, norm, clipping, decay and optimizer: 6 blocks compile where one did not."""
+    first, second = losses(layers=6, steps=2)
+    assert first == pytest.approx(np.log(256), rel=0.05)
+    assert second < first
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_48_blocks_compile_and_learn_within_the_default_nesting():
+    first, second = losses(layers=48, steps=2)
+    assert first == pytest.approx(np.log(256), rel=0.05)
+    assert second < first
+
+
+def losses(*, layers: int, steps: int) -> list[float]:
+    config = RunConfig(world_size=1, layers=layers, clip_norm=1.0, learning_rate=0.01, **DEEP)
+    spec = train_spec(config)
+    backend = backend_of(config, spec.network, rank=0)
+    backend.start()
+    step = train_step(spec.network.cell(config.batch_size, backend, config.seed), config, backend, total_steps=10)
+    samples = np.arange(4 * 8, dtype=np.int32).reshape(4, 8)
+    return [float(step(Tensor(samples), Tensor(samples + 1))[0].asnumpy()) for _ in range(steps)]
+
+
+class Weighted(nn.Cell):
+    """a - 2b + 3c: each place counts otherwise."""
+
+    def construct(self, a, b, c):
+        return a - 2 * b + 3 * c
+
+
+def test_values_reach_the_steps_that_take_them_whatever_lies_between():
+    """Taken twice in one step, long after it was made, held or given, or never again."""
+    held = {
+        "w": Parameter(Tensor(np.float32([7])), name="w"),
+        "c": Tensor(np.float32([11])),
+    }
+    steps = [
+        Step(Weighted(), ("x", "w", "c"), "a"),
+        Step(ops.Add(), ("a", "a"), "b"),
+        Step(Weighted(), ("c", "b", "w"), "d"),
+        Step(ops.Mul(), ("d", "x"), "unused"),
+        Step(Weighted(), ("b", "x", "a"), "e"),
+        Step(Weighted(), ("moved", "e", "d"), "out"),
+    ]
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    for number in range(1, 7):
+        part = _part_of(steps[:number], (steps[number - 1].output,), held)
+        values = {"x": 2.0, "moved": 13.0}
+        found = part.cell(tuple(Tensor(np.float32([values[name]])) for name in part.takes))
+        assert part.gives == (steps[number - 1].output,)
+        assert found[0].asnumpy().tolist() == [expected(number)]
+
+
+def expected(number: int) -> float:
+    """What the first so many steps give, by hand."""
+    x, moved, w, c = 2.0, 13.0, 7.0, 11.0
+    a = x - 2 * w + 3 * c
+    b = a + a
+    d = c - 2 * b + 3 * w
+    e = b - 2 * x + 3 * a
+    return (a, b, d, d * x, e, moved - 2 * e + 3 * d)[number - 1]
