@@ -76,6 +76,7 @@ MAY_CHANGE = {
         "sample_length",
         "sample_temperature",
         "model_name",
+        "logits_tolerance",
         "champion_margin",
         "approval",
         "upload_to",

@@ -11,16 +11,19 @@ from typing import Any
 
 from shardline.base import atomic
 from shardline.base.errors import ValidationError
+from shardline.networks.train_spec import Network
 from shardline.recipes.lookup import train_spec
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import read_merged, verify
 from shardline.scoring.plots import LossByStep, plot_loss
+from shardline.settings.run_config import RunConfig
 from shardline.settings.training_config import TrainingConfig
 from shardline.validation.champion import HeldOut, judge_champion
 from shardline.validation.described import validate_described
 from shardline.validation.merged_network import MergedNetwork
 from shardline.validation.report import LOSS_FILE, Report
 from shardline.validation.sharded_logits import compare
+from shardline.validation.tolerance import tolerance_of
 
 
 def validate(run: RunDirectory, home: Home) -> dict[str, Any]:
@@ -64,10 +67,17 @@ def examine(run: RunDirectory, home: Home) -> Report:
         dataset_digest=dataset_digest,
         metric=spec.metric.name,
         scores=spec.metric.score(network.logits, samples, labels),
-        sharded_logits=compare(run, merged, network.logits),
+        sharded_logits=compare(run, merged, network.logits, _tolerance(config, spec.network)),
         higher_is_better=spec.metric.higher_is_better,
         champion=judge_champion(home, config, spec, HeldOut(samples, labels, dataset_digest)),
     )
+
+
+def _tolerance(config: RunConfig, network: Network) -> float:
+    """The one that the parameters give, or that of rounding."""
+    if config.logits_tolerance is not None:
+        return config.logits_tolerance
+    return tolerance_of(network.operators(config.batch_size), config.precision, config.device_target)
 
 
 def training_losses(run: RunDirectory) -> LossByStep:

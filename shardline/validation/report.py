@@ -31,11 +31,7 @@ class Report:
         failures = list(self.scores.failures)
         compared = self.sharded_logits
         if compared is not None and not compared.equal:
-            failures.append(
-                "the merged model does not compute what the ranks computed: expected logits that differ by at most "
-                f"{compared.tolerance:g} of the greatest, found {compared.relative_difference:.2e}; clear merge, or "
-                "train if that does not help"
-            )
+            failures.append(_unequal(compared))
         return failures
 
     def to_json(self) -> str:
@@ -85,5 +81,26 @@ class Report:
             return "not compared, since an earlier step than the last was merged"
         return (
             f"the logits of {compared.samples} samples differ by {compared.relative_difference:.2e} of the greatest "
-            f"(at most {compared.tolerance:g})"
+            f"(at most {compared.tolerance:.2g}); {compared.decisions_changed} of {compared.decisions} decisions are "
+            f"others, {compared.decisions_changed_clearly} clearly so; losses {compared.ranks_loss:.6f} and "
+            f"{compared.merged_loss:.6f}"
         )
+
+
+def _unequal(compared: Comparison) -> str:
+    """What is wrong, and what to do: of other weights than the ranks' there are other decisions, rounding has none."""
+    found = (
+        f"expected logits that differ by at most {compared.tolerance:.2g} of the greatest, found "
+        f"{compared.relative_difference:.2e}"
+    )
+    if compared.decides_alike:
+        return (
+            f"the merged model computes nearly what the ranks computed: {found}. Every clear decision and the loss are "
+            "the same, which rounding explains: if the network amplifies that, set logits_tolerance above the "
+            "difference and clear validate; if not, clear merge"
+        )
+    return (
+        f"the merged model does not compute what the ranks computed: {found}; {compared.decisions_changed_clearly} of "
+        f"{compared.decisions} decisions clearly differ, and the loss is {compared.merged_loss:.6g} instead of "
+        f"{compared.ranks_loss:.6g}. That is more than rounding: clear merge, or train if that does not help"
+    )

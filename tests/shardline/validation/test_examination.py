@@ -78,7 +78,10 @@ def test_a_merged_model_is_validated(tmp_path: Path, dataset_file: Path, weights
     }
     assert report["dataset_digest"] == json.loads(dataset_file.read_bytes())["digest"]
     assert report["sharded_logits"]["samples"] == 32
-    assert report["sharded_logits"]["relative_difference"] <= 1e-5
+    compared = report["sharded_logits"]
+    assert compared["relative_difference"] <= compared["tolerance"] < 2e-5
+    assert (compared["decisions"], compared["decisions_changed_clearly"]) == (32, 0)
+    assert compared["merged_loss"] == pytest.approx(compared["ranks_loss"], rel=1e-5)
     assert [scores["support"] for scores in report["classes"]] == [50] * 10
     assert np.trace(report["confusion_matrix"]) == round(report["accuracy"] * 500)
     for name in ("confusion_matrix.png", "loss.png"):
@@ -114,11 +117,14 @@ def test_a_merge_that_lost_a_slice_is_noticed(run: RunDirectory, weights: Weight
     assert report["sharded_logits"]["relative_difference"] > 1e-5
 
 
-def test_a_single_weight_that_differs_is_noticed(run: RunDirectory, weights: Weights):
+def test_a_single_weight_that_differs_is_noticed_unless_more_is_tolerated(run: RunDirectory, weights: Weights):
     damaged = weights | {"layer3.bias": weights["layer3.bias"] + np.float32([1e-3] + [0] * 9)}
     merged_run.save_merged(run, damaged, "ckpt")
-    with pytest.raises(ValidationError, match="does not compute what the ranks computed"):
+    with pytest.raises(ValidationError, match="expected logits that differ by at most"):
         validate(run, HOME)
+    run.write_config(run.read_config().model_copy(update={"logits_tolerance": 0.01}))
+    validate(run, HOME)
+    assert json.loads(run.report_file.read_bytes())["sharded_logits"]["tolerance"] == 0.01
 
 
 def write_shard_set(run: RunDirectory, step: int) -> None:
@@ -135,8 +141,13 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
     assert "not compared, since an earlier step" in (run.validation / "report.md").read_text()
     write_shard_set(run, 900)
     merged_run.write_proof(run, run.merged / "model.ckpt", step=900)
-    with pytest.raises(ValidationError, match="does not compute"):
+    with pytest.raises(ValidationError, match="expected logits that differ by at most"):
         validate(run, HOME)
+
+
+def save_reference(run: RunDirectory, logits: np.ndarray, labels: int = 2) -> None:
+    samples = np.zeros((2, 1, 28, 28), np.float32)
+    np.savez(run.reference_logits_file, samples=samples, labels=np.zeros(labels, np.int32), logits=logits)
 
 
 @pytest.mark.parametrize(
@@ -163,22 +174,27 @@ def test_an_earlier_step_is_not_compared_with_the_last_one(run: RunDirectory, we
         ),
         (lambda run: run.dataset_file.unlink(), DatasetError, "prepare_dataset writes"),
         (lambda run: run.reference_logits_file.unlink(), RunDirectoryError, "the task train writes it"),
-        (lambda run: run.reference_logits_file.write_bytes(b""), ValidationError, "expected the arrays samples and"),
+        (
+            lambda run: run.reference_logits_file.write_bytes(b""),
+            ValidationError,
+            "expected the arrays samples, labels",
+        ),
         (lambda run: run.reference_logits_file.write_bytes(b"PK\x03\x04"), ValidationError, "expected the arrays"),
         (lambda run: np.savez(run.reference_logits_file, samples=np.zeros(3)), ValidationError, "expected the arrays"),
         (
-            lambda run: np.savez(
-                run.reference_logits_file, samples=np.zeros((2, 1, 28, 28), np.float32), logits=np.full((2, 10), np.nan)
-            ),
+            lambda run: save_reference(run, np.full((2, 10), np.nan)),
             ValidationError,
             "expected finite logits, not all 0",
         ),
         (
-            lambda run: np.savez(
-                run.reference_logits_file, samples=np.zeros((2, 1, 28, 28), np.float32), logits=np.ones((2, 9))
-            ),
+            lambda run: save_reference(run, np.ones((2, 9))),
             ValidationError,
             r"expected logits of shape \(2, 10\), found \(2, 9\)",
+        ),
+        (
+            lambda run: save_reference(run, np.ones((2, 10)), labels=3),
+            ValidationError,
+            r"expected labels of shape \(2,\), found \(3,\)",
         ),
         (lambda run: run.metrics_file.unlink(), RunDirectoryError, "the task train writes it"),
         (lambda run: run.metrics_file.write_text("loss\n"), ValidationError, "expected a JSON object on each line"),

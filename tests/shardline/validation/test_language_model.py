@@ -46,8 +46,8 @@ def make_run(tmp_path: Path):
         run.dataset_file.write_text(train_spec(config).dataset.prepare(config, tmp_path / "data").to_json())
         weight = counted(*Text(SEQUENCE_LENGTH).load(run.dataset_file, "train"))
         save_merged(run, {"following.weight": weight, "following.bias": np.zeros(256, np.float32)}, "ckpt")
-        samples = Text(SEQUENCE_LENGTH).load(run.dataset_file, "test")[0][:64].astype(np.int32)
-        np.savez(run.reference_logits_file, samples=samples, logits=weight[samples])
+        samples, labels = (part[:64].astype(np.int32) for part in Text(SEQUENCE_LENGTH).load(run.dataset_file, "test"))
+        np.savez(run.reference_logits_file, samples=samples, labels=labels, logits=weight[samples])
         run.metrics_file.write_text('{"step": 1, "epoch": 1, "loss": 5.5}\n{"step": 2, "epoch": 1, "loss": 3.5}\n')
         return run, weight
 
