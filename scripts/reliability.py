@@ -69,11 +69,15 @@ visible is whole, and what queued and running tasks need exists (`tests/protocol
 }
 
 
-def page(lines: Iterable[str]) -> str:
-    """The page; of what was recorded again, the last counts."""
+def page(lines: Iterable[str], known: Iterable[str] = ()) -> str:
+    """The page; of what was recorded again, the last counts. Of the `known` kinds those not recorded are named."""
     records = {(each["part"], each["kind"], str(each["seed"])): each for each in map(json.loads, lines)}
     parts = [_part(part, [each for each in records.values() if each["part"] == part]) for part in _PARTS]
-    return "\n".join([_HEAD, *parts, _TAIL])
+    recorded = {kind for _, kind, _ in records}
+    untried = "".join(
+        f"- In the table of faults, but not run to its end yet: {k}.\n" for k in known if k not in recorded
+    )
+    return "\n".join([_HEAD, *parts, _TAIL + untried])
 
 
 def _part(part: str, records: list[Mapping[str, Any]]) -> str:
@@ -108,7 +112,10 @@ def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
-    print(page(Path(sys.argv[1]).read_text().splitlines()), end="")
+    from tests.campaign.faults import FROM_OUTSIDE, IN_A_RANK, IN_PROCESS
+
+    known = [fault.kind for fault in (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE)]
+    print(page(Path(sys.argv[1]).read_text().splitlines(), known), end="")
     return 0
 
 

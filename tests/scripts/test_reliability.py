@@ -15,7 +15,9 @@ def test_the_page_has_every_kind_with_its_tries_its_result_and_its_seeds(tmp_pat
     record("faults", "no space", tries=1, failed=["Odd: a | b\nc"], seed=None)
     record("disk", "sequences", tries=500, failed=[], seed=0)
     record("disk", "sequences", tries=500, failed=[], seed=1)
-    made = page(file.read_text().splitlines())
+    made = page(file.read_text().splitlines(), ["no space", "a flood"])
+    assert "not run to its end yet: a flood." in made
+    assert "yet: no space" not in made
     assert "| a rank is killed | 1 | as promised | none: it comes at one place |" in made, "the last try counts"
     assert "| no space | 1 | failed: Odd: a \\| b c | none: it comes at one place |" in made
     assert "| sequences | 1,000 | as promised | 0, 1 |" in made
