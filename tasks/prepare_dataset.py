@@ -21,7 +21,7 @@ from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.networks.train_spec import TrainSpec
-from shardline.recipes.lookup import check_network, train_spec
+from shardline.recipes.lookup import check_network, prepared_spec
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.allowed_uploads import check_upload
 from shardline.run.command_line import main, parser
@@ -46,7 +46,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
         read_file_set(Path(real.start_file))  # refuses what is no integrated checkpoint
     if config.upload_to:
         check_upload(config.upload_to, home, environment)
-    spec = train_spec(config)
+    spec = prepared_spec(config, run.network_file)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)
     _check_start(config, home)

@@ -36,16 +36,16 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     phases = Phases()
     config = with_real_start(run.read_config(), run, AllowedRoots.of(home_from(environment), environment))
     rank = rank_of(environment, config.world_size)
-    spec = _sharded_spec(config)
+    spec = _sharded_spec(config, run)
     with phases.measure("imports"):
         from shardline.training.session import run_rank
     with nullcontext() if config.resume_from is None else reading(Path(config.resume_from)):
         return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 
 
-def _sharded_spec(config: RunConfig) -> TrainSpec:
+def _sharded_spec(config: RunConfig, run: RunDirectory) -> TrainSpec:
     """What is trained, the network with its strategies: as declared, or as `strategy_load_file` says."""
-    spec = train_spec(config)
+    spec = train_spec(config, run.network_file)
     if config.strategy_load_file is not None and config.world_size > 1:
         network = with_strategies_of(spec.network, Path(config.strategy_load_file), config.world_size)
         spec = replace(spec, network=network)

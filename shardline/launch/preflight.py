@@ -39,8 +39,8 @@ def check(module: str, config: RunConfig | TrainingConfig, directory: RunDirecto
     shard_set = 0
     if module == TRAINING and isinstance(config, RunConfig):
         if config.strategy_load_file is None:  # ranks check the file that they load
-            check_network_of(config)
-        shard_set = model_bytes(config, copies=1)
+            check_network_of(config, directory.network_file)
+        shard_set = model_bytes(config, directory, copies=1)
     check_disk(directory.path, config.world_size * _LEAST_DISK_A_RANK, shard_set)
 
 
@@ -52,7 +52,7 @@ def check_host(
     check_memory(ranks, memory, available_memory())
 
 
-def memory_a_rank(module: str, config: RunConfig | TrainingConfig) -> int:
+def memory_a_rank(module: str, config: RunConfig | TrainingConfig, directory: RunDirectory) -> int:
     """The bytes of this host's memory that a rank needs at least: more than that is certain to be needed.
 
     On the CPU a training has its share of weights, gradients and optimizer states there, shared out among the ranks as
@@ -60,12 +60,12 @@ def memory_a_rank(module: str, config: RunConfig | TrainingConfig) -> int:
     """
     if module != TRAINING or not isinstance(config, RunConfig) or config.device_target != "CPU":
         return _LEAST_MEMORY_A_RANK
-    return _LEAST_MEMORY_A_RANK + model_bytes(config, copies=2) // config.world_size
+    return _LEAST_MEMORY_A_RANK + model_bytes(config, directory, copies=2) // config.world_size
 
 
-def model_bytes(config: RunConfig, *, copies: int) -> int:
+def model_bytes(config: RunConfig, directory: RunDirectory, *, copies: int) -> int:
     """The bytes of `copies` of the whole model's parameters and one of its optimizer's states, in float32."""
-    parameters = sum(prod(shape) for shape in network_of(config).parameters().values())
+    parameters = sum(prod(shape) for shape in network_of(config, directory.network_file).parameters().values())
     return 4 * parameters * (copies + len(OPTIMIZER_STATES[config.optimizer]))
 
 

@@ -73,7 +73,7 @@ class ModuleWork:
     @property
     def memory_a_rank(self) -> int:
         """The bytes of memory that each rank needs at least."""
-        return preflight.memory_a_rank(self.module, self.config)
+        return preflight.memory_a_rank(self.module, self.config, self.directory)
 
     def check(self) -> None:
         """Refuse what would certainly fail later."""

@@ -14,6 +14,10 @@ from shardline.networks.operators import Operator
 class Backend(Protocol):
     """One rank's way of computing a network."""
 
+    @property
+    def takes_cells(self) -> bool:
+        """Whether MindSpore itself computes a cell here, sharded or not; else it takes operators alone."""
+
     def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
         """The part of `parameter`, of whole shape `shape`, that this rank creates."""
 

@@ -78,7 +78,7 @@ class Graph:
         """x in another shape. It takes no strategy: what is cut along the first of joined dimensions stays so."""
         if prod(shape) != prod(x.shape):
             raise ConfigError(f"{name}: {list(x.shape)} cannot be reshaped to {list(shape)}; give as many elements")
-        operator = Operator("Reshape", (x,), Value(name, tuple(shape)), _joining(x.shape, shape))
+        operator = Operator("Reshape", (x,), Value(name, tuple(shape)), joining(x.shape, shape))
         self.operators.append(replace(operator, stage=self.stage))
         return operator.output
 
@@ -114,7 +114,7 @@ def _broadcasting(x: Value, y: Value) -> Notation:
     return Notation((letters, letters[len(letters) - len(y.shape) :]), letters)
 
 
-def _joining(shape: Sequence[int], target: Sequence[int]) -> Notation:
+def joining(shape: Sequence[int], target: Sequence[int]) -> Notation:
     """Dimensions that are joined or parted share the letter of the outermost; the others of them stay whole."""
     fresh = iter(ascii_lowercase)
     given, wanted, whole = "", "", ""

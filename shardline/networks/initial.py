@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import pi, prod, sqrt
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardline.networks.values import CausalMask, Constant, Fill, Normal, Weight
+from shardline.networks.values import CausalMask, Constant, Fill, Given, Normal, Weight
 
 _DRAWS_PER_COUNTER = 4  # Philox gives four 64-bit numbers for each value of its counter
 _HIDDEN = -1e4  # large enough to hide a position from a softmax, and a float16 too
 
 
-def initial_slice(value: Weight | Constant, region: Sequence[slice], seed: int) -> NDArray[np.float32]:
-    """The `region` of what `value` starts as, float32, the same whoever draws the rest."""
+def initial_slice(value: Weight | Constant, region: Sequence[slice], seed: int) -> NDArray[Any]:
+    """The `region` of what `value` starts as, float32 unless it is given, the same whoever draws the rest."""
     initial, shape = value.initial, value.shape
+    if isinstance(initial, Given):
+        return np.array(initial.array[tuple(region)])
     if isinstance(initial, Fill):
         return np.full([part.stop - part.start for part in region], initial.value, np.float32)
     if isinstance(initial, CausalMask):

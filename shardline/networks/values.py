@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,14 @@ class CausalMask:
     """[positions, positions]: 0 where a position may look (at itself and what comes before), else -10,000."""
 
 
-Initial = Uniform | Normal | Fill | CausalMask
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The values themselves, whole, as a NumPy array."""
+
+    array: Any
+
+
+Initial = Uniform | Normal | Fill | CausalMask | Given
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,6 @@ class Weight(Value):
 
 @dataclass(frozen=True)
 class Constant(Value):
-    """A tensor that is not trained, float32."""
+    """A tensor that is not trained: float32, or what it is given."""
 
     initial: Initial

@@ -7,6 +7,7 @@ from typing import Any
 
 import mindspore
 from mindspore import nn, ops
+from mindspore.ops import auto_generate
 
 from shardline.networks.operators import Operator
 
@@ -28,7 +29,7 @@ class PrimitiveCell(nn.Cell):
         sharded: Callable[[Any], Any] = lambda primitive: primitive,
     ) -> None:
         super().__init__()
-        self.primitive = sharded(getattr(ops, operator.primitive)(**operator.attributes))
+        self.primitive = sharded(_class_of(operator.primitive)(**operator.attributes))
         self.arguments = (output_shape,) if operator.primitive == "Reshape" else operator.arguments
         self.takes_first = operator.primitive == "LayerNorm"  # which gives mean and variance too
         self.is_cast = operator.primitive in _MULTIPLICATIONS and precision != "float32"
@@ -41,3 +42,8 @@ class PrimitiveCell(nn.Cell):
             return self.cast(self.primitive(*low, *self.arguments), mindspore.float32)
         output = self.primitive(*inputs, *self.arguments)
         return output[0] if self.takes_first else output
+
+
+def _class_of(primitive: str) -> Any:
+    """The class of a primitive; `mindspore.ops` lacks those that only Tensor's methods use."""
+    return getattr(ops, primitive, None) or getattr(auto_generate, primitive)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.networks.operators import Operator
-from shardline.networks.values import Value, Weight
+from shardline.networks.values import Constant, Value, Weight
 from shardline.parallel.layouts import arrangement
 from shardline.parallel.placement import Placement, movement, parts_along, stored, whole
 
@@ -73,17 +73,20 @@ class _Scheduler:
         self._world_size, self._layouts = world_size, layouts
         self._lies: dict[str, Placement] = {}
         self._moved: dict[tuple[str, Placement], str] = {}
+        self._trained: set[str] = set()  # what depends on a parameter
 
     def compute(self, operator: Operator) -> None:
         places, output = self._places(operator)
         inputs = tuple(self.at(value, place) for value, place in zip(operator.inputs, places, strict=True))
         self.steps.append(Compute(operator, inputs, tuple(place.layout for place in places), output))
         self._lies[operator.output.name] = output
+        if any(value.name in self._trained for value in operator.inputs):
+            self._trained.add(operator.output.name)
 
     def at(self, value: Value, target: Placement) -> str:
         """The name under which `value` lies at `target`, where it goes unless it is there."""
         source = self._source(value)
-        is_differentiable = value.name in self._lies  # neither samples nor a constant
+        is_differentiable = value.name in self._trained  # neither samples nor a constant, nor made of these
         if not is_differentiable:
             target = replace(target, partial=())
         if _is_nothing(source, target):
@@ -97,12 +100,14 @@ class _Scheduler:
     def _source(self, value: Value) -> Placement:
         if isinstance(value, Weight):
             self._lies[value.name] = Placement(value.shape, stored(self._layouts[value.name]))
+            self._trained.add(value.name)
         return self._lies.get(value.name) or whole(value.shape, self._world_size)
 
     def _places(self, operator: Operator) -> tuple[tuple[Placement, ...], Placement]:
         """Where `operator` takes its inputs, each with what its cotangent is partial over, and gives its output."""
-        if operator.splits is None and len(operator.inputs) == 1:
-            return _following(operator, self._source(operator.inputs[0]).layout)
+        activations = [value for value in operator.inputs if not isinstance(value, Constant)]
+        if operator.splits is None and len(activations) == 1 and not operator.weights:
+            return _following(operator, activations[0], self._source(activations[0]).layout)
         arranged, notation = arrangement(operator, self._world_size), operator.notation
         letters = (*notation.inputs, notation.output)
         shapes = (*operator.shapes, operator.output.shape)
@@ -113,19 +118,22 @@ class _Scheduler:
         return tuple(inputs), output
 
 
-def _following(operator: Operator, layout: Layout) -> tuple[tuple[Placement, ...], Placement]:
+def _following(operator: Operator, activation: Value, layout: Layout) -> tuple[tuple[Placement, ...], Placement]:
     """An operator on one activation, without a strategy, leaves it where it lies, but for what it must have whole."""
-    (given,), notation = operator.notation.inputs, operator.notation
+    notation = operator.notation
+    given = notation.inputs[operator.inputs.index(activation)]
     axes = {
         letter: axes
         for letter, axes in zip(given, layout.tensor_map, strict=True)
         if letter not in notation.whole and _divides(operator, letter, parts_along(layout, axes))
     }
-    before, after = (
-        Layout(layout.device_matrix, tuple(axes.get(letter, ()) for letter in letters))
-        for letters in (given, notation.output)
-    )
-    return (Placement(operator.shapes[0], before),), Placement(operator.output.shape, after)
+
+    def cut(letters: str) -> Layout:
+        return Layout(layout.device_matrix, tuple(axes.get(letter, ()) for letter in letters))
+
+    inputs = zip(operator.shapes, notation.inputs, strict=True)
+    output = Placement(operator.output.shape, cut(notation.output))
+    return tuple(Placement(shape, cut(letters)) for shape, letters in inputs), output
 
 
 def _divides(operator: Operator, letter: str, parts: int) -> bool:

@@ -24,6 +24,8 @@ from shardline.settings.run_config import RunConfig
 class SingleDevice:
     """One rank, no sharding; also what the sharding backends have in common."""
 
+    takes_cells = True
+
     def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
         self.config = config
         self.rank = rank

@@ -103,6 +103,11 @@ class RunDirectory:
         return self.path / "dataset.json"
 
     @property
+    def network_file(self) -> Path:
+        """The compiled graph of a cell of the user's own, with its parameters' first values."""
+        return self.path / "network.mindir"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "src_checkpoints"
 

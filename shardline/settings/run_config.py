@@ -19,6 +19,7 @@ RESERVED_NAMES = frozenset(
     {
         "config.json",
         "dataset.json",
+        "network.mindir",
         "run.json",
         "metrics.jsonl",
         "train.json",

@@ -58,7 +58,7 @@ def examine(run: RunDirectory, home: Home) -> Report:
     config = run.read_config()
     merged = read_merged(run)
     verify(merged)
-    spec = train_spec(config)
+    spec = train_spec(config, run.network_file)
     samples, labels = spec.dataset.load(run.dataset_file, "test")
     network = MergedNetwork(merged, spec.network, config)
     dataset_digest = run.dataset_digest()

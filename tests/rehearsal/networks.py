@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from shardline.networks.declaration import Dense, Network
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
@@ -39,6 +41,6 @@ WRONG = Network(
 NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, MIXED, WRONG)}
 
 
-def rehearsed(config: RunConfig, name: str) -> Network:
-    """The network `name`: one of those above, or the one that `config` declares."""
-    return NETWORKS[name] if name in NETWORKS else network_of(config.model_copy(update={"network": name}))
+def rehearsed(config: RunConfig, name: str, graph: Path | None = None) -> Network:
+    """The network `name`: one of those above, or the one that `config` declares, with its cell exported to `graph`."""
+    return NETWORKS[name] if name in NETWORKS else network_of(config.model_copy(update={"network": name}), graph)

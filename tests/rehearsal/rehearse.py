@@ -122,7 +122,8 @@ def _compile(run: Path, rank: int) -> str | None:
     from tests.rehearsal.networks import rehearsed
 
     config = RunConfig.from_json((run / "config.json").read_bytes())
-    network = rehearsed(config, (run / "network").read_text())
+    graph = run / "network.mindir"
+    network = rehearsed(config, (run / "network").read_text(), graph if graph.exists() else None)
     if config.strategy_load_file:
         network = with_strategies_of(network.with_strategies({}), Path(config.strategy_load_file), config.world_size)
     backend = SemiAutoBackend(config, rank, network)

@@ -1,5 +1,8 @@
 """The device path's own cells, compiled by MindSpore for 8 cards: what it makes of them is what we say it does."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from shardline.parallel.layouts import strategy_of
 from shardline.settings.run_config import RunConfig
 from tests.rehearsal.cuda_stubs import make_cuda
 from tests.rehearsal.networks import rehearsed
-from tests.rehearsal.rehearse import launch
+from tests.rehearsal.rehearse import PROJECT, launch
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.timeout(1800)]
 
@@ -51,6 +54,11 @@ CASES = {
         "gpt",
         GPT | STAGES | {"layers": 3, "tensor_parallel": 2, "enable_parallel_optimizer": True},
     ),
+    "own cell, tutorial": ("tests.cells:tutorial", {"optimizer": "Momentum"}),
+    "own cell, residual": ("tests.cells:residual", {"optimizer": "Adam"}),
+    "own cell, convolutional": ("tests.cells:convolutional", {"optimizer": "Momentum"}),
+    "own cell, gpt": ("tests.cells:gpt", {"optimizer": "Adam", "batch_size": 8}),
+    "own cell, gpt, optimizer sharding": ("tests.cells:gpt", {"batch_size": 8, "enable_parallel_optimizer": True}),
 }
 COMPARED_BETWEEN_RANKS = {
     "mixed, Momentum": 8,
@@ -82,8 +90,8 @@ def cuda(tmp_path_factory) -> Path:
 def compiled(cuda, tmp_path_factory) -> Path:
     """A folder with a run of every case, each compiled by 8 ranks."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    runs = []
-    for case, (network, _) in CASES.items():
+    runs, cells = [], []
+    for case, (network, parameters) in CASES.items():
         config = config_of(case)
         run = folder / case.replace(" ", "_")
         run.mkdir()
@@ -92,9 +100,18 @@ def compiled(cuda, tmp_path_factory) -> Path:
         ranks = [rank for stage in range(config.pipeline_stages) for rank in compiled_by(case, stage)]
         (run / "ranks").write_text(" ".join(map(str, ranks)))
         runs.append(run)
+        if ":" in network:
+            cells.append({"graph": str(run / "network.mindir"), "parameters": {"network": network, **parameters}})
+    (folder / "cells.json").write_text(json.dumps(cells))
+    subprocess.run([sys.executable, "-m", "tests.exported_cells", folder / "cells.json"], cwd=PROJECT, check=True)
     outcome = launch(cuda, runs, ranks=8)
     assert outcome.returncode == 0, outcome.stdout
     return folder
+
+
+def graph_in(run: Path) -> Path | None:
+    """The exported cell of a run, if it is of one."""
+    return graph if (graph := run / "network.mindir").exists() else None
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,7 +119,7 @@ def test_the_compilers_strategy_file_is_ours_item_for_item(compiled, case):
     run = compiled / case.replace(" ", "_")
     config = config_of(case)
     for stage in range(config.pipeline_stages):
-        ours = strategy_of(rehearsed(config, CASES[case][0]), config, stage)
+        ours = strategy_of(rehearsed(config, CASES[case][0], graph_in(run)), config, stage)
         theirs = read_strategy(run / f"rank_{compiled_by(case, stage)[0]}" / config.strategy_save_file)
         if config.pipeline_stages > 1:
             theirs = without_compilers_own(theirs)

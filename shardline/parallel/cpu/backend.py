@@ -21,6 +21,8 @@ from shardline.settings.run_config import RunConfig
 class CpuBackend(SingleDevice):
     """MindSpore on `world_size` CPU ranks, sharded by `shardline.parallel.cpu.operators`."""
 
+    takes_cells = False
+
     def __init__(self, config: RunConfig, rank: int, network: Network) -> None:
         super().__init__(config, rank, network)
         self._assembly: Assembly | None = None

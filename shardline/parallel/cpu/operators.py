@@ -108,12 +108,27 @@ class Redistribution(nn.Cell):
 class Moved(nn.Cell):
     """A `Redistribution` of one tensor."""
 
-    def __init__(self, moves: Redistribution | Together) -> None:
+    def __init__(self, moves: Redistribution) -> None:
         super().__init__()
         self.moves = moves
 
     def construct(self, x: Any) -> Any:
         return self.moves((x,))[0]
+
+
+class Fixed(nn.Cell):
+    """A tensor moved that depends on no parameter: nothing comes back."""
+
+    def __init__(self, moves: Together) -> None:
+        super().__init__()
+        self.moves = moves
+        self.zeros = ops.ZerosLike()
+
+    def construct(self, x: Any) -> Any:
+        return self.moves((x,))[0]
+
+    def bprop(self, x: Any, out: Any, dout: Any) -> Any:
+        return (self.zeros(x),)
 
 
 class Assembly(nn.Cell):
@@ -157,11 +172,11 @@ def redistribution(moves: Sequence[schedule.Move], rank: int) -> Redistribution:
     return Redistribution(there, together([(move.target, move.source.layout) for move in moves], rank))
 
 
-def moved(move: schedule.Move, rank: int) -> Moved:
+def moved(move: schedule.Move, rank: int) -> Moved | Fixed:
     """One movement in the course of the steps."""
     if move.is_differentiable:
         return Moved(redistribution([move], rank))
-    return Moved(together([(move.source, move.target.layout)], rank))
+    return Fixed(together([(move.source, move.target.layout)], rank))
 
 
 def computed(step: schedule.Compute, rank: int, precision: str) -> nn.Cell:

@@ -7,6 +7,7 @@ import pytest
 from shardline.base.errors import ConfigError, LaunchError, RunDirectoryError
 from shardline.launch import preflight
 from shardline.launch.supervisor import launch
+from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
 
 from .conftest import SCENARIO
@@ -80,15 +81,16 @@ def test_more_ranks_than_memory_can_hold():
         preflight.check_memory(9, 2**30, available=8 * 2**30)
 
 
-def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_set_on_the_drive():
+def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_set_on_the_drive(tmp_path):
+    run = RunDirectory(tmp_path)
     parameters = 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
     adam = RunConfig(world_size=8, optimizer="Adam")
-    assert preflight.model_bytes(adam, copies=1) == 4 * 3 * parameters
-    assert preflight.memory_a_rank("tasks.train", adam) - preflight.memory_a_rank("tasks.validate", adam) == (
+    assert preflight.model_bytes(adam, run, copies=1) == 4 * 3 * parameters
+    assert preflight.memory_a_rank("tasks.train", adam, run) - preflight.memory_a_rank("tasks.validate", adam, run) == (
         4 * 4 * parameters // 8
     )
     on_cards = RunConfig(world_size=8, device_target="Ascend")
-    assert preflight.memory_a_rank("tasks.train", on_cards) == preflight.memory_a_rank("tasks.validate", adam)
+    assert preflight.memory_a_rank("tasks.train", on_cards, run) == preflight.memory_a_rank("tasks.validate", adam, run)
 
 
 def test_the_limit_of_a_container_counts_without_its_page_cache(tmp_path):

@@ -36,7 +36,7 @@ def train(folder, world_size, runs):
     """Train `runs`, one after another, on `world_size` ranks."""
     (folder / "settings.json").write_text(json.dumps(runs))
     for network in {run["network"] for run in runs}:  # read once: the digits take longer than their training
-        np.savez(folder / f"{network}.npz", *samples_of(network))
+        np.savez(folder / f"{network}.npz", *samples_of(network.rpartition(":")[2]))
     command = ["tests.shardline.parallel.sharded_losses", folder]
     finished = subprocess.run(
         [*mpirun(world_size), sys.executable, "-m", *command],

@@ -28,8 +28,8 @@ def main() -> None:
     joined = False
     losses, logits, weights = {}, {}, {}
     for run in runs:
-        config = RunConfig(world_size=world_size, **run["parameters"])
-        network = rehearsed(config, run["network"])
+        config = RunConfig(**({"world_size": world_size} | run["parameters"]))
+        network = rehearsed(config, run["network"], Path(run["graph"]) if "graph" in run else None)
         backend = backend_of(config, network, rank)
         if not joined:
             backend.start()

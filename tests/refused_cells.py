@@ -1,0 +1,111 @@
+"""Cells that the CPU backend refuses: each says in its name why."""
+
+from __future__ import annotations
+
+import mindspore
+from mindspore import nn, ops
+
+from shardline.datasets.digits import Digits
+from shardline.networks.cell_network import CellNetwork
+from shardline.networks.train_spec import TrainSpec
+from shardline.scoring.accuracy import Accuracy
+from tests.cells import PICTURE
+
+
+class Linear(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.flatten = nn.Dense(784, 10), nn.Flatten()
+
+    def construct(self, x):
+        return self.dense(self.flatten(x))
+
+
+class Branch(Linear):
+    def construct(self, x):
+        y = self.dense(self.flatten(x))
+        if y.sum() > 0:
+            y = y * 2
+        return y
+
+
+class Dropped(Linear):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(p=0.5)
+
+    def construct(self, x):
+        return self.dropout(self.dense(self.flatten(x)))
+
+
+class Half(Linear):
+    def construct(self, x):
+        return self.dense(self.flatten(x)).astype(mindspore.float16)
+
+
+class Unknown(Linear):
+    def construct(self, x):
+        return ops.CumSum()(self.dense(self.flatten(x)), 1)
+
+
+class Tied(Linear):
+    def construct(self, x):
+        x = self.flatten(x)
+        return self.dense(x) + self.dense(x * 0.5)
+
+
+class TwoOutputs(Linear):
+    def construct(self, x):
+        y = self.dense(self.flatten(x))
+        return y, y
+
+
+class StrategyOfWhole(Linear):
+    def __init__(self):
+        super().__init__()
+        self.sum = ops.ReduceSum(keep_dims=True).shard(((2, 1),))
+
+    def construct(self, x):
+        y = self.dense(self.flatten(x))
+        return y / self.sum(y, 1)
+
+
+class OutStrategy(Linear):
+    def __init__(self):
+        super().__init__()
+        self.dense.matmul.shard(((2, 1), (1, 1)), ((2, 1),))
+
+
+class Frozen(Linear):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(10)
+
+    def construct(self, x):
+        return self.norm(self.dense(self.flatten(x)))
+
+
+class Unused(Linear):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Dense(10, 10)
+
+
+def network_of(build):
+    return CellNetwork(name="refused", sample_shape=PICTURE, build=build)
+
+
+def _spec(build, config):
+    return TrainSpec(network=network_of(build), dataset=Digits(), metric=Accuracy(config.min_accuracy))
+
+
+def frozen(config):
+    return _spec(Frozen, config)
+
+
+def unused(config):
+    return _spec(Unused, config)
+
+
+def no_cell(config):
+    return _spec(lambda: "a cell", config)
