@@ -73,7 +73,8 @@ def _broadcasting(use: Use) -> Notation:
         )
         for shape in use.shapes
     )
-    return Notation(inputs, letters, whole="".join(letter for each in inputs for letter in each if letter.isupper()))
+    whole = "".join(letter for each in inputs for letter in each if letter.isupper())
+    return Notation(inputs, letters, whole, order=letters)
 
 
 def _matmul(use: Use) -> Notation | None:

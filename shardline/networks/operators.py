@@ -91,7 +91,7 @@ class Operator:
 
     def batch_splits(self, world_size: int) -> Splits:
         """The strategy that MindSpore gives an operator without one: its batch is cut over all ranks."""
-        batch = self.notation.inputs[0][0]
+        batch = self.notation.letters[:1]
         return tuple(
             tuple(world_size if letter == batch else 1 for letter in letters) for letters in self.notation.inputs
         )

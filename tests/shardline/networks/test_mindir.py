@@ -40,7 +40,7 @@ def read(tmp_path):
 
 
 def test_numbers_stand_in_other_fields_alone_than_in_a_tuple(read):
-    within = (attribute("INT64", ints=[3]), attribute("FLOAT", floats=[0.5]), attribute("STRING", strings=["NCHW"]))
+    within = (attribute("INT64", ints=[3]), attribute("FLOAT", floats=[0.5]), attribute("STRING", strings=[b"NCHW"]))
     assert read(
         attribute("INT64", i=-1),
         attribute("FLOAT", f=0.25),
