@@ -73,7 +73,7 @@ def test_losses_equal_those_of_the_cell_unsharded(on_four, plain, name):
 def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_four, runs, name):
     (run,) = (run for run in runs if run["name"] == name)
     config = RunConfig(**run["parameters"])
-    network = network_of(config, run["graph"])
+    network = network_of(config, Path(run["graph"]))
     shapes = network.parameters()
     for parameter, layout in layouts_of(network, config).items():
         whole_shape = shapes[parameter.removeprefix("moments.")]
