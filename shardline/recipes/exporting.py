@@ -60,7 +60,7 @@ def _message(errors: str, config: RunConfig) -> str:
 
 
 def write(config: RunConfig, output: Path) -> None:
-    """What the process of its own does: `export`, where MindSpore may be loaded."""
+    """What the process of its own does, there: `export` to an absolute path, where MindSpore may be loaded."""
     import mindspore
     import numpy as np
     from mindspore import Tensor
@@ -76,7 +76,8 @@ def write(config: RunConfig, output: Path) -> None:
             f"network {network.name}: its parameters have {size} bytes; a graph of at most {_MOST_BYTES} can be read"
         )
     samples = np.zeros((config.micro_batch_size, *network.sample_shape), network.sample_type)
-    mindspore.export(cell, Tensor(samples), file_name=str(output.with_suffix("")), file_format="MINDIR")
+    os.chdir(output.parent)  # MindSpore refuses a path in which there is a space or a plus sign
+    mindspore.export(cell, Tensor(samples), file_name=output.stem, file_format="MINDIR")
     _check_all_are_used(cell, output, network.name)
 
 
@@ -95,7 +96,7 @@ def _check_all_are_used(cell: Any, output: Path, network: str) -> None:
 def main() -> int:
     """The command line of the process of its own."""
     try:
-        write(RunConfig.from_json(sys.stdin.read()), Path(sys.argv[1]))
+        write(RunConfig.from_json(sys.stdin.read()), Path(sys.argv[1]).absolute())
     except ConfigError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

@@ -72,7 +72,7 @@ def test_a_factory_of_the_user_s_is_called_with_the_parameters(module: str):
         ("a_users_module:mine", r"a function mine in a_users_module, found none; .* are mlp, own, nothing, two"),
         ("a_users_module:NUMBER", r"a function NUMBER in a_users_module, found int"),
         ("a_users_module:two", r"its factory to take one argument, the RunConfig, found \(config, batch_size\)"),
-        ("a_users_module:nothing", r"return a shardline.networks.train_spec.TrainSpec, found NoneType: None"),
+        ("a_users_module:nothing", r"return a shardline.networks.train_spec.TrainSpec, found NoneType"),
         ("a_users_module:no_metric", r"TrainSpec.metric: expected name, .*, found str, which lacks name, "),
         ("a_users_module:no_loss", r"TrainSpec.loss: expected one of cross_entropy, found 'hinge'"),
     ],
