@@ -42,7 +42,7 @@ CASES = {
     "tutorial, Adam, optimizer sharding": ("mlp", {"optimizer": "Adam", "enable_parallel_optimizer": True}),
     "gpt, AdamW": ("gpt", GPT),
     "gpt, float16": ("gpt", GPT | {"precision": "float16"}),
-    "gpt, 12 layers": ("gpt", GPT | {"layers": 12, "hidden_size": 16}),
+    "gpt, 6 layers": ("gpt", GPT | {"layers": 6, "hidden_size": 16}),
     "gpt, optimizer sharding": ("gpt", GPT | {"tensor_parallel": 2, "enable_parallel_optimizer": True}),
     "tutorial, SGD, 2 stages": ("mlp", STAGES | {"optimizer": "SGD"}),
     "tutorial, Momentum, 2 stages": ("mlp", STAGES | {"optimizer": "Momentum", "strategy_save_file": "strategy.json"}),
