@@ -52,6 +52,7 @@ class Follower:
     result: dict[str, Any] | None = None
     _offset: int = 0
     _inode: int = 0
+    _held: int | None = None
     _copied: int = 0
     _partial: bytearray = field(default_factory=bytearray)
     _dropped: int = 0
@@ -74,6 +75,7 @@ class Follower:
         if self._is_full():
             self._show_end()
         self.stream.flush()
+        self._hold(None)
 
     def _is_full(self) -> bool:
         return self.most is not None and self._copied >= self.most
@@ -89,6 +91,7 @@ class Follower:
                 inode = os.fstat(stream.fileno()).st_ino
                 if inode != self._inode:  # a bounded log that outgrew its bounds (`bounded_log`) is a new file
                     self._inode, self._offset = inode, 0
+                    self._hold(stream)
                 stream.seek(self._offset)
                 chunk = stream.read(_CHUNK)
         except FileNotFoundError:
@@ -96,6 +99,12 @@ class Follower:
         self._offset += len(chunk)
         self._copied += len(chunk)
         return chunk
+
+    def _hold(self, stream: BinaryIO | None) -> None:
+        """Keep the file open that is read, so that no later one gets its inode's number."""
+        if self._held is not None:
+            os.close(self._held)
+        self._held = None if stream is None else os.dup(stream.fileno())
 
     def _append(self, part: bytes) -> None:
         room = max(0, _LINE_LIMIT - len(self._partial))

@@ -25,6 +25,7 @@ from shardline.launch.rank_number import OWN, SCHEDULER
 
 _TERM_TO_KILL_S = 1.0
 _SCHEDULER_LEAVES_S = 5.0
+_RANKS_FAIL_TOO_S = 30.0
 _POLL_S = 0.05
 _CLUSTER_TIMEOUT_S = 600  # msrun's default of --cluster_time_out
 
@@ -75,10 +76,19 @@ class OwnProcesses:
                 self._let_scheduler_leave()
                 return self._leave(0)
             if self._scheduler and self._scheduler.poll():
-                print(f"the scheduler left with exit code {self._scheduler.returncode}", file=sys.stderr, flush=True)
-                return self._leave(_exit_code(self._scheduler.returncode))
+                return self._leave(self._why_the_scheduler_left(self._scheduler.returncode))
             time.sleep(_POLL_S)
         return self._leave(128 + self._told)
+
+    def _why_the_scheduler_left(self, code: int) -> int:
+        """The exit code of a rank that fails as well, for it says more: a program that cannot be started, say."""
+        deadline = time.monotonic() + _RANKS_FAIL_TOO_S
+        while self._told is None and time.monotonic() < deadline:
+            if failed := [process.returncode for process in self._ranks if process.poll()]:
+                return _exit_code(failed[0])
+            time.sleep(_POLL_S)
+        print(f"the scheduler left with exit code {code}", file=sys.stderr, flush=True)
+        return _exit_code(code)
 
     def _let_scheduler_leave(self) -> None:
         """When all ranks have left, the scheduler does, too."""

@@ -48,7 +48,7 @@ def test_no_number_stands_in_a_field_that_would_change_it_and_numbers_are_taken_
         if name in numbers:
             assert field.schema["type"] == ["string", numbers[name], "null"], name
             assert field.schema["examples"], "without them, Airflow shows a field of JSON"
-            good = field.schema["examples"][0]
+            good = 1 if field.schema["examples"] == [None] else field.schema["examples"][0]
             assert field.resolve(good) == good
             assert field.resolve(str(good)) == str(good)
             for wrong in ("abc", "", "1,5", "0x10", "1_0", "nan"):

@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from mindspore import Parameter, Tensor, nn
 
 from shardline.base import atomic
+from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.merging import merge as merging
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -169,7 +170,14 @@ class Pipeline(RuleBasedStateMachine):
         with run.lock():
             alone = self._context(run, number, 0, Rank(0, world_size=1))
             alone.receipts.clear()
+            source = self.queued[number]
+            if not self.newest(number) and source is not None and number not in self.needed and not self.newest(source):
+                with pytest.raises(ConfigError, match="holds no complete shard set"):
+                    starting._candidate(alone)  # both runs were freed since it trained
+                return
             found = starting._candidate(alone)
+            if found is not None and found.run.path != run.path and found.shard_set.step >= LAST:
+                return  # refused: nothing is left to train
             if found is not None:
                 starting._tidy(found, alone)
             begin = found.shard_set.step if found is not None else 0

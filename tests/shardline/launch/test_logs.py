@@ -72,3 +72,16 @@ def test_earlier_logs_are_numbered_by_task(tmp_path):
     assert moved == tmp_path / "earlier" / "1" / "validate"
     assert (tmp_path / "earlier" / "2" / "1").is_dir()
     assert logs.set_aside(tmp_path / "1") is None
+
+
+def test_a_log_that_takes_an_earlier_ones_place_and_inode_is_read_from_its_beginning(log):
+    """As a bounded log's files may, the one after next: the file system gives numbers of inodes again."""
+    shown = io.BytesIO()
+    follower = Follower(log, shown)
+    log.write_bytes(b"first\n" * 1000)
+    follower.follow()
+    for _ in range(20):
+        log.unlink()
+        log.write_bytes(b"next\n" * 2000)
+    follower.finish()
+    assert shown.getvalue() == b"first\n" * 1000 + b"next\n" * 2000

@@ -118,6 +118,7 @@ def test_a_set_names_what_made_it(context):
         "strategy_digest": context.provenance.strategy_digest,
         "configuration_digest": context.provenance.configuration_digest,
         "integrated": False,
+        "files": "rank files",
         "slices": None,
     }
     assert [item.path for item in found.slices] == ["rank_0/checkpoint-2_3.ckpt"]
