@@ -40,8 +40,7 @@ def test_an_explained_error_shows_its_message_without_a_traceback(start, directo
 
 @each_mpirun
 def test_an_error_that_all_ranks_raise_is_named_once(start):
-    # mpirun tells the others to go as soon as the first has left, perhaps before they raise: here they don't listen.
-    message = failed(start("raise TrainingError", SCENARIO_IGNORES_SIGTERM="1"), "TrainingError")
+    message = failed(start("raise TrainingError", SCENARIO_LEAVES_LAST="1"), "TrainingError")
     assert message.startswith("ranks 0-3 on ")
     assert message.count("layer1.weight") == 1
 

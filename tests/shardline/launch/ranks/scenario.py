@@ -2,7 +2,7 @@
 
 SCENARIO is what the ranks in SCENARIO_RANKS (numbers, or nothing for all) do once all have met; the others do
 SCENARIO_OTHERS, or else wait for them, as in a collective, and rank 0 complains when one is lost.
-SCENARIO_IGNORES_SIGTERM makes all of them stubborn.
+SCENARIO_IGNORES_SIGTERM makes all of them stubborn; with SCENARIO_LEAVES_LAST none leaves before all have recorded why.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from shardline.base.errors import ChampionStays, ConfigError, MissingShard, Stopped, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -138,9 +139,24 @@ def act(scenario: str) -> None:
     ACTIONS[action](*arguments)
 
 
+def leave_when_all_have_recorded() -> None:
+    """As ranks that fail at the same moment do. mpirun kills the others a second after the first has left: a slow one
+    would have had no time to say what it raised."""
+    leave = os._exit
+
+    def wait_and_leave(code: int) -> NoReturn:
+        while len([*RUN.glob("log_output/1/rank.*/failure.json")]) < WORLD_SIZE:
+            time.sleep(0.02)
+        leave(code)
+
+    os._exit = wait_and_leave
+
+
 def main() -> int:
     if os.environ.get("SCENARIO_IGNORES_SIGTERM"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.environ.get("SCENARIO_LEAVES_LAST"):
+        leave_when_all_have_recorded()
     peers = host_meeting() if RANK == 0 else meet()
     print(f"rank {RANK} has met the others", flush=True)
     if RANK == 0:
