@@ -17,13 +17,14 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from playwright.sync_api import Page
 from sqlalchemy import update
 
 from benchmarks.run_page.synthetic_run import Size, write_run
 from scripts import ui
 from shardline.run.directory import Home, RunDirectory
 from tests.dags.conftest import dagbag, registered_dags
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_MS, PATIENCE_S
 from tests.processes import free_port
 
 __all__ = ["dagbag", "registered_dags"]
@@ -31,6 +32,7 @@ __all__ = ["dagbag", "registered_dags"]
 DAG = "sharded_training"
 PASSWORDS = {"ada": "admin-secret", "vera": "viewer-secret", "otto": "no-secret"}
 ROLES = "ada:admin,vera:viewer,otto:"
+SCRIPT = '<script>window.hacked = true</script><img src=x onerror="window.hacked = true">'
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,36 @@ def finished_run(site) -> str:
     done: dict[str, Any] = dict.fromkeys(("prepare_dataset", "train", "merge", "validate"), "success")
     site.set_state(run_id, "success", **done)
     return run_id
+
+
+@pytest.fixture
+def open_page(browser, site) -> Iterator:
+    """Open a page as somebody who is logged in; in the end, no script may have failed and no policy been violated."""
+    complaints: list[str] = []
+    contexts = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+
+    def open_as(user: str = "vera", theme: str = "light", width: int = 1280) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 860}, color_scheme=theme, base_url=site.address, accept_downloads=True
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        context.add_cookies([{"name": "_token", "value": site.token(user), "url": site.address}])
+        page = context.new_page()
+        watch(page)
+        return page
+
+    yield open_as
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def show(page: Page, run_id: str, tab: str) -> Page:
+    page.goto(f"/run-page/dags/{DAG}/run?run_id={run_id.replace('+', '%2B')}#{tab}")
+    page.wait_for_selector(f"body[data-ready={tab}]")
+    return page

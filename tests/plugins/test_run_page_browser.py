@@ -1,14 +1,11 @@
-"""The run page in a real browser: what it shows, by mouse and by keyboard, and that text stays text."""
+"""The page of a run in a real browser: what it shows, by mouse and by keyboard."""
 
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
 from shardline.run.directory import RunDirectory
@@ -18,43 +15,9 @@ from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
 from tests.patience import PATIENCE_MS
-from tests.plugins.conftest import DAG, PASSWORDS
+from tests.plugins.conftest import DAG, SCRIPT, show
 
 LOG_PAGE = 64 * 1024  # of static/rank_log.js
-SCRIPT = '<script>window.hacked = true</script><img src=x onerror="window.hacked = true">'
-
-
-@pytest.fixture
-def open_page(browser, site) -> Iterator:
-    """Open a page as somebody who is logged in; in the end, no script may have failed and no policy been violated."""
-    complaints: list[str] = []
-    contexts = []
-
-    def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-
-    def open_as(user: str = "vera", theme: str = "light", width: int = 1280) -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 860}, color_scheme=theme, base_url=site.address, accept_downloads=True
-        )
-        context.set_default_timeout(PATIENCE_MS)
-        contexts.append(context)
-        context.add_cookies([{"name": "_token", "value": site.token(user), "url": site.address}])
-        page = context.new_page()
-        watch(page)
-        return page
-
-    yield open_as
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def show(page: Page, run_id: str, tab: str) -> Page:
-    page.goto(f"/run-page/dags/{DAG}/run?run_id={run_id.replace('+', '%2B')}#{tab}")
-    page.wait_for_selector(f"body[data-ready={tab}]")
-    return page
 
 
 def test_the_loss_curve_is_drawn_smoothed_and_compared(open_page, site, finished_run):
@@ -350,166 +313,6 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
     expect(row).to_contain_text("this run")
 
 
-def test_runs_are_sorted_ticked_and_compared_at_an_address_that_can_be_shared(open_page, site, finished_run):
-    run_id = "manual__slower"
-    write_run(site.trigger(run_id).path, Size(steps=1500, log_lines=1), seed=7, learning_rate=0.9)
-    page = open_page()
-    page.goto("/run-page/")
-    names = page.get_by_role("region", name="Runs").locator("tbody th")
-    page.get_by_role("button", name="Learning rate").click()
-    page.get_by_role("button", name="Learning rate").click()
-    expect(page.locator("th[aria-sort=descending]")).to_contain_text("Learning rate")
-    expect(names.first).to_have_text(run_id)
-    expect(page.get_by_role("row", name=run_id)).to_contain_text("1,500")
-    expect(page.get_by_text("Tick two runs or more")).to_be_visible()
-    for one in (finished_run, run_id):
-        page.get_by_label(f"Compare {one}").check()
-    page.get_by_role("link", name="Compare 2 runs").click()
-    differing = page.get_by_role("region", name="Parameters that differ")
-    expect(differing.locator("tbody th")).to_have_text(["epochs", "learning_rate"])
-    expect(differing.get_by_role("row", name="learning_rate")).to_contain_text("0.0010.9")
-    expect(page.get_by_role("region", name="What became of them")).to_contain_text("94.8 %")
-    expect(page.get_by_role("list", name="Curves").get_by_role("listitem")).to_have_count(2)
-    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
-    for one in (finished_run, run_id):
-        expect(page.get_by_role("heading", name=f"Confusion matrix of {one}")).to_be_visible()
-    address = page.get_by_label("The address of this comparison").input_value()
-    other = open_page()
-    other.goto(address)
-    expect(other.get_by_role("region", name="Parameters that differ")).to_contain_text("learning_rate")
-
-
-def test_a_comparison_shows_nothing_of_a_run_that_the_user_may_not_see(browser, site, finished_run):
-    context = browser.new_context(base_url=site.address)
-    context.add_cookies([{"name": "_token", "value": site.token("otto"), "url": site.address}])
-    page = context.new_page()
-    page.goto(f"/run-page/compare?run={DAG}/a&run={DAG}/{finished_run.replace('+', '%2B')}")
-    expect(page.get_by_role("alert")).to_be_visible()
-    expect(page.get_by_role("table")).to_have_count(0)
-    context.close()
-
-
-def test_text_with_a_script_in_it_is_shown_as_text(open_page, site):
-    """A parameter, a network, a log line, a failure, a class, a tensor: everything that a user or a run can name."""
-    run = site.trigger("hostile")
-    write_run(run.path, Size(steps=40, parameters=1, log_lines=1))
-    config = json.loads(run.config_file.read_text()) | {"data_directory": SCRIPT, "network": SCRIPT}
-    run.config_file.write_text(json.dumps(config))
-    report = json.loads(run.report_file.read_text())
-    report["classes"][0]["label"] = SCRIPT
-    run.report_file.write_text(json.dumps(report | {"failures": [SCRIPT]}))
-    run.rank_log(0).write_text(SCRIPT)
-    (run.rank_log(1).parent / "failure.json").write_text(json.dumps({"error": SCRIPT, "message": SCRIPT}))
-    merge = json.loads(run.merge_file.read_text())
-    merge["tensors"][0]["name"] = merge["output"][0]["name"] = SCRIPT
-    run.merge_file.write_text(json.dumps(merge))
-    record = failure_file(run, "train")
-    record.parent.mkdir()
-    record.write_text(json.dumps({"task": SCRIPT, "error": SCRIPT, "message": SCRIPT, "time": 1}))
-    page = open_page()
-    for tab in ("overview", "training", "ranks", "shards", "merge", "validation"):
-        show(page, "hostile", tab)
-        if tab == "ranks":
-            page.get_by_role("button", name="Log of rank 0").click()
-            expect(page.locator("pre.log")).to_have_text(SCRIPT)
-        expect(page.get_by_role("alert").first).to_contain_text(SCRIPT)
-        assert page.locator("img[src=x]").count() == 0
-        assert page.evaluate("window.hacked") is None
-    page.goto("/run-page/")
-    expect(page.get_by_role("row", name="hostile")).to_contain_text(SCRIPT)
-
-
-def test_a_run_id_with_a_script_in_it_is_shown_as_text(browser, site):
-    context = browser.new_context(base_url=site.address)
-    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
-    page = context.new_page()
-    page.goto(f"/run-page/dags/{DAG}/run?run_id={SCRIPT}")
-    expect(page.get_by_role("alert").last).to_contain_text(f"there is no run {SCRIPT!r}")
-    assert page.evaluate("window.hacked") is None
-    context.close()
-
-
-def test_the_policy_stops_a_script_that_got_in(browser, site, finished_run):
-    """Were text ever taken for HTML, the policy would still keep the script from running."""
-    context = browser.new_context(base_url=site.address)
-    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
-    page = show(context.new_page(), finished_run, "overview")
-    page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", SCRIPT)
-    page.evaluate(
-        "() => { const s = document.createElement('script'); s.text = 'hacked = true'; document.body.append(s) }"
-    )
-    page.wait_for_timeout(300)
-    assert page.evaluate("window.hacked") is None
-    context.close()
-
-
-def test_nothing_is_fetched_from_elsewhere(open_page, site, finished_run):
-    page = open_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    for tab in ("training", "shards", "validation"):
-        show(page, finished_run, tab)
-    assert len(asked) > 10
-    assert [url for url in asked if not url.startswith((site.address, "data:"))] == []
-
-
-def test_tabs_are_walked_by_keyboard(open_page, finished_run):
-    page = show(open_page(), finished_run, "overview")
-    page.get_by_role("tab", name="Overview").focus()
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_role("tab", name="Training")).to_be_focused()
-    expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
-    page.keyboard.press("End")
-    expect(page.get_by_role("tab", name="Versions")).to_be_focused()
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_role("tab", name="Overview")).to_be_focused()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("tabpanel")).to_be_focused()
-
-
-def test_every_control_has_a_name_and_every_picture_an_alternative(open_page, finished_run):
-    page = open_page()
-    for tab in ("overview", "training", "ranks", "shards", "merge", "validation", "versions"):
-        show(page, finished_run, tab)
-        nameless = page.evaluate(
-            """() => [...document.querySelectorAll("button, input, select, a, [role=region], [role=img], img")]
-                .filter((node) => !(node.ariaLabel || node.alt || node.textContent.trim() || node.labels?.length))
-                .map((node) => node.outerHTML)"""
-        )
-        assert nameless == [], tab
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_both_themes_and_a_narrow_window(open_page, finished_run, theme, width):
-    page = open_page(theme=theme, width=width)
-    for tab in ("overview", "training", "ranks", "shards", "merge", "validation"):
-        show(page, finished_run, tab)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 20, 24)"}[theme]
-
-
-def test_airflows_own_theme_switch_counts_more_than_the_system(open_page, finished_run):
-    page = show(open_page(theme="light"), finished_run, "overview")
-    page.evaluate("localStorage.setItem('theme', 'dark')")
-    page.reload()
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-
-
-@pytest.mark.parametrize("user", PASSWORDS)
-def test_the_list_of_runs_is_each_users_own(open_page, finished_run, user):
-    page = open_page(user)
-    page.goto("/run-page/")
-    if user == "otto":
-        expect(page.get_by_text("No run has been started yet.")).to_be_visible()
-        return
-    page.get_by_role("link", name=finished_run).click()
-    expect(page.get_by_role("heading", name=finished_run)).to_be_visible()
-    page.get_by_role("link", name="All runs").click()
-    expect(page.get_by_role("heading", name="Sharded runs")).to_be_visible()
-
-
 def test_a_run_whose_directory_is_gone_is_explained(open_page, site):
     run = site.trigger("cleaned")
     write_ranks(run, Size(steps=1))
@@ -518,19 +321,3 @@ def test_a_run_whose_directory_is_gone_is_explained(open_page, site):
     shutil.rmtree(run.path)
     page.reload()
     expect(page.get_by_text("No task of this run has written anything yet")).to_be_visible()
-
-
-def test_a_login_that_expired_is_said(open_page, finished_run, site, browser):
-    context = browser.new_context(base_url=site.address)
-    context.add_cookies([{"name": "_token", "value": site.token("vera"), "url": site.address}])
-    page = show(context.new_page(), finished_run, "overview")
-    context.clear_cookies()
-    page.get_by_role("tab", name="Merge").click()
-    expect(page.get_by_role("alert").last).to_contain_text("Your login has expired")
-    context.close()
-
-
-def test_modules_are_small():
-    static = Path(__file__).parents[2] / "plugins" / "run_page" / "static"
-    lengths = {path.name: len(path.read_text().splitlines()) for path in static.glob("*.js")}
-    assert max(lengths.values()) < 250, lengths
