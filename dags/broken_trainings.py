@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dags.described_training import schedule_of
 from shardline.base.errors import ConfigError
-from shardline.settings.training_file import Training
+from shardline.settings.training import Training
 from shardline.settings.trainings import trainings_of
 
 

@@ -1,4 +1,4 @@
-"""The DAG of a training that a description file declares (`shardline.settings.training_file`)."""
+"""The DAG of a training that a description file declares (`shardline.settings.training`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from airflow.sdk import DAG
 from dags.form import form
 from dags.pipeline import DAG_DEFAULTS, DATASET, pipeline
 from dags.schedule import RetrainingSettings, Settings, schedule
+from shardline.settings.training import Training
 from shardline.settings.training_config import form_of
-from shardline.settings.training_file import Training
 
 ABOUT = """{description}
 

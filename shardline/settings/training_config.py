@@ -17,7 +17,7 @@ from shardline.base.errors import ConfigError
 from shardline.settings.declared_parameter import Value, spelt
 from shardline.settings.parameters import Parameters
 from shardline.settings.run_parameters import RunParameters
-from shardline.settings.training_file import OF_THE_PIPELINE, Pipeline, Training
+from shardline.settings.training import OF_THE_PIPELINE, Pipeline, Training
 from shardline.settings.upload_address import check_upload_address
 
 

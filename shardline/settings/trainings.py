@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardline.base.errors import ConfigError
-from shardline.settings.training_file import Training, read_training
+from shardline.settings.training import Training
+from shardline.settings.training_file import read_training
 
 FOLDER = "SHARDLINE_TRAININGS"
 

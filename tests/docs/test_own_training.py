@@ -11,7 +11,8 @@ import pytest
 
 from shardline.base.errors import ConfigError
 from shardline.run.directory import Home
-from shardline.settings.training_file import Training, read_training
+from shardline.settings.training import Training
+from shardline.settings.training_file import read_training
 from shardline.store.model_store import current
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 from shardline.base.errors import ValidationError
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel
+from shardline.settings.training import Training
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import Training
 from shardline.store.version import Version
 from shardline.validation import described as validation_described
 from shardline.validation.described import _champion, _misnamed, _worse_than_asked
