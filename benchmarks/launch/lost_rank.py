@@ -41,15 +41,20 @@ def lose_a_rank(directory: RunDirectory) -> float:
         time.sleep(0.1)
         if launch.poll() is not None:
             sys.exit(launch.communicate()[1].decode())
-    started = rank_folder(directory.logs, KILLED).read_started()
+    return kill(directory, KILLED, launch)
+
+
+def kill(directory: RunDirectory, rank: int, launch: subprocess.Popen[bytes]) -> float:
+    """Seconds from the SIGKILL of `rank` until its launch has ended, with that rank named and no process left."""
+    started = rank_folder(directory.logs, rank).read_started()
     if started is None:
-        sys.exit(f"rank {KILLED} hasn't recorded its start")
+        sys.exit(f"rank {rank} hasn't recorded its start")
     os.kill(started.pid, signal.SIGKILL)
     killed_at = time.perf_counter()
     message = launch.communicate()[1].decode()
     took = time.perf_counter() - killed_at
-    if f"LaunchError: rank {KILLED} on " not in message or LaunchProcesses(directory.path).alive():
-        sys.exit(f"expected rank {KILLED} to be named and no process to be left, found:\n{message}")
+    if f"LaunchError: rank {rank} on " not in message or LaunchProcesses(directory.path).alive():
+        sys.exit(f"expected rank {rank} to be named and no process to be left, found:\n{message}")
     return took
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -21,9 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.launch.lost_rank import kill
 from shardline.launch.mpirun import find
-from shardline.launch.processes import LaunchProcesses
-from shardline.launch.records import rank_folder
 from shardline.run.described_run import prepare_training
 from shardline.run.directory import Home, RunDirectory
 
@@ -121,16 +119,7 @@ def lost(folder: Path, launcher: str) -> float:
     process = launch(run)
     while not (run.path / f"took.{victim}").exists():
         time.sleep(0.05)
-    started = rank_folder(run.logs, victim).read_started()
-    if started is None:
-        sys.exit(f"rank {victim} has not recorded its start")
-    os.kill(started.pid, signal.SIGKILL)
-    begun = time.perf_counter()
-    message = process.communicate()[1].decode()
-    took = time.perf_counter() - begun
-    if f"rank {victim} on " not in message or LaunchProcesses(run.path).alive():
-        sys.exit(message)
-    return took
+    return kill(run, victim, process)
 
 
 def main() -> None:
