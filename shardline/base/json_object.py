@@ -71,6 +71,15 @@ def parse_object(content: bytes, path: Path, what: str) -> dict[str, Any]:
     return document
 
 
+def object_in(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object that `text` is, a line of a log say; `None` where it is none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError: a number of too many digits, too
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def encode_object(document: Mapping[str, Any]) -> bytes:
     """`document` as JSON, UTF-8, for people to read too."""
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shardline.base.json_object import object_in
+
 _LINE_LIMIT = 64 * 1024
 _CHUNK = 1024 * 1024
 _LAST_LINES = 20
@@ -117,20 +119,10 @@ class Follower:
             line += f" … (cut: {self._dropped} more bytes in {self.log})"
         self._partial.clear()
         self._dropped = 0
-        document = _json_object(line)
+        document = object_in(line) if line.startswith("{") else None
         if document is None:
             self.stream.write(line.encode() + b"\n")
             return
         if self.result is not None:
             self.stream.write(json.dumps(self.result).encode() + b"\n")
         self.result = document
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    if not line.startswith("{"):
-        return None
-    try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):  # ValueError: a number of too many digits, too
-        return None
-    return document if isinstance(document, dict) else None

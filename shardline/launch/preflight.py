@@ -14,8 +14,9 @@ import psutil
 
 from shardline.base.errors import LaunchError
 from shardline.launch import visible_cards
+from shardline.networks.train_spec import Network
 from shardline.parallel.layouts import OPTIMIZER_STATES
-from shardline.recipes.lookup import check_network_of, network_of
+from shardline.recipes.lookup import check_network, network_of
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
 from shardline.settings.training_config import TrainingConfig
@@ -38,9 +39,10 @@ def check(module: str, config: RunConfig | TrainingConfig, directory: RunDirecto
         raise LaunchError(f"no module {module}; expected one such as tasks.train, or one that PYTHONPATH leads to")
     shard_set = 0
     if module == TRAINING and isinstance(config, RunConfig):
+        network = network_of(config, directory.network_file)
         if config.strategy_load_file is None:  # ranks check the file that they load
-            check_network_of(config, directory.network_file)
-        shard_set = model_bytes(config, directory, copies=1)
+            check_network(network, config)
+        shard_set = model_bytes(network, config, copies=1)
     check_disk(directory.path, config.world_size * _LEAST_DISK_A_RANK, shard_set)
 
 
@@ -60,12 +62,13 @@ def memory_a_rank(module: str, config: RunConfig | TrainingConfig, directory: Ru
     """
     if module != TRAINING or not isinstance(config, RunConfig) or config.device_target != "CPU":
         return _LEAST_MEMORY_A_RANK
-    return _LEAST_MEMORY_A_RANK + model_bytes(config, directory, copies=2) // config.world_size
+    network = network_of(config, directory.network_file)
+    return _LEAST_MEMORY_A_RANK + model_bytes(network, config, copies=2) // config.world_size
 
 
-def model_bytes(config: RunConfig, directory: RunDirectory, *, copies: int) -> int:
+def model_bytes(network: Network, config: RunConfig, *, copies: int) -> int:
     """The bytes of `copies` of the whole model's parameters and one of its optimizer's states, in float32."""
-    parameters = sum(prod(shape) for shape in network_of(config, directory.network_file).parameters().values())
+    parameters = sum(prod(shape) for shape in network.parameters().values())
     return 4 * parameters * (copies + len(OPTIMIZER_STATES[config.optimizer]))
 
 

@@ -19,7 +19,7 @@ from shardline.checkpoint.shards.adopter import Adopter
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch import diagnosis
 from shardline.launch.interruption import Interruption
-from shardline.launch.job import Outcome
+from shardline.launch.job import Outcome, Shown
 from shardline.launch.patience import Patience
 from shardline.launch.program import Program, Steps
 from shardline.launch.rank_number import SCHEDULER
@@ -28,8 +28,8 @@ from shardline.launch.work import ModuleWork
 from shardline.run.adopting import adopter_of, not_adopted
 from shardline.run.described_run import slice_files, strategies_of
 from shardline.settings.placeholders import filled
+from shardline.settings.training import OF_RESUMING, Training
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import OF_RESUMING, Training
 from shardline.training.metrics_file import keep_until
 
 _MOST_SHOWN = 16 * 2**20
@@ -55,23 +55,17 @@ class ProgramWork(ModuleWork):
     @property
     def begins(self) -> tuple[Path, ...]:
         """The file that appears with the first step, where steps are known."""
-        return (self.directory.rank_status(self.shown_rank),) if self._knows_steps else ()
+        return (self.directory.rank_status(self.shown.rank),) if self._knows_steps else ()
 
     @property
-    def shown_rank(self) -> int:
-        """The rank whose log tells steps."""
+    def shown(self) -> Shown:
+        """The log that tells steps. A program may print for ever, and a question by signal may be its end."""
         rank = self.training.log.rank
-        return rank if 0 <= rank < self.processes else self.processes - 1
-
-    @property
-    def most_shown(self) -> int:
-        """A program may print for ever."""
-        return min(_MOST_SHOWN, self.training.log.largest_mib * 2**20 // 2)
-
-    @property
-    def shows_stacks(self) -> bool:
-        """A program is not asked where it stands: a signal may be its end."""
-        return False
+        return Shown(
+            rank if 0 <= rank < self.processes else self.processes - 1,
+            most=min(_MOST_SHOWN, self.training.log.largest_mib * 2**20 // 2),
+            stacks=False,
+        )
 
     def site(self, environment: Mapping[str, str], patience: Patience) -> ThisHost:
         """With mpirun as our own trainings; otherwise on this host alone."""
@@ -130,7 +124,7 @@ class ProgramWork(ModuleWork):
         words = [*training.command, *(training.resume.arguments if resumed else ())]
         working_directory = Path(filled(training.working_directory, texts))
         steps = None
-        if self._knows_steps and rank == self.shown_rank:
+        if self._knows_steps and rank == self.shown.rank:
             log = training.log
             steps = Steps(str(self.directory.metrics_file), log.patterns, log.keys, resumed.step if resumed else 0)
         return Program(

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shardline.base.json_object import object_in
+
 _LONGEST_LINE = 16 * 1024
 _MOST_BYTES = 256 * 1024 * 1024
 _WHOLE = ("epoch", "step", "steps_per_epoch")
@@ -76,12 +78,7 @@ class StepLines:
         return fields
 
     def _in_json(self, line: str) -> dict[str, float]:
-        if not line.startswith("{"):
-            return {}
-        try:
-            document = json.loads(line)
-        except (ValueError, RecursionError):
-            return {}
+        document = (object_in(line) if line.startswith("{") else None) or {}
         names = {name: self.keys.get(name, name) for name in (*_WHOLE, "loss", "learning_rate")}
         return _numbers({name: document.get(key) for name, key in names.items()})
 

@@ -25,7 +25,7 @@ from typing import Any
 from shardline.launch import logs, preflight, visible_cards
 from shardline.launch.card_leases import CardLedger, Lease, cards_of
 from shardline.launch.interruption import Interruption
-from shardline.launch.job import Job, Shown
+from shardline.launch.job import Job
 from shardline.launch.mpirun import remove_abandoned_sessions, session_folder, without_outer_run
 from shardline.launch.patience import PATIENT, Patience
 from shardline.launch.processes import LaunchProcesses
@@ -123,5 +123,5 @@ def _prepare(work: ModuleWork, directory: RunDirectory, site: ThisHost, lease: L
         site.patience,
         lease.descriptors,
         work.begins,
-        Shown(work.shown_rank, work.most_shown, work.shows_stacks),
+        work.shown,
     )

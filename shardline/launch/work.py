@@ -13,7 +13,7 @@ from shardline.base.errors import LaunchError, Stopped
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch import diagnosis, preflight
 from shardline.launch.interruption import Interruption
-from shardline.launch.job import Outcome
+from shardline.launch.job import Outcome, Shown
 from shardline.launch.patience import Patience
 from shardline.launch.sites import ThisHost, say, site_of
 from shardline.run.directory import RunDirectory
@@ -56,19 +56,9 @@ class ModuleWork:
         return tuple(map(self.directory.rank_status, range(self.processes)))
 
     @property
-    def shown_rank(self) -> int:
-        """Whose log is shown in the task's."""
-        return 0
-
-    @property
-    def most_shown(self) -> int | None:
-        """How many bytes of it, where it may grow without end."""
-        return None
-
-    @property
-    def shows_stacks(self) -> bool:
-        """Whether the ranks say where they stand when they are asked by SIGUSR1."""
-        return True
+    def shown(self) -> Shown:
+        """Whose log is shown in the task's, and how much of it."""
+        return Shown()
 
     @property
     def memory_a_rank(self) -> int:

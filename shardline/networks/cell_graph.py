@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,14 @@ def operators_of(file: Path) -> tuple[Operator, ...]:
 
     Values are named after the cells that give them. `ConfigError` names what can't be read, and the cell it stands in.
     """
-    return _Reader(read_mindir(file)).operators
+    return tuple(_Reader(read_mindir(file)).operators)
 
 
 class _Reader:
     """Goes through the nodes once, and remembers what every name of the graph stands for."""
 
     def __init__(self, graph: MindIr) -> None:
-        self.operators: tuple[Operator, ...] = ()
+        self.operators: list[Operator] = []
         if graph.functions:
             raise ConfigError(
                 "its control flow depends on values that are known when it runs (an if or a loop over a tensor's "
@@ -72,7 +73,7 @@ class _Reader:
         if node.primitive == "TupleGetItem":
             return _item(node, *taken)
         operator = _operator(node, taken)
-        self.operators = (*self.operators, operator)
+        self.operators.append(operator)
         if len(node.outputs) > 1:
             others = (None,) * (len(node.outputs) - 1)
             return _Pack((operator.output, *others))
@@ -81,8 +82,8 @@ class _Reader:
     def _check_ends(self, logits: Any) -> None:
         if not self.operators or logits != self.operators[-1].output:
             raise ConfigError("expected the last operator to give the logits, found others after it; give logits alone")
-        uses = [weight.name for operator in self.operators for weight, _ in operator.weights]
-        twice = sorted({name for name in uses if uses.count(name) > 1})
+        uses = Counter(weight.name for operator in self.operators for weight, _ in operator.weights)
+        twice = sorted(name for name, count in uses.items() if count > 1)
         if twice:
             raise ConfigError(
                 f"{', '.join(twice)}: expected each parameter to be taken by one operator, found several; give each "

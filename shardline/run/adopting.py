@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shardline.base.errors import ConfigError
+from shardline.checkpoint.formats.checkpoint2 import COMMON, METADATA
+from shardline.checkpoint.formats.file_index import Identity, identity_of
 from shardline.checkpoint.shards.adopter import Adopter
 from shardline.checkpoint.shards.adoption import Cut
 from shardline.checkpoint.shards.checkpoint2 import is_checkpoint2
@@ -14,9 +16,8 @@ from shardline.run.described_run import slice_files, strategies_of
 from shardline.run.directory import RunDirectory
 from shardline.settings.training_config import TrainingConfig
 
-_BESIDE = ("metadata.json", "common.json")
+_BESIDE = (METADATA, COMMON)
 """Of Checkpoint 2.0: parts of every iteration, whatever patterns say."""
-_State = tuple[tuple[Path, int, int, int], ...]
 
 
 def adopter_of(run: RunDirectory, config: TrainingConfig, tell: Callable[[str], None]) -> Adopter:
@@ -57,7 +58,7 @@ class _Cuts:
 
     def __init__(self, run: RunDirectory, config: TrainingConfig) -> None:
         self._run, self._config = run, config
-        self._known: tuple[_State, Cut] | None = None
+        self._known: tuple[Sequence[tuple[Path, Identity]], Cut] | None = None
 
     def __call__(self) -> Cut | None:
         if is_checkpoint2(self._run.checkpoints):
@@ -71,7 +72,7 @@ class _Cuts:
                 f"{self._config.training_file}: slices.strategies: which strategy? Give the files in which the program "
                 "saves it, or integrated = true where every rank saves the whole model"
             )
-        state = tuple((path, s.st_ino, s.st_size, s.st_mtime_ns) for path in paths for s in (path.stat(),))
+        state = [(path, identity_of(path.stat())) for path in paths]
         if self._known is None or self._known[0] != state:
             self._known = state, Cut.of(paths, self._config.world_size)
         return self._known[1]

@@ -21,6 +21,7 @@ from typing import Any, get_args
 from shardline.base import atomic
 from shardline.base.errors import AlreadyAVersion, ChampionStays, ConfigError, ShardlineError, Stopped, TrackingError
 from shardline.base.file_lock import lock
+from shardline.base.json_object import object_in
 from shardline.run.directory import Home, RunDirectory
 from shardline.tracking.mlflow_run import MLflowRun, RegisteredVersion, RunFacts, Status, move_alias, short
 from shardline.tracking.mlflow_server import MLflowServer, NoAnswer
@@ -237,10 +238,9 @@ def _leave_note(note: Path, home: Home, run: RunDirectory, status: Status) -> No
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return object_in(file.read_bytes()) or {}
+    except OSError:
         return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -6,11 +6,11 @@ request that has no output reads another run's slices. They may wait for cards, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shardline.base.json_object import object_in
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
 
@@ -34,10 +34,9 @@ def _has_begun(run: RunDirectory) -> bool:
 
 def _parameters(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return object_in(file.read_bytes()) or {}
+    except OSError:
         return {}  # a run that cannot be read reads nothing
-    return document if isinstance(document, dict) else {}
 
 
 def _named(home: Home, reader: RunDirectory, parameters: dict[str, Any]) -> Iterator[Path]:

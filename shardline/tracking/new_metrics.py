@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardline.base.json_object import object_in
 from shardline.tracking.sent import Sent
 
 MOST_VALUES = 1000
@@ -52,7 +52,7 @@ def _batch(complete: bytes, sent: Sent) -> Batch:
     values: list[tuple[str, int, float]] = []
     end, step, epoch = sent.offset, sent.last_step, sent.last_epoch
     for line in complete.splitlines(keepends=True):
-        record = _record(line)
+        record = object_in(line) or {}
         reached = record.get("step" if (is_step := "step" in record) else "epoch")
         if isinstance(reached, int) and reached > (step if is_step else epoch):
             at, prefix = (reached, "") if is_step else (step, "epoch_")
@@ -63,14 +63,6 @@ def _batch(complete: bytes, sent: Sent) -> Batch:
             step, epoch = at, epoch if is_step else reached
         end += len(line)
     return Batch(tuple(values), end, step, epoch)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -20,7 +20,7 @@ from mindspore.train.callback import Callback, ModelCheckpoint
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
-from shardline.checkpoint.formats.file_index import identity_of
+from shardline.checkpoint.formats.file_index import Identity, identity_of
 from shardline.checkpoint.formats.reading import index_checkpoint
 from shardline.checkpoint.shards.adoption import Cut, commit, plan_of_files
 from shardline.checkpoint.shards.rank_files import Moment
@@ -58,7 +58,7 @@ class CommitShardSet(Callback):
         own_rank, own_size = _world()
         self._rank = own_rank if rank is None else rank
         self._world_size = own_size if world_size is None else world_size
-        self._committed: tuple[int, ...] = ()
+        self._committed: Identity | None = None
 
     def begin(self, run_context: Any) -> None:
         """What is there already was saved by an earlier try, and so were this rank's receipts."""
@@ -75,13 +75,13 @@ class CommitShardSet(Callback):
         """Commit the last save, which `ModelCheckpoint` makes at the end."""
         self._commit(run_context.original_args())
 
-    def _state(self) -> tuple[int, ...]:
+    def _state(self) -> Identity | None:
         name = self._checkpoints.latest_ckpt_file_name
-        return identity_of(Path(name).stat()) if name and Path(name).exists() else ()
+        return identity_of(Path(name).stat()) if name and Path(name).exists() else None
 
     def _commit(self, parameters: Any) -> None:
         state = self._state()
-        if not state or state == self._committed:
+        if state is None or state == self._committed:
             return
         self._committed = state
         file = Path(self._checkpoints.latest_ckpt_file_name).absolute()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -12,11 +11,12 @@ import threading
 from pathlib import Path
 
 from shardline.base.errors import ValidationError
+from shardline.base.json_object import object_in
 from shardline.run.directory import RunDirectory
 from shardline.run.merged_model import MergedModel
 from shardline.settings.placeholders import filled
+from shardline.settings.training import OF_RESUMING
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import OF_RESUMING
 
 _LONGEST_LINE = 1024 * 1024
 _MOST_SHOWN = 16 * 1024 * 1024
@@ -91,11 +91,8 @@ class _Copy(threading.Thread):
 
 def _metrics_in(line: str) -> dict[str, float]:
     """The numbers of a JSON object, by name."""
-    try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+    document = object_in(line)
+    if document is None:
         raise ValidationError(
             "the command of validate: expected a JSON object of metrics on its last line, such as "
             f'{{"accuracy": 0.97}}, found {line[:500] or "nothing"!r}'

@@ -29,8 +29,14 @@ MOST_DIMENSIONS = 32
 _LARGEST = 2**63
 
 
-Identity = tuple[int, ...]
-"""Device, inode, size and times: where all are equal, nobody has written to the file, nor put another in its place."""
+class Identity(NamedTuple):
+    """A file's state, times in ns: where all is equal, nobody has written to it, nor put another in its place."""
+
+    device: int
+    inode: int
+    size: int
+    written: int
+    changed: int
 
 
 class TensorHeader(NamedTuple):
@@ -97,7 +103,7 @@ class FileIndex:
     pieces: dict[int, tuple[Extent, ...]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     crc: int | None = None
-    identity: Identity = ()
+    identity: Identity | None = None
     rank: int | None = None
 
     def with_rank(self, number: int) -> str:
@@ -173,7 +179,7 @@ def readable(path: Path) -> Iterator[int]:
 
 def identity_of(status: os.stat_result) -> Identity:
     """Which file, in which state, `status` is of."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def file_size(path: Path) -> int:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+
+from blake3 import blake3
 
 from shardline.base import atomic
 from shardline.base.digest import file_digest
@@ -123,15 +126,15 @@ def plan_of_files(directory: Path, files: Iterable[Path], cut: Cut) -> Plan:
 def is_adopted(save: Save) -> bool:
     """Whether there is a manifest of the very files of `save`, of their sizes, and written after them."""
     paths = [path.relative_to(save.directory).as_posix() for path in save.files]
-    sizes = [size_in(state) for state in save.state]
+    files = list(zip(paths, (state.size for state in save.state), strict=True))
     for step in ShardSet.steps(save.directory):
         path = ShardSet.path(save.directory, step)
         try:
-            items = ShardSet.read(path).slices
-            is_later = path.stat().st_mtime_ns >= save.written
+            state = identity_of(path.stat())
+            items = _manifest(path, state).slices
         except (CheckpointError, OSError):
             continue  # whoever wants this step is told
-        if is_later and [item.path for item in items] == paths and [item.size for item in items] == sizes:
+        if state.written >= save.written and [(item.path, item.size) for item in items] == files:
             return True
     return False
 
@@ -142,14 +145,20 @@ def withdraw_removed(directory: Path) -> list[Path]:
     for step in ShardSet.steps(directory):
         path = ShardSet.path(directory, step)
         try:
-            shard_set = ShardSet.read(path)
-        except CheckpointError:
+            shard_set = _manifest(path, identity_of(path.stat()))
+        except (CheckpointError, OSError):
             continue  # whoever wants this step is told
         is_adopted = not shard_set.configuration_digest
         if is_adopted and not any((directory / item.path).exists() for item in shard_set.slices):
             path.unlink()
             withdrawn.append(path)
     return withdrawn
+
+
+@lru_cache(maxsize=256)
+def _manifest(path: Path, _state: Identity) -> ShardSet:
+    """What `ShardSet.read` gives of a manifest in this state: a folder is looked at every second."""
+    return ShardSet.read(path)
 
 
 def _plan(save: Save, cut: Cut) -> Plan:
@@ -177,17 +186,12 @@ def _shard_set(save: Save, cut: Cut, plan: Plan, step: StepOfSave, workers: int)
     in_parallel(digest, save.files, workers)
     _check_unchanged(save, plan)
     items = tuple(
-        SliceFile(rank, path.relative_to(save.directory).as_posix(), size_in(state), digests[path])
+        SliceFile(rank, path.relative_to(save.directory).as_posix(), state.size, digests[path])
         for rank, path, state in zip(ranks, save.files, save.state, strict=True)
     )
     if save.iteration is not None:
         return ShardSet(_world_size(plan), step.step, step.epoch, "", "", False, items, CHECKPOINT2)
     return ShardSet(len(items), step.step, step.epoch, "", "", cut.integrated, items)
-
-
-def size_in(state: Identity) -> int:
-    """The size that is part of a file's identity."""
-    return int(state[2])
 
 
 def _ranks(save: Save, plan: Plan) -> list[int]:
@@ -234,18 +238,12 @@ def _keep_strategy(directory: Path, cut: Cut, plan: Plan) -> str:
     else:
         stages = sorted((read_strategy(path) for path in cut.strategies.values()), key=lambda found: found.stage)
         content, digest = encode(joined_stages(stages)), ""
-    target = directory / PROVENANCE / f"strategy-{digest or _digest_of(content)}"
+    target = directory / PROVENANCE / f"strategy-{digest or blake3(content).hexdigest()}"
     if not target.exists():
         atomic.write_bytes(target, content)
     if digest and file_digest(target) != digest:
         raise CorruptShard(f"{target}: its content is not what its name says: the strategy was changed meanwhile")
     return target.name.removeprefix("strategy-")
-
-
-def _digest_of(content: bytes) -> str:
-    from blake3 import blake3
-
-    return blake3(content).hexdigest()
 
 
 def _check_same(there: ShardSet, found: ShardSet, path: Path) -> None:

@@ -33,7 +33,7 @@ class Save:
     @property
     def written(self) -> int:
         """When its last file was written, in ns."""
-        return max(int(state[3]) for state in self.state)
+        return max(state.written for state in self.state)
 
 
 ANY = Wanted()

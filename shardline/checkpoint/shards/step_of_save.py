@@ -18,7 +18,7 @@ import numpy as np
 
 from shardline.base.errors import ConfigError, StepMismatch
 from shardline.checkpoint.formats.file_index import FileIndex
-from shardline.checkpoint.formats.tensor_io import OpenCheckpoint
+from shardline.checkpoint.formats.tensor_io import open_all
 from shardline.checkpoint.shards.rank_files import UNNUMBERED, Moment
 
 _COUNTERS = ("step_num", "global_step")
@@ -79,9 +79,6 @@ def _number(file: FileIndex, name: str) -> int | None:
     if not header.type.is_integer or header.shape not in ((), (1,)):
         return None
     value = np.empty(1, dtype=header.type.storage)
-    opened = OpenCheckpoint(file)
-    try:
+    with open_all([file]) as (opened,):
         opened.read(position, 0, value.view(np.uint8))
-    finally:
-        opened.close()
     return int(value[0])

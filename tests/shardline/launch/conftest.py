@@ -19,8 +19,8 @@ from shardline.launch.processes import LaunchProcesses
 from shardline.launch.records import rank_folder
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
+from shardline.settings.training import Training
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import Training
 from tests.patience import PATIENCE_S
 
 from .network_hosts import NetworkHost

@@ -7,6 +7,7 @@ import pytest
 from shardline.base.errors import ConfigError, LaunchError, RunDirectoryError
 from shardline.launch import preflight
 from shardline.launch.supervisor import launch
+from shardline.recipes.lookup import network_of
 from shardline.run.directory import RunDirectory
 from shardline.settings.run_config import RunConfig
 
@@ -85,7 +86,7 @@ def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_
     run = RunDirectory(tmp_path)
     parameters = 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
     adam = RunConfig(world_size=8, optimizer="Adam")
-    assert preflight.model_bytes(adam, run, copies=1) == 4 * 3 * parameters
+    assert preflight.model_bytes(network_of(adam), adam, copies=1) == 4 * 3 * parameters
     assert preflight.memory_a_rank("tasks.train", adam, run) - preflight.memory_a_rank("tasks.validate", adam, run) == (
         4 * 4 * parameters // 8
     )

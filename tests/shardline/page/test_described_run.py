@@ -12,8 +12,8 @@ from shardline.page.results import read_merge, read_validation
 from shardline.page.shard_map import read_shard_map, strategies_to_show
 from shardline.run.adopting import adopter_of
 from shardline.run.slices_to_merge import merge_run
+from shardline.settings.training import Training
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import Training
 from tests.shardline.checkpoint.sharding import save_shards, save_strategy, tensors
 
 

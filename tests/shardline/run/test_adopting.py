@@ -8,8 +8,8 @@ import pytest
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.adopting import adopter_of
 from shardline.run.directory import RunDirectory
+from shardline.settings.training import Training
 from shardline.settings.training_config import TrainingConfig
-from shardline.settings.training_file import Training
 from tests.shardline.checkpoint.sharding import save_shards, save_strategy, tensors
 
 
