@@ -76,8 +76,8 @@ airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARG
 	@$(PYTHON_IN_VENV) -m scripts.local_airflow $(ARGS)
 
 lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
-	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-dev \
-	    requirements-mlflow-server; do \
+	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-signing \
+	    requirements-dev requirements-mlflow-server; do \
 	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
 	        $$name.in -o $$name.txt || exit; \
 	done

@@ -32,6 +32,7 @@ from shardline.run.identity import write_identity
 from shardline.run.readers import reading
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import current
+from shardline.store.signing_key import signing_key
 
 
 def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -134,6 +135,7 @@ def _command_line() -> int:
         run = run_directory_from(given, os.environ)
         with run.lock():
             write_identity(run.path, os.environ)
+            signing_key(home_from(os.environ), os.environ)  # refused now, or after the training
             return prepare_dataset(run, home_from(os.environ), config, os.environ)
 
     return main(task)

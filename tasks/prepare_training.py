@@ -19,6 +19,7 @@ from shardline.run.described_run import prepare_training
 from shardline.run.environment import home_from, parameters_from, run_directory_from
 from shardline.run.identity import write_identity
 from shardline.settings.trainings import training_file
+from shardline.store.signing_key import signing_key
 
 
 def _command_line() -> int:
@@ -33,6 +34,7 @@ def _command_line() -> int:
         parameters, run = parameters_from(given, os.environ), run_directory_from(given, os.environ)
         with run.lock():
             write_identity(run.path, os.environ)
+            signing_key(home_from(os.environ), os.environ)  # refused now, or after the training
             return prepare_training(run, home_from(os.environ), file, parameters, os.environ)
 
     return main(task)

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from shardline.base.exit_codes import BAD_PARAMETERS, DECLINED, FAILED, STOPPED
+from shardline.base.exit_codes import (
+    BAD_PARAMETERS,
+    CHANGED_SINCE_SIGNING,
+    DECLINED,
+    FAILED,
+    NOT_SIGNED,
+    SIGNED_BY_ANOTHER,
+    STOPPED,
+)
 
 
 class ShardlineError(Exception):
@@ -68,6 +76,28 @@ class AlreadyAVersion(PromotionError):
     """The validated model is, byte for byte, a version that another run made: nothing is wrong, nothing is new."""
 
     exit_code = DECLINED
+
+
+class SignatureError(ShardlineError):
+    """A version is not what the holder of a key signed."""
+
+
+class NotSigned(SignatureError):
+    """There is no signature beside the version's files."""
+
+    exit_code = NOT_SIGNED
+
+
+class SignedByAnother(SignatureError):
+    """The signature beside the version's files is by another key."""
+
+    exit_code = SIGNED_BY_ANOTHER
+
+
+class ChangedSinceSigning(SignatureError):
+    """The version's files, or their signature, are not those that were signed."""
+
+    exit_code = CHANGED_SINCE_SIGNING
 
 
 class UploadError(ShardlineError):

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 FAILED = 1
 BAD_PARAMETERS = 2
 """A parameter is wrong, and trying again is no use: argparse's own code for a wrong command line."""
+NOT_SIGNED, SIGNED_BY_ANOTHER, CHANGED_SINCE_SIGNING = 3, 4, 5
+"""What `shardline verify` says of a version's signature."""
 DECLINED = 99
 """A task declines to do anything: Airflow's own code for a task that ends as skipped."""
 STOPPED = 75

@@ -1,6 +1,6 @@
 """The model store: numbered versions of each model that never change, and which of them is current.
 
-    HOME/models/NAME/versions/N/{model.ckpt, report.json, merge.json, config.json, version.json}
+    HOME/models/NAME/versions/N/{model.ckpt, report.json, merge.json, config.json, version.json}, and perhaps model.sig
     HOME/models/NAME/current -> versions/N
 
 A version is staged in a hidden folder, its files are synced and made read-only, and one rename publishes it. `current`
@@ -18,11 +18,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from shardline.base import atomic
 from shardline.base.errors import PromotionError
 from shardline.run.directory import Home
+from shardline.store.signing_key import SigningKey
 from shardline.store.version import Candidate, Version, read_version, write_version
 
 
@@ -62,15 +64,18 @@ class ModelStore:
             return None
         return Path(os.path.realpath(self._current)).name
 
-    def add(self, candidate: Candidate, admit: Callable[[], None] = lambda: None) -> Version:
+    def add(
+        self, candidate: Candidate, admit: Callable[[], None] = lambda: None, key: SigningKey | None = None
+    ) -> Version:
         """The version that `candidate` becomes, or already is; it is current unless a later one is.
 
-        `admit` raises where it must not, as the store is now: until `candidate` is current, nobody changes it. Raises
+        `admit` raises where it must not, as the store is now: until `candidate` is current, nobody changes it. What it
+        becomes is signed with `key`; what it already is stays as it was promoted. Raises
         `PromotionError` where the checkpoint has not the digest that it should have, or cannot be stored.
         """
         with self._changing():
             admit()
-            version = self._find(candidate) or self._publish(candidate)
+            version = self._find(candidate) or self._publish(candidate, key)
             if (self.current_number() or 0) < version.version:
                 self._point_to(version)
             return version
@@ -101,14 +106,15 @@ class ModelStore:
     def _find(self, candidate: Candidate) -> Version | None:
         return next((version for version in self.versions() if version.is_of(candidate)), None)
 
-    def _publish(self, candidate: Candidate) -> Version:
+    def _publish(self, candidate: Candidate, key: SigningKey | None) -> Version:
         for abandoned in self._versions.glob(".*.staged"):
             shutil.rmtree(abandoned)  # whoever holds the lock is the only writer: a killed process left this
         number = max((int(folder.name) for folder in self._folders()), default=0) + 1
         folder, staged = self._versions / str(number), self._versions / f".{number}.staged"
         try:
             staged.mkdir()
-            write_version(staged, number, candidate)
+            sign = None if key is None else partial(key.sign, name=f"{self.path.name}/{number}")
+            write_version(staged, number, candidate, sign)
             staged.rename(folder)
             atomic.sync_directory(self._versions)
         finally:

@@ -18,13 +18,15 @@ from shardline.checkpoint.merging.record_file import UNNAMED, read_record
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel, read_merged
 from shardline.store.model_store import ModelStore
+from shardline.store.signing_key import SigningKey
 from shardline.store.version import Candidate, Version
 
 
-def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
+def promote(run: RunDirectory, home: Home, key: SigningKey | None = None) -> dict[str, Any]:
     """The version that the run's merged model is from now on; `PromotionError` unless it was validated and passed.
 
-    `AlreadyAVersion` where another run's version has the same bytes: which one stands in the run's promotion file.
+    It is signed with `key`. `AlreadyAVersion` where another run's version has the same bytes: which one stands in the
+    run's promotion file.
     """
     config = run.read_any_config()
     merged = read_merged(run)
@@ -53,13 +55,21 @@ def promote(run: RunDirectory, home: Home) -> dict[str, Any]:
         if config.champion_margin is not None:
             check_champion(report, store.current(), merged.digest, config.champion_margin)
 
-    version = store.add(candidate, admit)
+    version = store.add(candidate, admit, key)
     for problem in store.damaged():
         print(f"note: {problem}", file=sys.stderr, flush=True)
     result = _result(version, config.model_name, new=True)
     atomic.write_text(run.promotion_file, json.dumps(result, indent=2) + "\n")
-    print(f"{version.path}: version {version.version} of {config.model_name}", flush=True)
+    print(f"{version.path}: version {version.version} of {config.model_name}{_signed(version, key)}", flush=True)
     return result
+
+
+def _signed(version: Version, key: SigningKey | None) -> str:
+    if key is None:
+        return ""
+    if version.signature is None:
+        return "; it is not signed: it was promoted before"
+    return f"; it is signed (public key: SHA-256 {key.thumbprint})"
 
 
 def _result(version: Version, model: str, *, new: bool) -> dict[str, Any]:

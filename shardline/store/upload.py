@@ -1,6 +1,6 @@
 """A version of the model store, copied to an object storage, with every digest checked there.
 
-    UPLOAD_TO/MODEL/VERSION/{model.ckpt, report.json, merge.json, config.json, version.json}
+    UPLOAD_TO/MODEL/VERSION/{model.ckpt, report.json, merge.json, config.json, model.sig, version.json}
 
 The copy has the files of the version's folder, byte for byte. `version.json`, which has every file's digest, is written
 last: whoever sees it there has a whole version. Each file is read back before the next one is sent, in parts, so that
@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import ShardlineError, UploadError
-from shardline.store.version import DESCRIPTION, Version
+from shardline.store.version import DESCRIPTION, SIGNATURE, Version
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -55,7 +55,8 @@ def upload(version: Version, place: Place) -> dict[str, Any]:
     Nothing is sent where another version is there already. Afterwards every file there has been read, and has its
     digest.
     """
-    digests = {**version.files, DESCRIPTION: file_digest(version.path / DESCRIPTION)}
+    described_by_none = [SIGNATURE, DESCRIPTION] if version.signature else [DESCRIPTION]
+    digests = {**version.files, **{name: file_digest(version.path / name) for name in described_by_none}}
     place.storage.invalidate_cache()  # a try before, or another process, may have written since
     missing = [name for name, digest in digests.items() if not _is_there(place, version, name, digest)]
     for name in missing:

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from shardline.base.errors import CorruptShard, PromotionError
 from shardline.base.file_names import is_plain
 
 DESCRIPTION = "version.json"
+SIGNATURE = "model.sig"
 _NONE = type(None)
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "version": (int,),
@@ -68,6 +69,12 @@ class Version:
         """The integrated checkpoint, .ckpt or .safetensors."""
         return self.path / self.model
 
+    @property
+    def signature(self) -> Path | None:
+        """The file that signs all others, if the version was signed when it was promoted."""
+        file = self.path / SIGNATURE
+        return file if file.exists() else None
+
     def is_of(self, candidate: Candidate) -> bool:
         """Whether this is what promoting `candidate` made before."""
         return (self.run, self.digest) == (candidate.run, candidate.digest)
@@ -112,8 +119,11 @@ def _problems(version: Version) -> Iterator[str]:
             yield f"expected the name of a file beside it and its digest, found {name!r:.100} and {digest!r:.100}"
 
 
-def write_version(folder: Path, number: int, candidate: Candidate) -> None:
-    """Fill the new `folder` with all files of a version, durably; `PromotionError` if the checkpoint was changed."""
+def write_version(folder: Path, number: int, candidate: Candidate, sign: Callable[[Path], None] | None = None) -> None:
+    """Fill the new `folder` with all files of a version, durably; `PromotionError` if the checkpoint was changed.
+
+    `sign` adds a signature of all the others.
+    """
     model = folder / candidate.model.name
     _copy(candidate.model, model)
     for name, content in candidate.documents.items():
@@ -135,6 +145,8 @@ def write_version(folder: Path, number: int, candidate: Candidate) -> None:
         "files": files,
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    if sign is not None:
+        sign(folder)
     for file in folder.iterdir():
         _make_durable(file)
     atomic.sync_directory(folder)

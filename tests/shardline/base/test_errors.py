@@ -6,7 +6,15 @@ from shardline.base import errors
 from shardline.base.errors import ShardlineError, class_of_kind, kind_of
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ShardlineError)]
-EXIT_CODES = {"ConfigError": 2, "Stopped": 75, "ChampionStays": 99, "AlreadyAVersion": 99}
+EXIT_CODES = {
+    "ConfigError": 2,
+    "NotSigned": 3,
+    "SignedByAnother": 4,
+    "ChangedSinceSigning": 5,
+    "Stopped": 75,
+    "ChampionStays": 99,
+    "AlreadyAVersion": 99,
+}
 
 
 @pytest.mark.parametrize("kind", CLASSES)

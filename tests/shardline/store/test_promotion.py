@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +20,10 @@ from shardline.settings.run_config import RunConfig
 from shardline.store import model_store
 from shardline.store.model_store import ModelStore, current
 from shardline.store.promotion import promote
+from shardline.store.signature import check_signature
+from shardline.store.signing_key import signing_key
 from tests.patience import PATIENCE_S
+from tests.shardline.store.keys import pair
 
 
 @pytest.fixture
@@ -88,6 +92,24 @@ def test_a_validated_model_becomes_the_current_version(home: Home):
     assert version is not None
     assert (version.version, version.run, version.step) == (1, "runs/sharded_training/1", 700)
     version.verify()
+
+
+def test_a_version_is_signed_where_there_is_a_key_and_stays_as_it_was_promoted(home: Home, tmp_path_factory, capsys):
+    private, public = pair(tmp_path_factory.mktemp("keys"))
+    key = signing_key(home, {"SHARDLINE_SIGNING_KEY": str(private)})
+    first, second = validated_run(home, "1"), validated_run(home, "2", b"others")
+    promote(first, home)
+    promote(first, home, key)
+    assert "it is not signed: it was promoted before" in capsys.readouterr().out
+    assert not (home.models / "digits" / "versions" / "1" / "model.sig").exists()
+    for _ in range(2):
+        promote(second, home, key)
+        assert f"it is signed (public key: SHA-256 {file_sha256(public)})" in capsys.readouterr().out
+    assert check_signature(home.models / "digits" / "current", public) == "digits/2"
+
+
+def file_sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_language_model_s_version_has_its_perplexity(home: Home):

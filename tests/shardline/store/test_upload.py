@@ -12,8 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from shardline.base.digest import file_digest
 from shardline.base.errors import UploadError
+from shardline.store.signature import check_signature
 from shardline.store.upload import Place, upload
 from shardline.store.version import Candidate, Version, read_version, write_version
+from tests.shardline.store.keys import pair
+from tests.shardline.store.test_signature import promoted, signer
 
 FILES = ["config.json", "model.ckpt", "report.json", "version.json"]
 
@@ -70,6 +73,15 @@ def test_a_version_is_copied_whole_and_its_description_comes_last(tmp_path, stor
     assert storage.written == FILES
     for name in FILES:
         assert storage.cat(f"/models/digits/1/{name}") == (version.path / name).read_bytes()
+
+
+def test_a_signature_goes_along_before_the_description(tmp_path, storage):
+    private, public = pair(tmp_path / "keys")
+    version = promoted(tmp_path / "home", signer(private, tmp_path / "home"))
+    assert upload(version, place(storage))["files"] == 5
+    assert storage.written == ["config.json", "model.ckpt", "report.json", "model.sig", "version.json"]
+    storage.get("/models/digits/1/", str(tmp_path / "downloaded"), recursive=True)
+    assert check_signature(tmp_path / "downloaded", public) == "digits/1"
 
 
 def test_what_is_there_already_is_not_sent_again(tmp_path, storage):
