@@ -3,7 +3,7 @@
     python -m tasks.prepare_dataset [--run-directory DIR] [--parameters JSON] [--set NAME=VALUE]...
 
 The parameters are one JSON document: `--parameters`, or else the environment's SHARDLINE_PARAMETERS, or else all the
-defaults; `--set` then changes single ones. Leaves `config.json` and `dataset.json` in the run directory.
+defaults; `--set` then changes single ones. Leaves `config.json`, `code.json` and `dataset.json` in the run directory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shardline.networks.train_spec import TrainSpec
 from shardline.recipes.lookup import check_network, prepared_spec
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.allowed_uploads import check_upload
+from shardline.run.code import record_code
 from shardline.run.command_line import main, parser
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import home_from, parameters_from, run_directory_from
@@ -52,6 +53,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
         check_network(spec.network, config)
     _check_start(config, home)
     _write_config(run, config, real)
+    record_code(run, home, config)
     description = spec.dataset.prepare(with_real_data(config, roots), home.data)
     if config.batch_size > description.count("train"):
         raise ConfigError(

@@ -3,7 +3,7 @@
     python -m tasks.prepare_training FILE [--run-directory DIR] [--parameters JSON]
 
 FILE is the name of a description in SHARDLINE_TRAININGS. Leaves `config.json` in the run directory, with the
-description as it is now: a change of the file counts for runs that are prepared after it.
+description as it is now, and `code.json`: a change of the file counts for runs that are prepared after it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from shardline.run.code import record_code
 from shardline.run.command_line import main, parser
 from shardline.run.described_run import prepare_training
 from shardline.run.environment import home_from, parameters_from, run_directory_from
@@ -34,8 +35,11 @@ def _command_line() -> int:
         parameters, run = parameters_from(given, os.environ), run_directory_from(given, os.environ)
         with run.lock():
             write_identity(run.path, os.environ)
-            signing_key(home_from(os.environ), os.environ)  # refused now, or after the training
-            return prepare_training(run, home_from(os.environ), file, parameters, os.environ)
+            home = home_from(os.environ)
+            signing_key(home, os.environ)  # refused now, or after the training
+            prepared = prepare_training(run, home, file, parameters, os.environ)
+            record_code(run, home, run.read_any_config())
+            return prepared
 
     return main(task)
 

@@ -32,6 +32,7 @@ from shardline.launch.processes import LaunchProcesses
 from shardline.launch.program_work import ProgramWork
 from shardline.launch.sites import ThisHost, say
 from shardline.launch.work import ModuleWork
+from shardline.run.code import record_code
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
 from shardline.settings.training_config import TrainingConfig
@@ -54,6 +55,8 @@ def launch(
         with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
             site.check(work.memory_a_rank, interruption)
             job = _prepare(work, directory, site, lease, session)
+            if module == preflight.TRAINING:
+                record_code(directory, home_from(environment), work.config)  # a retry may have other code
             with work.meanwhile(), _told_meanwhile(module, directory, environment):
                 outcome = job.run(interruption, lock)
             if outcome.launch.unfinished():

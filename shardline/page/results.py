@@ -12,6 +12,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page.containment import Contained
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.identity import RunIdentity, read_identity
+from shardline.run.lineage import LINEAGE
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Version
 
@@ -104,7 +105,8 @@ def plots(files: Contained) -> list[Path]:
 
 
 def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """All versions of `model`, newest first, with the run they are of where `may_see` allows its DAG's folder.
+    """All versions of `model`, newest first, with the run they are of, and from what they were made, where `may_see`
+    allows its DAG's folder.
 
     Raises `RunDirectoryError` where the model's folder or a version leads out of the store.
     """
@@ -117,7 +119,7 @@ def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[
     return {
         "model": model,
         "current": store.current_number(),
-        "versions": [_version(version, home, run, may_see) for version in reversed(store.versions())],
+        "versions": [_version(version, home, run, may_see, files) for version in reversed(store.versions())],
         "damaged": list(map(str, store.damaged())),
     }
 
@@ -130,7 +132,9 @@ def _identity(folder: Path) -> RunIdentity | None:
         return None
 
 
-def _version(version: Version, home: Home, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
+def _version(
+    version: Version, home: Home, run: RunDirectory, may_see: Callable[[str], bool], files: Contained
+) -> dict[str, Any]:
     folder = Path(version.run)
     dag_folder = folder.parts[1] if len(folder.parts) == 3 else ""
     described = {key: value for key, value in asdict(version).items() if key not in ("path", "files", "model")}
@@ -139,4 +143,5 @@ def _version(version: Version, home: Home, run: RunDirectory, may_see: Callable[
         "run": version.run if may_see(dag_folder) else None,
         "identity": None if identity is None else asdict(identity),
         "of_this_run": home.path / folder == run.path,
+        "lineage": files.document(version.path / LINEAGE) if may_see(dag_folder) else None,
     }

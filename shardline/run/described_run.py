@@ -86,16 +86,38 @@ def _known(words: tuple[str, ...], texts: Mapping[str, str]) -> list[str | None]
     return [filled(word, texts) if set(names_in(word)) <= texts.keys() else None for word in words]
 
 
+def program_of(run: RunDirectory, config: TrainingConfig) -> list[tuple[Path, Path | None]]:
+    """Where the program's code may lie, links resolved: the folder of the script that its command starts, or of the
+    program itself, with that file; its working directory; the folder of the description.
+    """
+    texts = config.texts(run.path)
+    words = _known(config.training.command, texts)
+    folder = Path(filled(config.training.working_directory, texts))
+    script = _script(words) or (words[0] if "/" in (words[0] or "") else None)
+    places: list[tuple[Path, Path | None]] = []
+    if script is not None:
+        file = (folder / script).resolve()
+        places.append((file.parent, file))
+    description = Path(config.training_file).resolve()
+    return [*places, (folder.resolve(), None), (description.parent, description)]
+
+
+def _script(words: list[str | None]) -> str | None:
+    """The script that an interpreter is given, where the command is of that kind."""
+    script = next((word for word in words[1:] if word is None or not word.startswith("-")), None)
+    is_script = script and script.endswith((".py", ".sh")) and Path(words[0] or "").name.startswith(_INTERPRETERS)
+    return script if is_script else None
+
+
 def _check_program(where: str, words: list[str | None], folder: Path, environment: Mapping[str, str]) -> None:
     program = words[0]
     if program is not None:
         found = _executable(program, folder, environment)
         if found is None:
             raise ConfigError(f"{where}: there is no program {program!r} on PATH or in {folder}; give its full path")
-    script = next((word for word in words[1:] if word is None or not word.startswith("-")), None)
-    is_script = script and script.endswith((".py", ".sh")) and Path(program or "").name.startswith(_INTERPRETERS)
-    if is_script and not (folder / str(script)).is_file():
-        raise ConfigError(f"{where}: there is no {folder / str(script)}; give its full path, or {{training_folder}}")
+    script = _script(words)
+    if script is not None and not (folder / script).is_file():
+        raise ConfigError(f"{where}: there is no {folder / script}; give its full path, or {{training_folder}}")
 
 
 def _executable(program: str, folder: Path, environment: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
     config.json                  the validated parameters
     dataset.json                 where the data is, its digest and counts
+    code.json                    which commits of Shardline and of the user's program made the model
     src_strategy.ckpt            the parallel strategy; of several pipeline stages, all of theirs in one file
     src_strategy_stage_N.ckpt    the strategy of one of several pipeline stages, as MindSpore's compiler wrote it
     src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt
@@ -10,6 +11,7 @@
     log_output/1/rank.N/stdout
     metrics.jsonl                every step's loss, every epoch's throughput
     tensorboard/                 the same as TensorBoard's event files
+    start.json                   the model or the run whose values training began with, where it did not begin anew
     train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
     merged/                      the integrated checkpoint NAME and NAME.merge.json, its proof
@@ -103,6 +105,10 @@ class RunDirectory:
         return self.path / "dataset.json"
 
     @property
+    def code_file(self) -> Path:
+        return self.path / "code.json"
+
+    @property
     def network_file(self) -> Path:
         """The compiled graph of a cell of the user's own, with its parameters' first values."""
         return self.path / "network.mindir"
@@ -122,6 +128,10 @@ class RunDirectory:
     @property
     def event_files(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def start_file(self) -> Path:
+        return self.path / "start.json"
 
     @property
     def train_file(self) -> Path:

@@ -23,6 +23,7 @@ from shardline.base.errors import AlreadyAVersion, ChampionStays, ConfigError, S
 from shardline.base.file_lock import lock
 from shardline.base.json_object import object_in
 from shardline.run.directory import Home, RunDirectory
+from shardline.run.lineage import Lineage, commits_in, digests_in, lineage_of
 from shardline.tracking.mlflow_run import MLflowRun, RegisteredVersion, RunFacts, Status, move_alias, short
 from shardline.tracking.mlflow_server import MLflowServer, NoAnswer
 from shardline.tracking.sent import read_sent
@@ -162,9 +163,9 @@ def facts_of(run: RunDirectory, home: Home, status: Status | None) -> RunFacts:
     """What there is to tell of `run` now."""
     config = run.read_any_config()
     given: dict[str, Any] = json.loads(config.to_json())
-    report, dataset, promotion = map(_document, (run.report_file, run.dataset_file, run.promotion_file))
+    report, promotion = map(_document, (run.report_file, run.promotion_file))
     merged = report.get("merged") if isinstance(report.get("merged"), dict) else {}
-    digests = {"dataset": dataset.get("digest"), "merged": (merged or {}).get("digest")}
+    lineage = lineage_of(run, home)
     artifacts = [run.config_file, run.dataset_file, run.train_file, run.merge_file, run.promotion_file]
     plots = sorted(run.validation.glob("*")) if run.validation.is_dir() else []
     return RunFacts(
@@ -173,13 +174,24 @@ def facts_of(run: RunDirectory, home: Home, status: Status | None) -> RunFacts:
         metrics_file=run.metrics_file,
         status=status,
         parameters={name: short(_text(value)) for name, value in given.items() if value is not None},
-        tags={f"shardline.{name}_digest": str(digest) for name, digest in digests.items() if digest}
+        tags={f"shardline.{name}_digest": short(digest) for name, digest in digests_in(lineage).items()}
+        | _commits(lineage)
         | {"shardline.directory": short(run.path)},
         measured=_measured(report),
         measured_step=int((merged or {}).get("step") or 0),
         artifacts={file.name: file for file in artifacts} | {f"validation/{file.name}": file for file in plots},
         version=_version(promotion, home),
     )
+
+
+def _commits(lineage: Lineage) -> dict[str, str]:
+    """The tags that say which code: MLflow's own, of the user's program where there is one, and both commits."""
+    found = commits_in(lineage)
+    names = {"shardline": "shardline.commit", "program": "shardline.program_commit"}
+    tags = {names[name]: commit for name, commit in found.items()}
+    if chosen := found.get("program") or found.get("shardline"):
+        tags["mlflow.source.git.commit"] = chosen.partition("+")[0]
+    return tags
 
 
 def _measured(report: Mapping[str, Any]) -> dict[str, float]:

@@ -19,6 +19,9 @@ RESERVED_NAMES = frozenset(
     {
         "config.json",
         "dataset.json",
+        "code.json",
+        "start.json",
+        "mlflow.json",
         "network.mindir",
         "run.json",
         "metrics.jsonl",

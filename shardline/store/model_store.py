@@ -1,13 +1,14 @@
 """The model store: numbered versions of each model that never change, and which of them is current.
 
-    HOME/models/NAME/versions/N/{model.ckpt, report.json, merge.json, config.json, version.json}, and perhaps model.sig
+    HOME/models/NAME/versions/N/{model.ckpt, report.json, merge.json, config.json, lineage.json, version.json}
+                                and perhaps model.sig
     HOME/models/NAME/current -> versions/N
 
 A version is staged in a hidden folder, its files are synced and made read-only, and one rename publishes it. `current`
 is a symbolic link that another rename replaces. Both happen under the model's lock, so that of two promotions at once
 each gets its own number, and `current` ends at the later one.
 
-    shardline models {list,current,rollback N} [--model NAME]
+    shardline models {list,current,show,rollback N} [--model NAME]
 """
 
 from __future__ import annotations
@@ -82,14 +83,19 @@ class ModelStore:
 
     def roll_back(self, number: int) -> Version:
         """Make version `number` current, and return it."""
+        version = self.version(number)
+        version.verify()
+        with self._changing():
+            self._point_to(version)
+        return version
+
+    def version(self, number: int) -> Version:
+        """Version `number`; `PromotionError` where there is none."""
         known = {version.version: version for version in self.versions()}
         if number not in known:
             raise PromotionError(
                 f"{self.path}: no version {number}; there are {', '.join(map(str, known)) or 'none at all'}"
             )
-        known[number].verify()
-        with self._changing():
-            self._point_to(known[number])
         return known[number]
 
     @contextmanager

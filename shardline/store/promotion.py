@@ -16,6 +16,7 @@ from shardline.base.errors import AlreadyAVersion, ChampionStays, PromotionError
 from shardline.base.json_object import encode_object
 from shardline.checkpoint.merging.record_file import UNNAMED, read_record
 from shardline.run.directory import Home, RunDirectory
+from shardline.run.lineage import LINEAGE, lineage_of
 from shardline.run.merged_model import MergedModel, read_merged
 from shardline.store.model_store import ModelStore
 from shardline.store.signing_key import SigningKey
@@ -44,6 +45,7 @@ def promote(run: RunDirectory, home: Home, key: SigningKey | None = None) -> dic
             run.report_file.name: run.report_file.read_bytes(),
             UNNAMED: encode_object(read_record(run.merge_file)),
             run.config_file.name: run.config_file.read_bytes(),
+            LINEAGE: encode_object(lineage_of(run, home)),
         },
     )
 

@@ -5,10 +5,15 @@ In this order; the first that is there is taken.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shardline.base import atomic
+from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
+from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
 from shardline.store import model_store
 from shardline.training.candidates import NewestIntact, newest_intact, set_aside, unreadable
@@ -29,12 +34,16 @@ def start(context: TrainingContext, home: Home, last: int) -> Start:
     """Give the context's cell the values that its run, which ends at step `last`, begins with; rank 0 says which."""
     found = _candidate(context)
     if found is None:
-        _load_model(context, home)
+        _note(_load_model(context, home), context)
         return Start(0, context.run)
     _check(found, context, last)
     load_shard_set(found.run, found.shard_set, context.cell, context.backend)
     context.backend.barrier()  # nobody reads any more what rank 0 moves now
     if context.backend.rank == 0:
+        if not _is_own(found, context):
+            manifest = ShardSet.path(found.run.checkpoints, found.shard_set.step)
+            start = {"run": str(found.run.path), "step": found.shard_set.step, "digest": file_digest(manifest)}
+            _note(start, context)
         _tidy(found, context)
         _report(found, context)
     context.backend.barrier()
@@ -98,11 +107,23 @@ def _report(found: NewestIntact, context: TrainingContext) -> None:
     print(message, flush=True)
 
 
-def _load_model(context: TrainingContext, home: Home) -> None:
-    """Load the weights that `start_file` or `start_from` name, if any; optimizer states start anew."""
+def _note(begin: Mapping[str, Any] | None, context: TrainingContext) -> None:
+    """Leave in `start.json` whose values the run begins with, unless they are the initial ones."""
+    if context.backend.rank > 0:
+        return
+    if begin is None:
+        context.run.start_file.unlink(missing_ok=True)
+    else:
+        atomic.write_text(context.run.start_file, json.dumps(begin, indent=1) + "\n")
+
+
+def _load_model(context: TrainingContext, home: Home) -> dict[str, Any] | None:
+    """Load the weights that `start_file` or `start_from` name, and say which; optimizer states start anew."""
     config = context.config
+    begin: dict[str, Any]
     if config.start_file is not None:
         file, what = context.run.path / config.start_file, f"the weights in {config.start_file}"
+        begin = {"file": str(file)}
     elif config.start_from == "current":
         version = model_store.current(home, config.model_name)
         if version is None:
@@ -111,8 +132,10 @@ def _load_model(context: TrainingContext, home: Home) -> None:
                 "train from 'scratch' first, or correct model_name"
             )
         file, what = version.model_file, f"version {version.version} of {config.model_name}"
+        begin = {"model": config.model_name, "version": version.version, "digest": version.digest}
     else:
-        return
+        return None
     load_weights(file, context.cell.network, context.backend)
     if context.backend.rank == 0:
         print(f"started from {what}", flush=True)
+    return begin

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta, timezone
 from playwright.sync_api import expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
+from shardline.base.json_object import encode_object
 from shardline.run.directory import RunDirectory
 from shardline.run.failures import failure_file
+from shardline.run.lineage import LINEAGE, lineage_of
 from shardline.settings.merge_config import MergeCheckpointConfig
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
@@ -296,6 +298,8 @@ def test_a_merge_that_was_refused_says_why(open_page, site):
 def test_versions_and_the_current_one(open_page, site, finished_run):
     run = site.home.run(DAG, finished_run)
     merge = json.loads((run / "merged" / "model.ckpt.merge.json").read_text())
+    code = {"shardline": {"version": "0.2.0", "commit": "a" * 40, "changed": True}, "program": None}
+    lineage = lineage_of(RunDirectory(run), site.home) | {"code": [code]}
     candidate = Candidate(
         run=str(run.relative_to(site.home.path)),
         model=run / "merged" / "model.ckpt",
@@ -303,7 +307,7 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
         metric="accuracy",
         value=0.948,
         step=3000,
-        documents={},
+        documents={LINEAGE: encode_object(lineage)},
     )
     model = json.loads((run / "config.json").read_text())["model_name"]
     ModelStore(site.home, model).add(candidate)
@@ -311,6 +315,10 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
     row = page.get_by_role("row", name="1 current")
     expect(row).to_contain_text("Accuracy 0.948")
     expect(row).to_contain_text("this run")
+    origin = page.get_by_role("group").filter(has_text="From what version 1 was made")
+    expect(origin.get_by_title(lineage["shard_set"]["digest"])).to_be_visible()
+    expect(origin.get_by_title(lineage["merged"]["digest"])).to_be_visible()
+    expect(origin).to_contain_text(f"0.2.0, {'a' * 16}…, with changes")
 
 
 def test_a_run_whose_directory_is_gone_is_explained(open_page, site):

@@ -41,7 +41,7 @@ def test_the_strategy_is_saved_under_no_other_files_name():
     run = RunDirectory(Path("/run"))
     names = (name for name in dir(RunDirectory) if isinstance(getattr(RunDirectory, name), property))
     named = {getattr(run, name).relative_to(run.path).parts[0] for name in names}
-    assert named | {"run.json", "failures", "resharded"} == RESERVED_NAMES
+    assert named | {"run.json", "failures", "resharded", "mlflow.json"} == RESERVED_NAMES
     for name in RESERVED_NAMES:
         with pytest.raises(ConfigError, match="strategy_save_file: is what another file or folder of the run is"):
             RunConfig.from_json(json.dumps({"strategy_save_file": name}))

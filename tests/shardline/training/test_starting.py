@@ -5,11 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
+from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError, CorruptShard, LayoutError
 from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
+from shardline.store.model_store import ModelStore
+from shardline.store.version import Candidate
 from shardline.training.receipts import Receipts
 from shardline.training.saving import Saver
 from shardline.training.starting import Start, start
@@ -158,6 +162,9 @@ def test_a_new_run_goes_on_from_another_runs_newest_set(trained, capsys):
     assert begun == Start(10, run)
     assert_same_values(follower, found[10])
     assert f"resumed from shard set 10 of {run.path}\n" in capsys.readouterr().out
+    manifest = ShardSet.path(run.checkpoints, 10).read_bytes()
+    noted = {"run": str(run.path), "step": 10, "digest": blake3(manifest).hexdigest()}
+    assert json.loads(follower.run.start_file.read_bytes()) == noted
 
 
 def test_another_runs_damaged_set_is_told_and_left_alone(trained, capsys):
@@ -174,7 +181,9 @@ def test_a_runs_own_sets_come_before_those_of_the_run_that_it_resumed_from(train
     run, _ = trained
     follower = new_context(run.path.with_name("follower"), seed=3, resume_from="run")
     save(follower, 3)
+    follower.run.start_file.write_text("{}")
     assert begin(new_context(follower.run.path, resume_from="run")) == 3
+    assert follower.run.start_file.read_text() == "{}"  # what the run began with stays
 
 
 def test_resuming_from_a_run_that_saved_nothing_is_refused(tmp_path):
@@ -200,6 +209,20 @@ def test_a_file_gives_its_weights_and_nothing_else(tmp_path, capsys, suffix):
         np.testing.assert_array_equal(found[parameter.name], expected[parameter.name])
     assert np.abs(found["moment1.layer1.weight"]).max() == 0
     assert capsys.readouterr().out == f"started from the weights in ../model.{suffix}\n"
+    assert json.loads(context.run.start_file.read_bytes()) == {"file": str(context.run.path / f"../model.{suffix}")}
+
+
+def test_of_the_current_version_its_number_and_digest_are_kept_until_a_try_begins_anew(tmp_path):
+    source = new_context(tmp_path / "source", seed=5)
+    write_checkpoint(values(source), tmp_path / "model.ckpt")
+    home, digest = Home(tmp_path / "home"), file_digest(tmp_path / "model.ckpt")
+    ModelStore(home, "digits").add(Candidate("runs/a/1", tmp_path / "model.ckpt", digest, None, None, 1, {}))
+    context = new_context(tmp_path / "run", start_from="current", model_name="digits")
+    assert start(context, home, LAST).step == 0
+    noted = {"model": "digits", "version": 1, "digest": digest}
+    assert json.loads(context.run.start_file.read_bytes()) == noted
+    begin(new_context(tmp_path / "run"))
+    assert not context.run.start_file.exists()
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
