@@ -114,11 +114,11 @@ def set_aside(checkpoints: Path, damaged: Damaged) -> Path:
     else:
         files = unnamed_slices(checkpoints)
     folder.mkdir()
-    path.rename(folder / path.name)
     for file in filter(is_slice, files):
         target = folder / file.relative_to(checkpoints)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.rename(target)
+    path.rename(folder / path.name)  # last: what a kill leaves is a damaged set still, not slices of none to be removed
     atomic.sync_directory(checkpoints)
     return folder
 

@@ -18,6 +18,7 @@ from mindspore import get_auto_parallel_context
 from mindspore.communication import GlobalComm, get_group_size, get_rank
 from mindspore.train.callback import Callback, ModelCheckpoint
 
+from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_index import Identity, identity_of
@@ -91,6 +92,7 @@ class CommitShardSet(Callback):
         step = step_of([index_checkpoint(file)], moment, parameters.batch_num)
         receipts = Receipts(folder)
         name = file.relative_to(folder).as_posix()
+        atomic.flush(file)
         receipts.leave(step.step, SliceFile(self._rank, name, file.stat().st_size, file_digest(file)))
         if self._rank == 0:
             self._write(folder, step, receipts)

@@ -5,6 +5,7 @@ Each is asserted by what everybody reads with: manifests, records, `current`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -65,6 +66,29 @@ def what_is_needed_exists(needed: Iterable[RunDirectory]) -> None:
         newest = ShardSet.newest(run.checkpoints)
         assert newest is not None, f"{run.path} is needed"
         whole_set(run, newest.step)
+
+
+def what_was_adopted_is_whole(folder: Path, acknowledged: int) -> None:
+    """What a manifest beside another program's files names is there, as it was digested, with its strategy."""
+    steps = ShardSet.steps(folder)
+    assert not acknowledged or acknowledged in steps, "what was said to be adopted is"
+    for step in steps:
+        shard_set = ShardSet.read(ShardSet.path(folder, step))
+        shard_set.verify(folder)
+        strategy = folder / "provenance" / f"strategy-{shard_set.strategy_digest}"
+        assert file_digest(strategy) == shard_set.strategy_digest
+
+
+def what_was_resharded_is_whole(home: Home, acknowledged: Iterable[RunDirectory]) -> None:
+    """A folder of new slices has what its manifest and its record say; once there, one always is."""
+    for run in acknowledged:
+        assert run.resharded.is_dir()
+    for folder in (run.resharded for run in runs(home) if run.resharded.is_dir()):
+        record = json.loads((folder / "reshard.json").read_bytes())
+        newest = ShardSet.newest(folder)
+        assert newest is not None
+        newest.verify(folder)
+        assert [item.digest for item in newest.slices] == [each["digest"] for each in record["files"]]
 
 
 def runs(home: Home) -> Iterator[RunDirectory]:

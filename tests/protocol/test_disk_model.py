@@ -1,8 +1,10 @@
-"""save → manifest → adopt → merge → promote → housekeeping, on a disk that dies at any call and loses what it may.
+"""save → manifest → adopt → merge, reshard → promote → housekeeping, on a disk that dies at any call and loses what it
+may.
 
-Three runs of two ranks, of one model. Each task is the real one; the ranks save one after the other, in this process,
-four numbers each. After every death the machine starts again, with what `tests/lossy_disk.py` says is left: what
-everybody sees then is whole (`invariants.py`), and the same task done again succeeds.
+Three runs of two ranks, of one model, and a folder into which a program saves that knows nothing of ours. Each task is
+the real one; the ranks save one after the other, in this process, four numbers each. After every death the machine
+starts again, with what `tests/lossy_disk.py` says is left: what everybody sees then is whole (`invariants.py`), and the
+same task done again succeeds.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,11 @@ from mindspore import Parameter, Tensor, nn
 
 from shardline.base import atomic
 from shardline.base.errors import ConfigError
-from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
 from shardline.checkpoint.merging import merge as merging
+from shardline.checkpoint.merging.reshard import ReshardRequest, reshard
+from shardline.checkpoint.shards.adopter import Adopter
+from shardline.checkpoint.shards.adoption import Cut
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.checkpoint.strategy.strategy_file import OperatorStrategy, Strategy, write_strategy
@@ -53,7 +58,7 @@ from shardline.training.provenance import Provenance
 from shardline.training.receipts import Receipts
 from shardline.training.saving import Saver
 from tests.campaign_record import record
-from tests.lossy_disk import LOSSES, mounted
+from tests.lossy_disk import KILLED, LOSSES, mounted
 from tests.protocol import invariants
 
 RUNS, RANKS, LAST = 3, 2, 4
@@ -83,6 +88,13 @@ def cell(run: int, step: int, rank: int) -> nn.Cell:
     return network
 
 
+def strategy_file(folder: Path) -> Path:
+    """What says how all of them are cut, in `folder`."""
+    file = folder / "strategy.ckpt"
+    write_strategy(Strategy(0, {"MatMul_x": OperatorStrategy(0, ((RANKS, 1),))}, {"weight": LAYOUT}), file)
+    return file
+
+
 @st.composite
 def deaths(draw: Callable[..., Any], most: int) -> tuple[int | None, str, int]:
     """At which call a task dies, if it does; what is lost; and a seed for what is left."""
@@ -97,8 +109,10 @@ class Pipeline(RuleBasedStateMachine):
         self.stack = ExitStack()
         # In memory where that is a file system: what is flushed there costs nothing, and nothing is read but here.
         place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        root = Path(tempfile.mkdtemp(prefix="shardline-disk-", dir=place))
-        self.stack.callback(shutil.rmtree, root, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="shardline-disk-", dir=place))
+        self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.strategy, root = strategy_file(folder), folder / "disk"
+        root.mkdir()
         self.disk = self.stack.enter_context(mounted(root))
         self.home = Home(root)
         self.queued: dict[int, int | None] = {}
@@ -108,6 +122,10 @@ class Pipeline(RuleBasedStateMachine):
         self.saved: dict[int, int] = {}
         """The newest step of each run whose saving has returned, and was not freed."""
         self.promoted = 0
+        self.foreign = root / "foreign"
+        atomic.make_directory(self.foreign)
+        """Where a program saves: `rank_N/net-1_STEP.ckpt`, and flushes nothing."""
+        self.adopted, self.resharded = 0, set[int]()
 
     def teardown(self) -> None:
         self.stop_reading()
@@ -191,18 +209,78 @@ class Pipeline(RuleBasedStateMachine):
         assert not invariants.leftovers(run.checkpoints)
 
     def _context(self, run: RunDirectory, number: int, step: int, rank: Rank) -> TrainingContext:
-        strategy = Strategy(0, {"MatMul_x": OperatorStrategy(0, ((RANKS, 1),))}, {"weight": LAYOUT})
-        file = self.home.path / ".strategy.ckpt"
-        if not file.exists():
-            write_strategy(strategy, file)
         return TrainingContext(
             run=run,
             config=run.read_config(),
             backend=rank,
             receipts=Receipts(run.checkpoints, patience_seconds=1),
             cell=cell(number, step, rank.rank),
-            provenance=Provenance(file.read_bytes(), {"decides": "all"}),
+            provenance=Provenance(self.strategy.read_bytes(), {"decides": "all"}),
         )
+
+    @precondition(lambda self: self._may_be_damaged())
+    @rule(chosen=st.integers(0, RUNS - 1), manifest=st.booleans(), death=deaths(40))
+    def set_aside(self, chosen: int, manifest: bool, death: tuple[int | None, str, int]) -> None:
+        """The newest set is damaged; training goes on from the one before, done again where it dies."""
+        number = self._one_of(self._may_be_damaged(), chosen)
+        run, step = self.run(number), self.newest(number)
+        before = ShardSet.steps(run.checkpoints)[-2]
+        newest = ShardSet.read(ShardSet.path(run.checkpoints, step))
+        slices = [run.checkpoints / item.path for item in newest.slices]
+        damage(ShardSet.path(run.checkpoints, step) if manifest else slices[1])
+        found = {path.read_bytes() for path in slices}
+        self.saved[number] = before
+        done: list[int] = []
+        if not self.survives(death, lambda: self._train(number, 2, done)):
+            self.survives((None, LOSSES[0], 0), lambda: self._train(number, 2, done))
+        self.saved[number] = max(done)
+        if death[1] == KILLED:  # a power failure may take what is kept as evidence alone
+            assert found <= {path.read_bytes() for path in run.checkpoints.rglob("*.ckpt")}, "nothing is thrown away"
+
+    @rule(death=deaths(30))
+    def adopt(self, death: tuple[int | None, str, int]) -> None:
+        """The program saves another step, and what is there is adopted."""
+        adopted = ShardSet.steps(self.foreign)
+        step = max(adopted, default=0) + 1
+        if step > LAST:
+            return
+
+        def task() -> None:
+            for rank in range(RANKS):
+                folder = self.foreign / f"rank_{rank}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"net-1_{step}.ckpt").write_bytes(self._foreign_slice(rank, step))
+            adopter = Adopter(self.foreign, lambda: Cut.of([self.strategy]), lambda _: None)
+            adopter.look(0.0, has_ended=True)
+            assert not adopter.refused
+            assert ShardSet.steps(self.foreign) == [*adopted, step]
+
+        if self.survives(death, task):
+            self.adopted = step
+
+    def _foreign_slice(self, rank: int, step: int) -> bytes:
+        file = self.strategy.with_name("slice.ckpt")
+        write_checkpoint({"weight": rows(RUNS, step)[rank : rank + 1]}, file)
+        return file.read_bytes()
+
+    @precondition(lambda self: self.saved)
+    @rule(chosen=st.integers(0, RUNS - 1), death=deaths(50))
+    def reshard(self, chosen: int, death: tuple[int | None, str, int]) -> None:
+        """For one rank; what was there before is replaced."""
+        number = self._one_of(self.saved, chosen)
+        run, step = self.run(number), self.newest(number)
+
+        def task() -> None:
+            source = run.strategy_saved_with(ShardSet.read(ShardSet.path(run.checkpoints, step)).strategy_digest)
+            request = ReshardRequest((), run.resharded, run.checkpoints, (source,), workers=1, unsharded=True)
+            with run.lock():
+                reshard(replace(request, step=str(step), replaces=True))
+
+        if self.survives(death, task):
+            self.resharded.add(number)
+            (file,) = run.resharded.glob("rank_0/*.ckpt")
+            np.testing.assert_array_equal(read_checkpoint(file)["weight"], rows(number, step))
+            assert not [path for path in run.path.glob(".resharded.*") if path.is_dir()]
 
     @precondition(lambda self: self.saved)
     @rule(chosen=st.integers(0, RUNS - 1), death=deaths(30))
@@ -284,6 +362,12 @@ class Pipeline(RuleBasedStateMachine):
         """What the reader reads from, if a set is left there."""
         return [self.run(self.reader[0])] if self.reader is not None and self.newest(self.reader[0]) else []
 
+    def _may_be_damaged(self) -> list[int]:
+        """The runs that have another set to go on from, and that nobody else is to read from."""
+        read = {run.path for run in (*self.needed.values(), *self._held())}
+        ours = (number for number in self.saved if self.run(number).path not in read)
+        return [number for number in ours if len(ShardSet.steps(self.run(number).checkpoints)) > 1]
+
     def _merged(self) -> list[int]:
         return [number for number in range(RUNS) if (self.run(number).merged / "model.ckpt").is_file()]
 
@@ -297,6 +381,21 @@ class Pipeline(RuleBasedStateMachine):
     @invariant()
     def all_is_whole(self) -> None:
         invariants.check(self.home, self.needed.values(), self.promoted)
+        invariants.what_was_adopted_is_whole(self.foreign, self.adopted)
+        invariants.what_was_resharded_is_whole(self.home, [self.run(number) for number in self.resharded])
+
+
+def damage(file: Path) -> None:
+    """Change a byte in the middle of `file`, as a disk does on its own: nobody has to flush that."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    mode = file.stat().st_mode
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    file.chmod(mode)
 
 
 @pytest.fixture(autouse=True)

@@ -113,8 +113,20 @@ def commit(directory: Path, shard_set: ShardSet, cut: Cut, plan: Plan, known_by:
     if path.exists():
         _check_same(ShardSet.read(path), shard_set, path)
         return None
+    _flush(directory, [directory / item.path for item in shard_set.slices])
     shard_set.write(directory)
     return Adopted(path, shard_set, known_by, (*plan.slices.notices, *plan.notices))
+
+
+def _flush(directory: Path, files: Sequence[Path]) -> None:
+    """Have `files` and their names on disk: their program may not, and the manifest would outlive them there."""
+    try:
+        in_parallel(atomic.flush, files, default_workers())
+    except FileNotFoundError as error:
+        raise CorruptShard(f"{error.filename} was removed while it was adopted") from error
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(directory)}
+    for folder in sorted(folders, reverse=True):
+        atomic.sync_directory(folder)
 
 
 def plan_of_files(directory: Path, files: Iterable[Path], cut: Cut) -> Plan:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from shardline.base.errors import CorruptShard
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
 from shardline.training import candidates
-from shardline.training.candidates import newest_intact
+from shardline.training.candidates import Damaged, newest_intact, set_aside
 from shardline.training.receipts import Receipts
 from tests.shardline.checkpoint.sharding import LAYOUTS, save_manifest, save_shards, save_strategy, tensors
 from tests.shardline.training.in_process import damage
@@ -92,3 +93,26 @@ def test_where_none_is_left_all_ranks_raise_the_same(run):
     assert len(set(found)) == 1
     assert "those of steps [20, 10] are all damaged" in found[0]
     assert "rank 7 at step 20 are not there" in found[0]
+
+
+def test_a_set_that_is_killed_while_it_is_set_aside_is_damaged_still(run, monkeypatch):
+    """Its manifest goes last: without it, its slices would be of no set, and the next save removes such."""
+    damage(run.checkpoints / "rank_0" / "checkpoint-1_20.ckpt")
+    damaged, renamed = Damaged(20, ("a byte",)), []
+    rename = Path.rename
+
+    def dying(path, target):
+        if len(renamed) == 3:
+            raise KeyboardInterrupt
+        renamed.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", dying)
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(run.checkpoints, damaged)
+    assert ShardSet.steps(run.checkpoints) == [10, 20]
+    assert search(run, 1)[0].shard_set.step == 10
+    set_aside(run.checkpoints, damaged)
+    assert ShardSet.steps(run.checkpoints) == [10]
+    assert len([*run.checkpoints.glob("damaged-20*/rank_*/checkpoint-1_20.ckpt")]) == 8, "every file of it"

@@ -21,6 +21,7 @@ from shardline.checkpoint.shards.adoption import Cut, adopt, is_adopted, withdra
 from shardline.checkpoint.shards.saves import saves_in
 from shardline.checkpoint.shards.shard_set import CHECKPOINT2, ShardSet
 from shardline.checkpoint.strategy.layout import Layout
+from tests.durability import recorded
 from tests.shardline.checkpoint.sharding import LAYOUTS, save_shards, save_strategy, slices_of, tensors
 
 CHECKPOINT2_FIXTURES = Path(__file__).parents[3] / "fixtures" / "checkpoint2"
@@ -45,6 +46,22 @@ def only(folder, cut):
 
 def snapshot(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.ckpt")}
+
+
+def test_what_the_program_did_not_flush_is_on_disk_before_the_manifest(tmp_path, cut):
+    save_shards(tmp_path / "saved", tensors(), name="CKP-1_20.ckpt")
+    (folder := tmp_path / "checkpoint").mkdir()
+    with recorded(tmp_path) as durability:
+        for rank in sorted((tmp_path / "saved").iterdir()):
+            (folder / rank.name).mkdir()
+            (folder / rank.name / "CKP-1_20.ckpt").write_bytes((rank / "CKP-1_20.ckpt").read_bytes())
+        (save,) = saves_in(folder, cut.world_size)
+        adopted = adopt(save, cut)
+        assert adopted is not None
+    durability.check(adopted.manifest)
+    for path in save.files:
+        durability.check_flushed_before(path, adopted.manifest)
+        durability.check_order(path.parent, adopted.manifest)
 
 
 def test_the_manifest_names_every_file_with_its_size_and_digest(shards, cut):
