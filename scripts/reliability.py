@@ -58,9 +58,10 @@ one. The table of them is `tests/campaign/faults.py`.""",
     ),
     "disk": (
         "## A disk that dies at any call",
-        """Saving, resuming, merging, promoting, going back and housekeeping of three runs, in any order, on a disk that
-dies at any call and loses or reorders what was not flushed (`tests/lossy_disk.py`). After every death all that is
-visible is whole, and what queued and running tasks need exists (`tests/protocol/invariants.py`).""",
+        """Saving, resuming, setting a damaged set aside, merging, resharding, promoting, going back and housekeeping of
+three runs, and adopting what another program saves, in any order, on a disk that dies at any call and loses or
+reorders what was not flushed (`tests/lossy_disk.py`). After every death all that is visible is whole, and what queued
+and running tasks need exists (`tests/protocol/invariants.py`).""",
     ),
     "parsers": (
         "## Files with anything in them",
