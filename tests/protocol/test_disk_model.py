@@ -355,7 +355,11 @@ class Pipeline(RuleBasedStateMachine):
         self.survives(death, task)
         invariants.what_is_needed_exists(held)
         for number in range(RUNS):
-            if self.run(number).path in freed and not self.newest(number):
+            if self.run(number).path not in freed:
+                continue
+            if merged:  # new slices, too
+                self.resharded.discard(number)
+            if not self.newest(number):
                 self.saved.pop(number, None)
 
     def _held(self) -> list[RunDirectory]:
