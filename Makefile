@@ -20,10 +20,10 @@ ARGS ?=
 # Tests run in this many processes: twice the cores of a small machine, since tests that start programs wait.
 WORKERS ?= 4
 
-.PHONY: help demo ui test soak campaign rehearsal celery mlflow lint format docs screenshots airflow lock clean
+.PHONY: help demo ui test soak campaign rehearsal celery mlflow transformers lint format docs screenshots airflow lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train, merge, validate and promote a model, without a server; CONF='{"epochs": 2}' sets parameters
 	@$(PYTHON_IN_VENV) -m scripts.demo --conf "$$CONF"
@@ -53,6 +53,11 @@ mlflow: $(INSTALLED_DEV) ## Tell a real MLflow server of runs; it is installed i
 	@$(PYTHON_IN_VENV) -m uv pip install --quiet --python .venv-server/bin/python --require-hashes -r requirements-mlflow-server.txt
 	@$(PYTHON_IN_VENV) -m pytest -m mlflow $(ARGS)
 
+transformers: $(INSTALLED_DEV) ## Load exported models by transformers; it is installed, with PyTorch, into .venv-transformers
+	@test -d .venv-transformers || $(PYTHON_IN_VENV) -m uv venv --quiet --python $(PYTHON_IN_VENV) .venv-transformers
+	@$(PYTHON_IN_VENV) -m uv pip install --quiet --python .venv-transformers/bin/python --require-hashes -r requirements-transformers.txt
+	@$(PYTHON_IN_VENV) -m pytest -m transformers $(ARGS)
+
 screenshots: $(INSTALLED_DEV) ## Take the documents' screenshots again, in a real browser
 	@SHARDLINE_SCREENSHOTS=docs/images $(PYTHON_IN_VENV) -m pytest tests/airflow
 
@@ -77,13 +82,13 @@ airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARG
 
 lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
 	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-signing \
-	    requirements-dev requirements-mlflow-server; do \
+	    requirements-dev requirements-mlflow-server requirements-transformers; do \
 	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
 	        $$name.in -o $$name.txt || exit; \
 	done
 
 clean: ## Remove .venv, Airflow's home and caches; runs, data and models (var) stay
-	rm -rf .venv .venv-server .airflow .mypy_cache .ruff_cache .import_linter_cache .hypothesis kernel_meta
+	rm -rf .venv .venv-server .venv-transformers .airflow .mypy_cache .ruff_cache .import_linter_cache .hypothesis kernel_meta
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt requirements-uv.txt

@@ -27,6 +27,7 @@ values of the parameters that the file declares.
 | `approve` | asks a person, where *Approval* is on | |
 | `promote` | a new version in the model store, asset `shardline` | `promotion.json` |
 | `upload` | copies the version to an object storage, where *Upload to* names one | |
+| `export` | the version for Hugging Face's `transformers`, where *Hugging Face export* is set | |
 """
 PREPARE = """Validates the run's parameters against the description, and looks whether the command can be started.
 

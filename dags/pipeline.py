@@ -1,4 +1,4 @@
-"""The seven tasks that `sharded_training`, `retraining` and described trainings have in common."""
+"""The eight tasks that `sharded_training`, `retraining` and described trainings have in common."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow.sdk import Asset, BaseOperator, Context
 from dags import notices
 from dags.merging import merge_workers, merging
 from plugins.approval import ApprovalIfAsked
+from plugins.export import ExportIfAsked
 from plugins.task_operator import TaskOperator
 from plugins.upload import UploadIfAsked
 
@@ -65,12 +66,19 @@ Every file is read back and its digest checked. Nothing there is overwritten; cl
 is not there yet."""
 
 
+EXPORT = """The version that promote made, as a folder that Hugging Face's `transformers` loads; skipped where
+*Hugging Face export* is empty, or nothing was promoted.
+
+`HOME/models/NAME/exports/VERSION`, with `export.json`: of which version it is, and what was proved of it."""
+
+
 def pipeline(
     train: BaseOperator | None = None,
     prepare: tuple[str, ...] = ("tasks.prepare_dataset",),
     about: str = PREPARE_DATASET,
 ) -> None:
-    """Add prepare_dataset → train → merge → validate → approve → promote → upload to the DAG of this `with` block.
+    """Add prepare_dataset → train → merge → validate → approve → promote → upload, export to the DAG of this `with`
+    block.
 
     `train` stands in for the task of that name, which trains on the hosts of the hostfile, or on the worker's own.
     `prepare` is what prepare_dataset runs, a module and its arguments, which is described by `about`.
@@ -116,7 +124,8 @@ def pipeline(
         **notices.of_promotion(os.environ),
     )
     upload = UploadIfAsked(task_id="upload", execution_timeout=timedelta(hours=6), doc_md=UPLOAD)
-    prepare_dataset >> train >> merge >> validate >> approve >> promote >> upload
+    export = ExportIfAsked(task_id="export", execution_timeout=timedelta(hours=6), doc_md=EXPORT)
+    prepare_dataset >> train >> merge >> validate >> approve >> promote >> [upload, export]
 
 
 def _describe_model(context: Context, result: Mapping[str, Any]) -> None:

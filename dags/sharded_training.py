@@ -9,6 +9,7 @@
 | `approve` | asks a person, where *Approval* is on | |
 | `promote` | a new version in the model store, asset `shardline` | `promotion.json` |
 | `upload` | copies the version to an object storage, where *Upload to* names one | |
+| `export` | the version for Hugging Face's `transformers`, where *Hugging Face export* is set | |
 
 Trigger it with the form, or with a JSON document of the same parameters.
 """

@@ -20,6 +20,7 @@ from shardline.base import atomic
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.shards.shard_set import ShardSet
+from shardline.export.promoted import mapping_of
 from shardline.networks.train_spec import TrainSpec
 from shardline.recipes.lookup import check_network, prepared_spec
 from shardline.run.allowed_roots import AllowedRoots
@@ -39,8 +40,8 @@ from shardline.store.signing_key import signing_key
 def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environment: Mapping[str, str]) -> dict[str, Any]:
     """Write the run's `config.json` and, once its data is prepared, `dataset.json`.
 
-    `ConfigError` where the network, the ranks, the batch size and the data do not go together, or a path or
-    `upload_to` is none that `environment` allows.
+    `ConfigError` where the network, the ranks, the batch size and the data do not go together, a path or `upload_to` is
+    none that `environment` allows, or the file that the model is to be exported by is no mapping.
     """
     roots = AllowedRoots.of(home, environment)
     real = with_real_start(config, run, roots)
@@ -48,6 +49,7 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
         read_file_set(Path(real.start_file))  # refuses what is no integrated checkpoint
     if config.upload_to:
         check_upload(config.upload_to, home, environment)
+    mapping_of(config, home, environment)
     spec = prepared_spec(config, run.network_file)
     if config.strategy_load_file is None:  # a strategy that is loaded is known to train alone
         check_network(spec.network, config)

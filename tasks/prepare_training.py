@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from shardline.export.promoted import mapping_of
 from shardline.run.code import record_code
 from shardline.run.command_line import main, parser
 from shardline.run.described_run import prepare_training
@@ -39,6 +40,7 @@ def _command_line() -> int:
             signing_key(home, os.environ)  # refused now, or after the training
             prepared = prepare_training(run, home, file, parameters, os.environ)
             record_code(run, home, run.read_any_config())
+            mapping_of(run.read_any_config(), home, os.environ)
             return prepared
 
     return main(task)

@@ -104,6 +104,10 @@ class UploadError(ShardlineError):
     """A version cannot be brought to an object storage, or is not there what it is in the model store."""
 
 
+class ExportError(ShardlineError):
+    """An exported version does not load, or does not compute what the version computes."""
+
+
 class TrackingError(ShardlineError):
     """MLflow cannot be told of a run; `code` is MLflow's own, empty where it has not answered."""
 

@@ -1,6 +1,6 @@
 """`shardline COMMAND`: everything that can be done by hand, without Airflow.
 
-Only `merge` of a run, `models`, `track` and `cards` need more than NumPy and BLAKE3.
+Only `merge` of a run, `models`, `export`, `track` and `cards` need more than NumPy and BLAKE3.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ COMMANDS = {
     "adopt": ("adopt_command", "a manifest for slices that any program saved: from then on they are complete"),
     "inspect": ("inspect_command", "what a checkpoint, strategy, manifest or record holds"),
     "models": ("models_command", "versions of a model; which one is current"),
+    "export": ("export_command", "a version as a folder that Hugging Face's transformers loads"),
     "track": ("track_command", "tell MLflow what it has not been told of any run"),
     "cards": ("cards_command", "which run holds which cards of this host"),
 }

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import field_validator, model_validator
 
 from shardline.settings import presets
+from shardline.settings.export_mapping import check_export_mapping
 from shardline.settings.run_parameters import DEFAULT_MODEL, RunParameters
 from shardline.settings.upload_address import check_upload_address
 
@@ -121,6 +122,11 @@ class RunConfig(RunParameters):
     def _upload(self) -> RunConfig:
         # Of the whole model, since a message about one parameter repeats its value, here perhaps a password.
         check_upload_address(self.upload_to)
+        return self
+
+    @model_validator(mode="after")
+    def _export(self) -> RunConfig:
+        check_export_mapping(self.hugging_face_export, self.network)
         return self
 
     @model_validator(mode="after")

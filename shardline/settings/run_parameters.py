@@ -427,3 +427,10 @@ class RunParameters(Parameters):
         "version's number. Empty: nowhere.",
         json_schema_extra={"section": "Promotion"},
     )
+    hugging_face_export: str | None = Field(
+        None,
+        title="Hugging Face export",
+        description="The promoted version as a folder that `transformers` loads too: **built-in** for **gpt**; for "
+        f"others the path of a mapping file, in {_READABLE}. Empty: none.",
+        json_schema_extra={"section": "Promotion"},
+    )

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from shardline.settings.declared_parameter import DeclaredParameter, compiled
+from shardline.settings.export_mapping import check_export_mapping
 from shardline.settings.parameters import Parameters, PlainName
 from shardline.settings.placeholders import names_in
 from shardline.settings.upload_address import check_upload_address
@@ -35,6 +36,7 @@ OF_THE_PIPELINE = (
     "champion_margin",
     "approval",
     "upload_to",
+    "hugging_face_export",
     "hostfile",
     "hang_timeout",
 )
@@ -213,10 +215,16 @@ class Pipeline(Parameters):
     champion_margin: float | None = Field(default=None, ge=0)
     approval: bool = False
     upload_to: str | None = None
+    hugging_face_export: str | None = None
 
     @model_validator(mode="after")
     def _upload(self) -> Self:
         check_upload_address(self.upload_to)
+        return self
+
+    @model_validator(mode="after")
+    def _export(self) -> Self:
+        check_export_mapping(self.hugging_face_export, None)
         return self
 
 

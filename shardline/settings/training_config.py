@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from shardline.base.errors import ConfigError
 from shardline.settings.declared_parameter import Value, spelt
+from shardline.settings.export_mapping import check_export_mapping
 from shardline.settings.parameters import Parameters
 from shardline.settings.run_parameters import RunParameters
 from shardline.settings.training import OF_THE_PIPELINE, Pipeline, Training
@@ -37,6 +38,7 @@ class TrainingConfig(Parameters):
     champion_margin: float | None = None
     approval: bool = False
     upload_to: str | None = None
+    hugging_face_export: str | None = None
     hostfile: str | None = None
     hang_timeout: int | None = None
 
@@ -81,6 +83,11 @@ class _Form(Parameters):
     def _upload(self) -> Self:
         # Of the whole form, since a message about one parameter repeats its value, here perhaps a password.
         check_upload_address(getattr(self, "upload_to", None))
+        return self
+
+    @model_validator(mode="after")
+    def _export(self) -> Self:
+        check_export_mapping(getattr(self, "hugging_face_export", None), None)
         return self
 
 

@@ -80,6 +80,7 @@ MAY_CHANGE = {
         "champion_margin",
         "approval",
         "upload_to",
+        "hugging_face_export",
     },
     "a name for a choice of all these": {"preset"},
 }

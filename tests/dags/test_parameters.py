@@ -51,6 +51,7 @@ def test_the_free_text_parameters_are_all_known_here():
         "sample_prompt",
         "model_name",
         "upload_to",
+        "hugging_face_export",
     ]
 
 

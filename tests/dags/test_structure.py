@@ -14,7 +14,7 @@ from plugins.task_operator import TaskOperator
 from scripts.local_airflow import PROJECT
 from shardline.settings.run_config import RunConfig
 
-ORDER = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
+ORDER = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload", "export"]
 DAGS = ["consume_model", "housekeeping", "merge_checkpoint", "retraining", "sharded_training"]
 HEAVY = [
     "mindspore",
@@ -37,12 +37,13 @@ def test_every_dag_file_loads(dagbag):
 
 
 @pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
-def test_the_seven_tasks_follow_each_other(dagbag, dag_id):
+def test_the_tasks_follow_each_other(dagbag, dag_id):
     dag = dagbag.dags[dag_id]
     assert [task.task_id for task in dag.topological_sort()] == ORDER
-    for first, second in pairwise(ORDER):
+    for first, second in pairwise(ORDER[:6]):
         assert dag.get_task(first).downstream_task_ids == {second}
-    assert dag.get_task("upload").downstream_task_ids == set()
+    assert dag.get_task("promote").downstream_task_ids == {"upload", "export"}
+    assert dag.get_task("upload").downstream_task_ids == dag.get_task("export").downstream_task_ids == set()
 
 
 def test_several_merge_workers_make_merge_a_group(monkeypatch):
@@ -100,12 +101,13 @@ def test_a_rejected_or_unasked_approval_leaves_the_rest_as_it_should_be(dagbag):
 
 
 @pytest.mark.parametrize("dag_id", ["sharded_training", "retraining"])
-def test_what_is_not_promoted_is_not_uploaded(dagbag, dag_id):
-    upload = dagbag.dags[dag_id].get_task("upload")
-    assert upload.trigger_rule == "all_success"
-    assert upload.upstream_task_ids == {"promote"}
-    assert (upload.retries, upload.outlets) == (1, [])
-    assert upload.execution_timeout
+@pytest.mark.parametrize("task_id", ["upload", "export"])
+def test_what_is_not_promoted_goes_nowhere(dagbag, dag_id, task_id):
+    task = dagbag.dags[dag_id].get_task(task_id)
+    assert task.trigger_rule == "all_success"
+    assert task.upstream_task_ids == {"promote"}
+    assert (task.retries, task.outlets) == (1, [])
+    assert task.execution_timeout
 
 
 def test_the_tasks_run_in_the_workers_python_or_in_the_one_that_is_set(dagbag, monkeypatch):
@@ -179,7 +181,7 @@ def test_airflow_loads_only_plugins_as_plugins():
 
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
-    imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload"}
+    imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload", "export"}
     imported |= {"mpijob", "api", "manifest", "progress"}
     assert not imported & set(sys.modules)
 

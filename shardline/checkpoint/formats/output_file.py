@@ -25,14 +25,19 @@ class OutputFile:
     """Whether it ends in a checksum of all that precedes, which is known only when that is written."""
 
 
-def layout_output(
+def layout_output(  # noqa: PLR0913  what the files are, by name
     name: str,
     headers: Sequence[TensorHeader],
     file_format: Format,
     max_file_size: int | None = None,
     crc: bool = False,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[OutputFile, ...]:
-    """The files that hold `headers`: one, or several .safetensors of at most `max_file_size` bytes each."""
+    """The files that hold `headers`: one, or several .safetensors of at most `max_file_size` bytes each.
+
+    `metadata` is what the headers of .safetensors say beside MindSpore's own, or instead of it.
+    """
     if file_format == "ckpt":
         if max_file_size is not None:
             raise ConfigError("--max-file-size is for .safetensors: a .ckpt is one file; leave one of them out")
@@ -40,12 +45,12 @@ def layout_output(
     if crc:
         raise ConfigError("--crc is for .ckpt: the record's digests cover .safetensors; leave one of them out")
     if max_file_size is None:
-        return (_safetensors(name, layout_order(headers)),)
+        return (_safetensors(name, layout_order(headers), metadata or {}),)
     groups = _groups(headers, max_file_size)
     names = (f"{number:05d}-of-{len(groups):05d}" for number in range(1, len(groups) + 1))
     stem = name.removesuffix(".safetensors")
     return tuple(
-        _safetensors(f"{stem}-{numbered}.safetensors", layout_order(group))
+        _safetensors(f"{stem}-{numbered}.safetensors", layout_order(group), metadata or {})
         for numbered, group in zip(names, groups, strict=True)
     )
 
@@ -88,8 +93,8 @@ def _ckpt(name: str, headers: Sequence[TensorHeader], crc: bool) -> OutputFile:
     return OutputFile(name, size, tuple(constants), extents, crc)
 
 
-def _safetensors(name: str, headers: Sequence[TensorHeader]) -> OutputFile:
-    start = encode_header(headers, {})
+def _safetensors(name: str, headers: Sequence[TensorHeader], metadata: Mapping[str, str]) -> OutputFile:
+    start = encode_header(headers, metadata)
     position = len(start)
     extents: dict[str, tuple[Extent, ...]] = {}
     for header in headers:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import PROJECT
+from tests.shardline.export.numpy_gpt2 import gpt2_logits
 from tests.shardline.recipes.whole_run import finished_run
 
 SMALL = {"network": "gpt", "layers": 1, "hidden_size": 32, "heads": 4, "sequence_length": 32}
@@ -35,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         max_perplexity=20,
         sample_length=50,
         sample_prompt="import ",
+        hugging_face_export="built-in",
     )
 
 
@@ -65,6 +69,24 @@ def test_its_version_records_the_perplexity(run: RunDirectory):
     assert promotion["metric"] == "perplexity"
     assert promotion["perplexity"] == json.loads(run.report_file.read_bytes())["perplexity"]
     assert promotion["path"].endswith("/models/gpt/versions/1")
+
+
+def test_its_version_exported_is_a_gpt2_that_computes_what_the_ranks_computed(run: RunDirectory):
+    exported = subprocess.run(
+        [sys.executable, "-m", "tasks.export", "--run-directory", str(run.path)],
+        cwd=PROJECT,
+        env=os.environ | {"SHARDLINE_HOME": str(run.path.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder = Path(json.loads(exported.stdout.splitlines()[-1])["output"])
+    recorded, compared = np.load(run.reference_logits_file), json.loads(run.report_file.read_bytes())["sharded_logits"]
+    config = json.loads((folder / "config.json").read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    found = gpt2_logits(weights, config, recorded["samples"].astype(np.int64))
+    greatest = np.abs(recorded["logits"]).max()
+    np.testing.assert_allclose(found, recorded["logits"], rtol=0, atol=compared["tolerance"] * greatest)
 
 
 def test_the_vocabulary_and_the_heads_are_cut_over_the_ranks(run: RunDirectory):
