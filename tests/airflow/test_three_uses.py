@@ -13,12 +13,12 @@ from tests.airflow.conftest import ENDLESS
 from tests.processes import processes_of
 
 DAG = "sharded_training"
-TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}  # approve and upload are not asked for
+TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}  # the others are not asked for
 
 
 def test_a_run_from_the_form_trains_merges_validates_and_promotes(form_run, api, server, digits):
     states = {task_id: task["state"] for task_id, task in api.tasks(DAG, form_run).items()}
-    assert states == dict.fromkeys(TASKS, "success") | {"approve": "skipped", "upload": "skipped"}
+    assert states == dict.fromkeys(TASKS, "success") | {"approve": "skipped", "upload": "skipped", "export": "skipped"}
     directory = RunDirectory(Home(server.shared).run(DAG, form_run))
     assert directory.read_config() == RunConfig(
         data_source="directory",

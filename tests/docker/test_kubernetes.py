@@ -276,8 +276,8 @@ def test_the_example_is_the_pipeline_with_another_way_to_train():
     bag = DagBag(FOLDER / "mpijob_training.py")
     assert bag.import_errors == {}
     (dag,) = bag.dags.values()
-    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
-    assert [task.task_id for task in dag.topological_sort()] == order
+    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote"]
+    assert [task.task_id for task in dag.topological_sort()] == [*order, "upload", "export"]
     for first, second in pairwise(order):
         assert dag.get_task(first).downstream_task_ids == {second}
     assert {task.task_id: task.task_type for task in dag.tasks}["train"] == "MPIJobOperator"

@@ -119,7 +119,7 @@ def test_tasks_stand_in_the_dags_order_with_the_way_to_their_logs_whatever_becam
     site.set_state("cleared", "running", train="success", promote="running", merge=None, approve="awaiting_input")
     page = show(open_page(), "cleared", "overview")
     rows = page.get_by_role("region", name="Tasks of this run").locator("tbody th")
-    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload"]
+    order = ["prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload", "export"]
     expect(rows).to_have_text(order)
     ways = page.get_by_role("region", name="Tasks of this run").get_by_role("link")
     addresses = [way.get_attribute("href") for way in ways.all()]
