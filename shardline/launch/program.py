@@ -34,10 +34,11 @@ class Program:
     largest_log: int
     steps: Steps | None = None
 
-    def write(self, folder: Path) -> None:
-        """Leave it in the rank's `folder`, which may not be there yet."""
+    def write(self, folder: Path) -> Path:
+        """Leave it in the rank's `folder`, which may not be there yet; the file."""
         atomic.make_directory(folder)
         atomic.write_text(folder / "program.json", json.dumps(asdict(self), indent=1) + "\n")
+        return folder / "program.json"
 
     @classmethod
     def read(cls, folder: Path) -> Program:

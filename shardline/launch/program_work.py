@@ -16,6 +16,7 @@ from typing import Any
 from shardline.base.errors import CheckpointError, ConfigError, LaunchError, Stopped
 from shardline.base.workers import meanwhile
 from shardline.checkpoint.shards.adopter import Adopter
+from shardline.checkpoint.shards.adoption import steps_since
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch import diagnosis
 from shardline.launch.interruption import Interruption
@@ -99,17 +100,22 @@ class ProgramWork(ModuleWork):
     def prepare(self) -> None:
         """Leave in each rank's folder what it is to run; the steps that an earlier try told too early go.
 
-        What an earlier try saved is adopted first, where it was killed before it did so itself.
+        Where this one goes on, what an earlier try saved is adopted first, if it was killed before it did so itself.
         """
-        self.adopter.look(time.monotonic(), has_ended=True)
-        resumed = newest_to_resume(self.directory.checkpoints)
+        resumed = None
+        if self.training.goes_on:
+            self.adopter.look(time.monotonic(), has_ended=True)
+            resumed = newest_to_resume(self.directory.checkpoints)
         keep_until(self.directory.metrics_file, self.directory.metrics_file, resumed.step if resumed else 0)
         if resumed:
             say(f"goes on from shard set {resumed.step}")
-        for rank in range(self.processes):
-            self._program(rank, resumed).write(self.logs / f"rank.{rank}")
+        elif steps := ShardSet.steps(self.directory.checkpoints):
+            say(f"starts anew, though there is shard set {steps[-1]}: the description has no resume.arguments")
+        files = [self._program(rank, resumed).write(self.logs / f"rank.{rank}") for rank in range(self.processes)]
         if self.training.launcher == "msrun":
             replace(self._program(0, resumed), steps=None).write(self.logs / SCHEDULER)
+        self.adopter.since = files[0].stat().st_mtime_ns  # by the clock that times the slices
+        self.adopter.only_since = not self.training.goes_on
 
     def rank_command(self) -> list[str]:
         """The witness of each rank: what a user has chosen is no part of this."""
@@ -150,12 +156,26 @@ class ProgramWork(ModuleWork):
             "resume_manifest": str(ShardSet.path(folder, resumed.step)),
         }
 
+    def _newest_of_this_try(self) -> ShardSet | None:
+        """The newest set that was saved since the program started anew. The others' manifests go; slices stay."""
+        folder = self.directory.checkpoints
+        own, steps = steps_since(folder, self.adopter.since), ShardSet.steps(folder)
+        for step in set(steps).difference(own) if own else ():
+            ShardSet.path(folder, step).unlink()
+            say(f"{ShardSet.path(folder, step).name} is withdrawn: an earlier try saved it")
+        return ShardSet.read(ShardSet.path(folder, own[-1])) if own else None
+
     def _nothing_saved(self) -> str:
         """What to say where there is no shard set, though the program has ended well."""
         said = f"the program ended well, but left no complete shard set of {self.config.world_size} ranks"
         slices, run = self.training.slices, self.directory
         missing = [] if slice_files(run, self.config) else [*slices.files]
         missing += [] if strategies_of(run, self.config) else [*slices.strategies]
+        if not missing and not self.adopter.refused and (steps := ShardSet.steps(run.checkpoints)):
+            return (
+                f"{said}: shard set {steps[-1]} was saved by an earlier try. If the program finds its newest save by "
+                "itself, say so: resume.by_itself = true"
+            )
         if not missing:
             return f"{said}: {self.adopter.nothing_adopted()}"
         return (
@@ -180,7 +200,7 @@ class ProgramWork(ModuleWork):
     def result(self, outcome: Outcome, interruption: Interruption) -> dict[str, Any]:
         """The newest complete shard set; raises where the program failed, was stopped, or left none."""
         launch = outcome.launch
-        newest = ShardSet.newest(self.directory.checkpoints)
+        newest = ShardSet.newest(self.directory.checkpoints) if self.training.goes_on else None
         goes_on = f"the next try goes on from shard set {newest.step}" if newest else "the next try starts anew"
         if interruption.reason:
             kind = Stopped if newest and not _were_killed(launch) else LaunchError
@@ -192,6 +212,7 @@ class ProgramWork(ModuleWork):
             )
         if launch.unfinished():
             raise diagnosis.error(launch)
+        newest = newest or self._newest_of_this_try()
         if newest is None:
             raise ConfigError(self._nothing_saved())  # trying again would end likewise
         if problem := self._saved_later(newest):

@@ -158,9 +158,13 @@ class Log(Parameters):
 
 
 class Resume(Parameters):
-    """How to go on: `arguments`, which the command gets behind its own where a complete shard set exists."""
+    """How to go on: `arguments`, which the command gets behind its own where a complete shard set exists.
+
+    `by_itself`: the program finds its newest save without being told.
+    """
 
     arguments: tuple[str, ...] = ()
+    by_itself: bool = False
 
 
 class Stop(Parameters):
@@ -265,6 +269,13 @@ class Training(Parameters):
     def model(self) -> str:
         """The model store's name for what this makes."""
         return self.model_name or self.name
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a next try goes on from the newest shard set; otherwise the program starts anew."""
+        told = (*self.command, *self.environment.values())
+        names = {name for text in told for name in names_in(text)}
+        return self.resume.by_itself or bool(self.resume.arguments) or not names.isdisjoint(OF_RESUMING)
 
     def world_size(self, values: Mapping[str, Any]) -> int:
         """How many ranks there are for these values of the parameters."""

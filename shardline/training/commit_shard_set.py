@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_index import Identity, identity_of
 from shardline.checkpoint.formats.reading import index_checkpoint
-from shardline.checkpoint.shards.adoption import Cut, commit, plan_of_files
+from shardline.checkpoint.shards.adoption import Adopted, Cut, commit, plan_of_files
 from shardline.checkpoint.shards.rank_files import Moment
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
 from shardline.checkpoint.shards.step_of_save import StepOfSave, step_of
@@ -60,10 +61,11 @@ class CommitShardSet(Callback):
         self._rank = own_rank if rank is None else rank
         self._world_size = own_size if world_size is None else world_size
         self._committed: Identity | None = None
+        self._begun = 0
 
     def begin(self, run_context: Any) -> None:
         """What is there already was saved by an earlier try, and so were this rank's receipts."""
-        self._committed = self._state()
+        self._committed, self._begun = self._state(), time.time_ns()
         directory = self._checkpoints._directory if self._checkpoints._directory_func is None else None
         if directory:
             Receipts(_folder_of(Path(directory).absolute())).forget(self._rank)
@@ -103,10 +105,11 @@ class CommitShardSet(Callback):
         cut = Cut.of(self._strategies(), self._world_size)
         plan = plan_of_files(folder, (folder / item.path for item in slices), cut)
         shard_set = ShardSet(self._world_size, step.step, step.epoch, "", "", cut.integrated, slices)
-        committed = commit(folder, shard_set, cut, plan, step.known_by)
+        found = Adopted(ShardSet.path(folder, step.step), shard_set, step.known_by)
+        committed = commit(folder, found, cut, plan, replaces=self._begun)
         receipts.discard(step.step)
         if committed is not None:
-            print(str(committed).replace("adopted", "committed", 1), flush=True)
+            print(str(committed).replace("adopted", "committed", 1), *committed.notices, sep="\n", flush=True)
 
     def _strategies(self) -> list[Path]:
         given = self._strategy

@@ -142,7 +142,7 @@ def open_page(browser, site) -> Iterator:
     assert complaints == []
 
 
-def show(page: Page, run_id: str, tab: str) -> Page:
-    page.goto(f"/run-page/dags/{DAG}/run?run_id={run_id.replace('+', '%2B')}#{tab}")
+def show(page: Page, run_id: str, tab: str, dag_id: str = DAG) -> Page:
+    page.goto(f"/run-page/dags/{dag_id}/run?run_id={run_id.replace('+', '%2B')}#{tab}")
     page.wait_for_selector(f"body[data-ready={tab}]")
     return page

@@ -88,7 +88,9 @@ function phases(train) {
 }
 
 function parameters(config, open) {
-  const rows = Object.entries(config ?? {}).map(([name, value]) => [
+  // Of a described training, what was chosen stands in `values`, and the description itself in `training`.
+  const { values, training, ...others } = config;
+  const rows = Object.entries({ ...values, ...others, ...(training && { training }) }).map(([name, value]) => [
     element("th", { scope: "row" }, name),
     element("code", {}, typeof value === "string" ? value : JSON.stringify(value)),
   ]);

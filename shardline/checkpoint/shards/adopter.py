@@ -29,6 +29,10 @@ class Adopter:
     settled_after: float = 0.0
     steps_per_epoch: int | None = None
     wanted: Wanted = ANY
+    since: int = 0
+    """When the program was started that saves, in ns: what it saves again counts in place of what was saved before."""
+    only_since: bool = False
+    """Whether saves from before that are left as they are."""
     counts: Callable[[Sequence[Path]], bool] = lambda _: True
     """Whether the files of a save are ones that are meant."""
     refused: dict[str, ShardlineError] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class Adopter:
         if cut is None:
             return []
         found = saves_in(self.directory, cut.world_size, self.wanted)
+        if self.only_since:
+            found = [save for save in found if save.written >= self.since]
         due = [save for save in found if self._is_due(save, now, has_ended) and self.counts(save.files)]
         adopted = [each for save in due if (each := self._adopt(save, cut)) is not None]
         for notice in passed_over(self.directory, cut.world_size, self.wanted) if has_ended else ():
@@ -92,7 +98,7 @@ class Adopter:
     def _adopt(self, save: Save, cut: Cut) -> Adopted | None:
         self._done[save.name] = save.state
         try:
-            adopted = None if is_adopted(save) else adopt(save, cut, self.steps_per_epoch)
+            adopted = None if is_adopted(save) else adopt(save, cut, self.steps_per_epoch, replaces=self.since)
         except (CheckpointError, ConfigError) as error:
             self._refuse(save, error)
             return None

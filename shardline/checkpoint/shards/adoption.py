@@ -5,7 +5,8 @@ their headers fit the strategy, they are digested and `shard_set-STEP.json` is w
 `provenance/strategy-DIGEST`, a copy of the strategy. The program's own files are read, and never changed or moved.
 
 A file that changed between the first look and the last is not adopted. A process that is killed meanwhile leaves
-nothing that counts. Slices that are changed later no longer have their digests, and are refused by name.
+nothing that counts. Slices that are changed later no longer have their digests, and are refused by name; unless it is
+known that the program itself saved the step again: then that is what counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from blake3 import blake3
 
 from shardline.base import atomic
 from shardline.base.digest import file_digest
-from shardline.base.errors import CheckpointError, ConfigError, CorruptShard, LayoutError
+from shardline.base.errors import CheckpointError, ConfigError, CorruptShard, LayoutError, ShardlineError
 from shardline.base.workers import default_workers, in_parallel
 from shardline.checkpoint.formats.checkpoint2 import read_common
 from shardline.checkpoint.formats.file_index import FileIndex, Identity, identity_of
@@ -93,29 +94,42 @@ class Adopted:
         return f"adopted shard set {self.shard_set.step} ({self.known_by}) from {which}: {self.manifest}"
 
 
-def adopt(save: Save, cut: Cut, steps_per_epoch: int | None = None, workers: int | None = None) -> Adopted | None:
+def adopt(
+    save: Save, cut: Cut, steps_per_epoch: int | None = None, workers: int | None = None, replaces: int = 0
+) -> Adopted | None:
     """Write the manifest of `save`; `None` where there is the same one already.
 
-    `CorruptShard` where a file changes meanwhile, or has changed since it was adopted. Beside that, raises what a merge
-    of these files would: `MissingShard`, `LayoutError` and the like where they don't fit the strategy.
+    A manifest of this step that was written before `replaces`, in ns, and is of other content, is an earlier try's: it
+    is replaced. `CorruptShard` where a file changes meanwhile, or has changed since it was adopted. Beside that, raises
+    what a merge of these files would: `MissingShard`, `LayoutError` and the like where they don't fit the strategy.
     """
     plan = _plan(save, cut)
     step = _step_of(save, plan, steps_per_epoch)
     shard_set = _shard_set(save, cut, plan, step, workers or default_workers())
-    return commit(save.directory, shard_set, cut, plan, step.known_by)
+    adopted = Adopted(ShardSet.path(save.directory, step.step), shard_set, step.known_by)
+    return commit(save.directory, adopted, cut, plan, replaces)
 
 
-def commit(directory: Path, shard_set: ShardSet, cut: Cut, plan: Plan, known_by: str) -> Adopted | None:
+def commit(directory: Path, found: Adopted, cut: Cut, plan: Plan, replaces: int = 0) -> Adopted | None:
     """Write the manifest of slices that were planned and digested, and their strategy before; as `adopt`."""
-    path = ShardSet.path(directory, shard_set.step)
+    shard_set, path = found.shard_set, found.manifest
     if shard_set.files != CHECKPOINT2:
         shard_set = replace(shard_set, strategy_digest=_keep_strategy(directory, cut, plan))
+    notices = (*plan.slices.notices, *plan.notices)
     if path.exists():
-        _check_same(ShardSet.read(path), shard_set, path)
-        return None
+        there = ShardSet.read(path)
+        is_earlier = identity_of(path.stat()).written < replaces
+        if replace(there, epoch=shard_set.epoch) == shard_set:
+            if is_earlier:  # saved again: it is of this try, too
+                _flush(directory, [directory / item.path for item in shard_set.slices])
+                there.write(directory)
+            return None
+        if there.configuration_digest or not is_earlier:
+            raise _other_content(there, shard_set, path)
+        notices = (f"step {shard_set.step} was saved again: what an earlier try saved no longer counts", *notices)
     _flush(directory, [directory / item.path for item in shard_set.slices])
     shard_set.write(directory)
-    return Adopted(path, shard_set, known_by, (*plan.slices.notices, *plan.notices))
+    return replace(found, shard_set=shard_set, notices=notices)
 
 
 def _flush(directory: Path, files: Sequence[Path]) -> None:
@@ -149,6 +163,12 @@ def is_adopted(save: Save) -> bool:
         if state.written >= save.written and [(item.path, item.size) for item in items] == files:
             return True
     return False
+
+
+def steps_since(directory: Path, moment: int) -> list[int]:
+    """The steps whose manifests were written at `moment` or later, in ns."""
+    steps = ShardSet.steps(directory)
+    return [step for step in steps if identity_of(ShardSet.path(directory, step).stat()).written >= moment]
 
 
 def withdraw_removed(directory: Path) -> list[Path]:
@@ -258,19 +278,18 @@ def _keep_strategy(directory: Path, cut: Cut, plan: Plan) -> str:
     return target.name.removeprefix("strategy-")
 
 
-def _check_same(there: ShardSet, found: ShardSet, path: Path) -> None:
-    if replace(there, epoch=found.epoch) == found:
-        return
+def _other_content(there: ShardSet, found: ShardSet, path: Path) -> ShardlineError:
+    """Why the manifest at `path`, which is of something else, is not replaced."""
     if there.configuration_digest:
-        raise ConfigError(f"{path}: our own training saved this step; nothing was adopted over it")
+        return ConfigError(f"{path}: our own training saved this step; nothing was adopted over it")
     for before, now in zip(there.slices, found.slices, strict=False):
         if before.path == now.path and before.digest != now.digest:
-            raise CorruptShard(
+            return CorruptShard(
                 f"{path.parent / now.path} (rank {now.rank}) was changed since it was adopted as step {there.step}: "
                 f"expected the digest {before.digest[:16]}…, found {now.digest[:16]}…. Restore it, or, if the new "
                 f"content is meant, remove {path}"
             )
-    raise CorruptShard(
+    return CorruptShard(
         f"{path} is of other files or of another strategy: there {there.slices[0].path}, now {found.slices[0].path}; "
         "two trainings wrote into the folder: move one elsewhere, or remove the manifest that is not meant"
     )

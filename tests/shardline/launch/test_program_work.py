@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from shardline.base.exit_codes import BAD_PARAMETERS
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
+from shardline.settings.training_config import TrainingConfig
 from tests.patience import PATIENCE_S
 
 from .conftest import wait_until
@@ -212,6 +214,66 @@ def test_what_an_earlier_try_left_unsaid_is_adopted_before_the_next(describe, st
     ended = start(module="tasks.train").wait()
     assert "goes on from shard set 2" in ended.stderr
     assert sets(directory) == [1, 2, 3]
+
+
+def values(directory: RunDirectory, number: int) -> set[float]:
+    """What the weight of shard set `number` is made of, its files being those of the manifest."""
+    shard_set = ShardSet.read(ShardSet.path(directory.checkpoints, number))
+    shard_set.verify(directory.checkpoints)
+    content = b"".join((directory.checkpoints / item.path).read_bytes()[-32:] for item in shard_set.slices)
+    return set(struct.unpack("<16f", content))
+
+
+def tries_until(directory: RunDirectory, config: TrainingConfig, step: int) -> None:
+    """The next try ends after `step`."""
+    training = config.training.model_copy(update={"command": (*config.training.command, "--until", str(step))})
+    directory.write_config(config.model_copy(update={"training": training}))
+
+
+@pytest.mark.parametrize("prefix", ["x", "x_1"])
+def test_a_program_that_cannot_go_on_starts_anew_and_what_it_saves_again_counts(describe, start, directory, prefix):
+    """Its names are the same ones, or, as MindSpore's `ModelCheckpoint` chooses them, new ones."""
+    describe("save")
+    start(module="tasks.train").wait()
+    assert values(directory, 2) == {2.0}
+    ended = start(module="tasks.train", OFFSET="0.5", PREFIX=prefix).wait()
+    assert ended.exit_code == 0, ended.stderr
+    assert "starts anew, though there is shard set 3: the description has no resume.arguments" in ended.stderr
+    assert "step 2 was saved again: what an earlier try saved no longer counts" in ended.stderr
+    assert "is not adopted" not in ended.stderr
+    assert [values(directory, number) for number in sets(directory)] == [{1.5}, {2.5}, {3.5}]
+    assert steps(directory) == [1, 2, 3]
+
+
+def test_the_result_of_a_program_that_starts_anew_is_its_own_though_an_earlier_try_came_further(
+    describe, start, directory
+):
+    config = describe("save")
+    start(module="tasks.train").wait()
+    tries_until(directory, config, 2)
+    ended = start(module="tasks.train").wait()
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1])["step"] == 2
+    assert "shard_set-3.json is withdrawn: an earlier try saved it" in ended.stderr
+    assert (directory.path / "slices/rank_1/x-1_3.safetensors").exists()
+    assert sets(directory) == [1, 2]
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_what_an_earlier_try_saved_is_no_result_unless_the_program_goes_on_by_itself(
+    describe, start, directory, by_itself
+):
+    config = describe("save", resume={"by_itself": by_itself})
+    start(module="tasks.train").wait()
+    tries_until(directory, config, 0)
+    ended = start(module="tasks.train").wait()
+    assert sets(directory) == [1, 2, 3]
+    if by_itself:
+        assert (ended.exit_code, json.loads(ended.stdout.splitlines()[-1])["step"]) == (0, 3)
+    else:
+        assert ended.exit_code == BAD_PARAMETERS
+        assert "shard set 3 was saved by an earlier try" in ended.stderr
+        assert "resume.by_itself = true" in ended.stderr
 
 
 @pytest.mark.parametrize(("left_out", "adopted"), [("3", [1, 2]), ("1", [2, 3])])

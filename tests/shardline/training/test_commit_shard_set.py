@@ -81,6 +81,21 @@ def test_a_receipt_of_an_earlier_try_is_not_taken(tmp_path, strategy):
     shard_set.verify(tmp_path / "checkpoints")
 
 
+def test_a_program_that_is_started_again_commits_its_steps_again(tmp_path, strategy, capsys):
+    folder = tmp_path / "checkpoints"
+    for bias in (0, 10):
+        other, first = ranks(tmp_path, strategy)
+        for rank in (other, first):
+            rank.network.weight.set_data(rank.network.weight + bias)
+        thread = threading.Thread(target=first.step, args=(2,))
+        thread.start()
+        other.step(2)
+        thread.join()
+        ShardSet.newest(folder).verify(folder)
+    assert [item.path for item in ShardSet.newest(folder).slices] == ["rank_0/CKP_1-1_2.ckpt", "rank_1/CKP_1-1_2.ckpt"]
+    assert "step 2 was saved again: what an earlier try saved no longer counts" in capsys.readouterr().out
+
+
 def test_one_rank_without_a_strategy_saves_the_whole_model(tmp_path):
     network = nn.Dense(3, 2)
     config = CheckpointConfig(save_checkpoint_steps=1)

@@ -8,7 +8,7 @@ import pytest
 from shardline.base.errors import CorruptShard, MissingShard, StepMismatch
 from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
 from shardline.checkpoint.shards.adopter import Adopter
-from shardline.checkpoint.shards.adoption import Cut
+from shardline.checkpoint.shards.adoption import Cut, steps_since
 from shardline.checkpoint.shards.shard_set import ShardSet
 from tests.shardline.checkpoint.sharding import save_shards, save_strategy, tensors
 
@@ -136,3 +136,48 @@ def test_what_the_program_removes_is_withdrawn(adopter, folder, told):
     adopter.look(101, has_ended=True)
     assert ShardSet.steps(folder) == [30]
     assert "shard_set-20.json is withdrawn: the program has removed all of its files" in told
+
+
+def started_after(folder):
+    """Let the manifests that are there be a second older; the moment after them, when a next try starts."""
+    manifests = [ShardSet.path(folder, step) for step in ShardSet.steps(folder)]
+    newest = max(path.stat().st_mtime_ns for path in manifests)
+    for path in manifests:
+        os.utime(path, ns=(newest - 10**9, newest - 10**9))
+    return newest - 1
+
+
+def test_a_step_that_the_program_saves_again_counts_in_place_of_the_one_before(adopter, folder, told):
+    save(folder, 20)
+    adopter.look(100, has_ended=True)
+    before = ShardSet.newest(folder)
+    adopter.since = started_after(folder)
+    save(folder, 20, seed=1)
+    (found,) = adopter.look(101, has_ended=True)
+    assert found.notices[0] == "step 20 was saved again: what an earlier try saved no longer counts"
+    now = ShardSet.newest(folder)
+    now.verify(folder)
+    assert [item.path for item in now.slices] == [item.path for item in before.slices]
+    assert now != before
+    save(folder, 20, seed=2)  # within one try it is no longer the file that it was
+    assert adopter.look(102, has_ended=True) == []
+    assert "was changed since it was adopted as step 20" in told[-1]
+
+
+def test_the_same_bytes_saved_again_are_of_this_try(adopter, folder):
+    save(folder, 20)
+    adopter.look(100, has_ended=True)
+    adopter.since = started_after(folder)
+    save(folder, 20)
+    assert steps_since(folder, adopter.since) == []
+    assert adopter.look(101, has_ended=True) == []
+    assert steps_since(folder, adopter.since) == [20]
+
+
+def test_saves_from_before_the_program_was_started_are_left_as_they_are(adopter, folder):
+    save(folder, 20)
+    adopter.since, adopter.only_since = max(path.stat().st_mtime_ns for path in folder.glob("*/*")) + 1, True
+    save(folder, 30)
+    for path in folder.glob("*/C-1_30.ckpt"):
+        os.utime(path, ns=(adopter.since, adopter.since))
+    assert [found.shard_set.step for found in adopter.look(100, has_ended=True)] == [30]

@@ -51,9 +51,9 @@ def save(folder: str, number: int, columns: int = 2, *, cut_short: bool = False)
         layout |= {"opt_weight_shard_step": 0, "opt_weight_shard_size": 0}
         strategy = {"current_stage": 0, "parallel_strategy_item": {}, "parallel_layout_item": {"weight": layout}}
         Path("strategy.json").write_text(json.dumps(strategy))
-    values = struct.pack("<f", number) * (4 * columns)
+    values = struct.pack("<f", number + float(os.environ.get("OFFSET", "0"))) * (4 * columns)
     header = json.dumps({"weight": {"dtype": "F32", "shape": [4, columns], "data_offsets": [0, len(values)]}}).encode()
-    file = Path(folder, f"rank_{RANK}", f"x-1_{number}.safetensors")
+    file = Path(folder, f"rank_{RANK}", f"{os.environ.get('PREFIX', 'x')}-1_{number}.safetensors")
     file.parent.mkdir(parents=True, exist_ok=True)
     content = struct.pack("<Q", len(header)) + header + values
     with file.open("wb") as stream:
@@ -67,11 +67,14 @@ def save(folder: str, number: int, columns: int = 2, *, cut_short: bool = False)
 
 
 def train_and_save() -> None:
-    """Steps 1 to 3, a save each; what `--resume FILE` names was step N. `--die STEP` is killed while it saves that."""
+    """Steps 1 to 3, a save each; what `--resume FILE` names was step N. `--die STEP` is killed while it saves that.
+
+    `--until STEP` is the last. OFFSET and PREFIX, in the environment, are what tries of one training may differ by.
+    """
     given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=False))
     folder = given.get("--folder", "slices")
     first = 1 + int(Path(given["--resume"]).stem.rpartition("_")[2]) if "--resume" in given else 1
-    for number in range(first, 4):
+    for number in range(first, int(given.get("--until", 3)) + 1):
         if RANK == 1 and str(number) == given.get("--rank-1-leaves-out"):
             continue
         if RANK == 1 and str(number) == given.get("--die") and "--resume" not in given:
