@@ -14,6 +14,7 @@ from dags.merging import merge_workers, merging
 from plugins.approval import ApprovalIfAsked
 from plugins.export import ExportIfAsked
 from plugins.task_operator import TaskOperator
+from plugins.training_operator import TrainingOperator
 from plugins.upload import UploadIfAsked
 
 MODEL = Asset("shardline", uri="shardline://model-store", group="model")
@@ -92,7 +93,7 @@ def pipeline(
         execution_timeout=timedelta(hours=2),
         doc_md=about,
     )
-    train = train or TaskOperator(
+    train = train or TrainingOperator(
         task_id="train",
         module="tasks.launch",
         arguments=("tasks.train",),

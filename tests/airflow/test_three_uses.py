@@ -54,6 +54,11 @@ def test_the_ranks_progress_is_in_the_tasks_log(form_run, api):
     assert "epoch: 1 step: 20, loss is " in api.log(DAG, form_run, "train")
 
 
+def test_airflow_keeps_what_the_training_has_reached(form_run, api):
+    path = f"/dags/{DAG}/dagRuns/{form_run}/taskInstances/train/state-store/training"
+    assert api.get(path)["value"] == {"step": 20, "steps": 20, "shard_set": 20, "seconds_left": 0}
+
+
 def clear_merge_by_rest(api, run_id):
     body = {"dag_run_id": run_id, "task_ids": ["merge"], "only_failed": False, "dry_run": False}
     api.post(f"/dags/{DAG}/clearTaskInstances", body).raise_for_status()

@@ -182,7 +182,7 @@ def test_airflow_loads_only_plugins_as_plugins():
     plugins_manager.ensure_plugins_loaded()
     assert plugins_manager.get_import_errors() == {}
     imported = {"task_operator", "approval", "notifications", "skipping_timetable", "trigger_check", "upload", "export"}
-    imported |= {"mpijob", "api", "manifest", "progress"}
+    imported |= {"training_operator", "mpijob", "api", "manifest", "progress"}
     assert not imported & set(sys.modules)
 
 
