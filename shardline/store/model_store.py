@@ -36,6 +36,7 @@ class ModelStore:
         self.path = home.models / name
         self._versions = self.path / "versions"
         self._current = self.path / "current"
+        self._staged_current = self.path / ".current.staged"
 
     def versions(self) -> list[Version]:
         """All versions that can be read, oldest first."""
@@ -105,16 +106,21 @@ class ModelStore:
             atomic.make_directory(self._versions)
             with (self.path / ".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                self._remove_abandoned()
                 yield
         except OSError as error:
             raise PromotionError(f"{error.filename or self.path}: cannot change the store: {error.strerror}") from error
+
+    def _remove_abandoned(self) -> None:
+        """Remove what a killed process left: whoever holds the lock is the only writer."""
+        self._staged_current.unlink(missing_ok=True)
+        for staged in self._versions.glob(".*.staged"):
+            shutil.rmtree(staged)
 
     def _find(self, candidate: Candidate) -> Version | None:
         return next((version for version in self.versions() if version.is_of(candidate)), None)
 
     def _publish(self, candidate: Candidate, key: SigningKey | None) -> Version:
-        for abandoned in self._versions.glob(".*.staged"):
-            shutil.rmtree(abandoned)  # whoever holds the lock is the only writer: a killed process left this
         number = max((int(folder.name) for folder in self._folders()), default=0) + 1
         folder, staged = self._versions / str(number), self._versions / f".{number}.staged"
         try:
@@ -128,10 +134,8 @@ class ModelStore:
         return read_version(folder)
 
     def _point_to(self, version: Version) -> None:
-        staged = self.path / ".current.staged"
-        staged.unlink(missing_ok=True)
-        staged.symlink_to(Path("versions", str(version.version)))
-        staged.replace(self._current)
+        self._staged_current.symlink_to(Path("versions", str(version.version)))
+        self._staged_current.replace(self._current)
         atomic.sync_directory(self.path)
 
 

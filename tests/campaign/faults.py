@@ -31,6 +31,26 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A task is killed at a moment that a seed draws: before one of the calls that it makes in the home, all of which
+    were counted. That is the task's own process, or one of its ranks, which the seed draws as well."""
+
+    kind: str
+    task: str
+    times: int
+    in_a_rank: bool = False
+
+
+@dataclass(frozen=True)
+class FullDisk:
+    """The home is a real file system, with room for a share of what the task writes there."""
+
+    kind: str
+    task: str
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Loss:
     """A process of a training is sent a signal while its ranks stand still after their first shard set."""
 
@@ -244,4 +264,22 @@ FROM_OUTSIDE = (
     Loss("mpirun is killed", "mpirun", "mpirun"),
     Loss("the supervisor is killed", "supervisor"),
     Loss("the machine goes down: all processes at once", "all"),
+)
+
+AT_ANY_MOMENT = (
+    Moment("prepare_dataset killed at any moment", "prepare_dataset", 5),
+    Moment("a rank killed at any moment of training", "train", 3, in_a_rank=True),
+    Moment("the launch of a training killed at any moment", "train", 2),
+    Moment("merge killed at any moment", "merge", 10),
+    Moment("the rank that validates killed at any moment", "validate", 2, in_a_rank=True),
+    Moment("the launch of validation killed at any moment", "validate", 2),
+    Moment("promotion killed at any moment", "promote", 10),
+    Moment("merge_checkpoint killed at any moment", "merge_checkpoint", 5),
+    Moment("housekeeping killed at any moment", "housekeeping", 10),
+)
+
+FULL_DISKS = (
+    FullDisk("a full disk while training and saving", "train", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while merging and writing the record", "merge", (0.0, 0.5, 0.8)),
+    FullDisk("a full disk while promoting and writing what came of it", "promote", (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)),
 )

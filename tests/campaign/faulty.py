@@ -1,4 +1,8 @@
-"""A task with a fault in it, as `faults.py` says: `FAULT=JSON python -m tests.campaign.faulty --run-directory DIR`."""
+"""A task with a fault in it, as `faults.py` says: `FAULT=JSON python -m tests.campaign.faulty --run-directory DIR`.
+
+A fault `on` "any" comes at the `count`-th of all calls that are listened to; one that is to `count` leaves how many
+there were in the folder `counted`, a file for each rank.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-AUDITED = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0}
+AUDITED = {"open": 0, "os.rename": 1, "os.mkdir": 0, "os.remove": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1}
 """Python's audit events by which of their arguments is the path."""
 PATCHED = ("fsync", "pwritev", "preadv", "posix_fallocate", "copy_file_range")
 FEW_BYTES = 100
@@ -36,11 +40,18 @@ class Injection:
         elif self.fault["on"] in AUDITED:
             sys.addaudithook(self._audited)
         else:
-            setattr(os, self.fault["on"], self._faulty(getattr(os, self.fault["on"])))
+            for name in PATCHED if self.fault["on"] == "any" else (self.fault["on"],):
+                setattr(os, name, self._faulty(getattr(os, name)))
+            if self.fault["on"] == "any":
+                sys.addaudithook(self._audited)
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == self.fault["on"] and not isinstance(arguments[AUDITED[event]], int):
-            self._called(os.fsdecode(arguments[AUDITED[event]]))
+        is_meant = event in AUDITED if self.fault["on"] == "any" else event == self.fault["on"]
+        if is_meant and not isinstance(arguments[AUDITED[event]], int):
+            path = os.fsdecode(arguments[AUDITED[event]])
+            if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:
+                path = str(Path(f"/proc/self/fd/{arguments[1]}").readlink() / path)
+            self._called(path)
 
     def _faulty(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def call(descriptor: int, *arguments: Any) -> Any:
@@ -57,7 +68,7 @@ class Injection:
         if self._acting or not re.search(self.fault["path"], path):
             return
         self.count += 1
-        if self.count == self.fault["count"]:
+        if self.count == self.fault["count"] and self.fault["act"] != "count":
             self._acting = True
             act(self.fault)
             self._acting = False
@@ -99,12 +110,15 @@ def change(target: Path, what: str) -> None:
 def main() -> None:
     """Run the fault's module, with the fault in it where this is the rank that is meant."""
     fault = json.loads(os.environ["FAULT"])
-    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
-    tries = Path(fault["run"]).with_name("tried")
-    if rank == fault["rank"] and not tries.exists():
-        Injection(fault).install()
+    rank, injection = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")), Injection(fault)
+    if rank == fault["rank"] or fault["act"] == "count":
+        injection.install()
     sys.argv[0] = fault["module"]
-    runpy.run_module(fault["module"], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(fault["module"], run_name="__main__", alter_sys=True)
+    finally:
+        if fault["act"] == "count":
+            (Path(fault["counted"]) / str(rank)).write_text(str(injection.count))
 
 
 if __name__ == "__main__":

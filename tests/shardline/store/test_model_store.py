@@ -159,6 +159,18 @@ def test_roll_back_and_forward(store: ModelStore, tmp_path: Path):
         store.roll_back(7)
 
 
+def test_what_a_killed_change_left_is_removed_by_any_other(store: ModelStore, tmp_path: Path):
+    """Even by a promotion that finds its version there, and a later one current."""
+    first = candidate(tmp_path)
+    store.add(first)
+    store.add(candidate(tmp_path, content=b"newer"))
+    (store.path / ".current.staged").symlink_to("versions/1")
+    (store.path / "versions" / ".3.staged").mkdir()
+    assert store.add(first).version == 1
+    assert names(store.path) == [".lock", "current", "versions"]
+    assert names(store.path / "versions") == ["1", "2"]
+
+
 def test_a_version_that_was_changed_is_not_rolled_back_to(store: ModelStore, tmp_path: Path):
     version = store.add(candidate(tmp_path))
     version.model_file.chmod(0o644)
