@@ -113,9 +113,9 @@ def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
-    from tests.campaign.faults import FROM_OUTSIDE, IN_A_RANK, IN_PROCESS
+    from tests.campaign.faults import ALL
 
-    known = [fault.kind for fault in (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE)]
+    known = [fault.kind for fault in ALL]
     print(page(Path(sys.argv[1]).read_text().splitlines(), known), end="")
     return 0
 

@@ -283,3 +283,5 @@ FULL_DISKS = (
     FullDisk("a full disk while merging and writing the record", "merge", (0.0, 0.5, 0.8)),
     FullDisk("a full disk while promoting and writing what came of it", "promote", (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)),
 )
+
+ALL = (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE, *AT_ANY_MOMENT, *FULL_DISKS)
