@@ -82,7 +82,7 @@ airflow: $(INSTALLED) ## Airflow's command line on the home in the checkout; ARG
 
 lock: $(INSTALLED_DEV) ## Compile requirements*.in into hash-locked requirements*.txt, ARGS='--upgrade'
 	for name in requirements requirements-uv requirements-celery requirements-s3 requirements-kubernetes requirements-signing \
-	    requirements-dev requirements-mlflow-server requirements-transformers; do \
+	    requirements-openlineage requirements-dev requirements-mlflow-server requirements-transformers; do \
 	    $(PYTHON_IN_VENV) -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(ARGS) \
 	        $$name.in -o $$name.txt || exit; \
 	done

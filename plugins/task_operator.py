@@ -18,6 +18,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from plugins.lineage import WithLineage
 from shardline.base.exit_codes import BAD_PARAMETERS, DECLINED
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ RUN_ENVIRONMENT = {
 PARAMETERS = {"SHARDLINE_PARAMETERS": "{{ params | tojson }}"}
 
 
-class TaskOperator(BashOperator):
+class TaskOperator(WithLineage, BashOperator):
     """Runs `python -m MODULE ARGUMENTS` in the checkout and returns the JSON object of its last line.
 
     The interpreter is the worker's own, or SHARDLINE_PYTHON where the tasks live in another virtual environment;

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseOperator, Connection, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 
+from plugins.lineage import WithLineage
 from shardline.base.errors import ConfigError, ShardlineError, UploadError
 from shardline.run.allowed_uploads import check_upload, check_upload_folder
 from shardline.run.directory import RunDirectory
@@ -22,7 +23,7 @@ from shardline.store.upload import Place, upload
 from shardline.store.version import read_version
 
 
-class UploadIfAsked(BaseOperator):
+class UploadIfAsked(WithLineage, BaseOperator):
     """Copies the version that `promote` made to the run's parameter `upload_to`; skipped where that is empty.
 
     A scheme or a connection that Airflow does not know fails at once, whatever the retries.

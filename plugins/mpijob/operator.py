@@ -15,6 +15,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
+from plugins.lineage import WithLineage
 from plugins.mpijob.api import TRY, MPIJobs, Refused, connect
 from plugins.mpijob.manifest import job_of_run, read_manifest
 from plugins.mpijob.progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
@@ -25,7 +26,7 @@ from shardline.run.environment import home_from
 from shardline.run.failures import failure_file, record_outcome
 
 
-class MPIJobOperator(BaseOperator):
+class MPIJobOperator(WithLineage, BaseOperator):
     """Runs the launch of `manifest`, an MPIJob, for this DAG run, whose config.json is there already.
 
     `connection` is one of the type Kubernetes; where it doesn't exist and has its usual name, the task talks to the

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -109,7 +108,7 @@ def test_nothing_heavy_is_imported_while_dags_are_parsed(tmp_path):
     (tmp_path / "a.toml").write_text(GOOD.format(name="mine"))
     program = (
         "import sys, dags.trainings; assert [d.dag_id for d in dags.trainings.DAGS] == ['mine'];"
-        "print([name for name in ('mindspore', 'numpy') if name in sys.modules])"
+        "print([name for name in ('mindspore', 'numpy', 'openlineage') if name in sys.modules])"
     )
     environment = os.environ | {"SHARDLINE_TRAININGS": str(tmp_path)}
     shown = subprocess.run(
@@ -118,31 +117,11 @@ def test_nothing_heavy_is_imported_while_dags_are_parsed(tmp_path):
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.fixture
-def linear(tmp_path, monkeypatch, airflow_database):
-    """The training of docs/own-training.md, as Airflow runs it."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-
-    page = (PROJECT / "docs" / "own-training.md").read_text()
-    (tmp_path / "linear.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
-    for name, text in zip(("train.py", "judge.py"), re.findall(r"```python\n(.*?)```", page, re.DOTALL), strict=True):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setenv("SHARDLINE_TRAININGS", str(tmp_path))
-    bag = DagBag(PROJECT / "dags" / "trainings.py")
-    assert bag.import_errors == {}
-    DagBundlesManager().sync_bundles_to_db()
-    sync_bag_to_db(bag, "dags-folder", None)
-    return bag.dags["linear"]
-
-
-def test_airflow_runs_a_described_training_to_its_version(linear):
-    run = linear.test(run_conf={"epochs": 12, "learning_rate": 0.2})
-    states = {task.task_id: str(task.state) for task in run.get_task_instances()}
+def test_airflow_runs_a_described_training_to_its_version(linear_run):
     done = dict.fromkeys(("prepare_dataset", "train", "merge", "validate", "promote"), "success")
-    assert states == done | {"approve": "skipped", "upload": "skipped", "export": "skipped"}
+    assert linear_run.states == done | {"approve": "skipped", "upload": "skipped", "export": "skipped"}
     home = home_from(os.environ)
     version = current(home, "linear")
     assert (version.step, version.metric) == (120, "error")
-    program = json.loads((home.run("linear", run.run_id) / "log_output/1/rank.0/program.json").read_text())
+    program = json.loads((home.run("linear", linear_run.run_id) / "log_output/1/rank.0/program.json").read_text())
     assert program["command"][-3:] == ["0.2", "--epochs", "12"]
