@@ -8,6 +8,7 @@ shard set of the same configuration, training goes on from its step and ends wit
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     spec = _sharded_spec(config, run)
     with phases.measure("imports"):
         from shardline.training.session import run_rank
+    gc.freeze()  # what MindSpore consists of stays: looking through it again and again takes a fifth of compiling
     with nullcontext() if config.resume_from is None else reading(Path(config.resume_from)):
         return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from scripts import ui
+from scripts import local_airflow, ui
 from scripts.local_airflow import PROJECT
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.datasets import embedded, idx
@@ -97,6 +97,15 @@ def start_ui(home: Path, port: int, until: str = "Ctrl-C", **settings: str) -> s
     raise AssertionError(f"the user interface did not start:\n{''.join(said)}")
 
 
+def parse_dags_once(home: Path, **settings: str) -> None:
+    """Make Airflow's home, as `make ui` would, but don't have its DAGs parsed again every half minute."""
+    local_airflow.initialise(home, local_airflow.environment(home, os.environ | settings))
+    file, every = home / "airflow.cfg", "\nmin_file_process_interval = {}\n"
+    configuration = file.read_text()
+    assert every.format(30) in configuration
+    file.write_text(configuration.replace(every.format(30), every.format(3600)))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, small) -> Iterator[Server]:
     """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
@@ -107,11 +116,13 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
     notices = shared / "notices.jsonl"
     arguments = {"file": str(notices), "title": "{{ notice.title }}", "text": "{{ notice.text }}"}
     notifier = {"notifier": "tests.airflow.file_notifier.FileNotifier", "arguments": arguments}
+    cards = {"SHARDLINE_DEVICE_SLOTS": str(CARDS)}
+    parse_dags_once(home, **cards)
     process = start_ui(
         home,
         port,
+        **cards,
         SHARDLINE_HOME=str(shared),
-        SHARDLINE_DEVICE_SLOTS=str(CARDS),
         SHARDLINE_RETRAINING_CRON="* * * * * */15",
         SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current", "champion_margin": 1.0}),
         SHARDLINE_NOTIFIERS=json.dumps([notifier]),

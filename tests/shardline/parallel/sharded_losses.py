@@ -5,6 +5,7 @@
 FOLDER has `settings.json`, the runs, and the samples and labels of each network.
 """
 
+import gc
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from tests.rehearsal.networks import rehearsed
 
 
 def main() -> None:
+    gc.freeze()  # as training does
     folder = Path(sys.argv[1])
     runs = json.loads((folder / "settings.json").read_text())
     world_size = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
