@@ -35,13 +35,17 @@ COMPONENTS = {
 START_TIMEOUT = 300.0
 
 
+_HAS_BUTTON = "body:has([data-testid=trigger-dag-submit])"
 _FORM = ".chakra-dialog__body:has([data-testid=trigger-dag-submit])"
 THEME = {
     "globalCss": {
         _FORM: {"display": "flex", "flexDirection": "column"},
         f"{_FORM} > .chakra-alert__root": {"order": 1, "whiteSpace": "pre-line"},
         f"{_FORM} > :has(> * > [data-testid=trigger-dag-submit])": {"order": 2},
-        f"body:has({_FORM} > .chakra-alert__root) [data-scope=toast][data-part=group]": {"display": "none"},
+        # :has() within :has() would be no selector at all, which drops the rule.
+        f"{_HAS_BUTTON}:has(.chakra-dialog__body > .chakra-alert__root) [data-part=group][data-scope=toast]": {
+            "display": "none !important"
+        },
     }
 }
 """Airflow's trigger form shows why it was refused at its top, out of sight, and covers its button with the news that it

@@ -26,10 +26,16 @@ class _Declared(Parameters):
 
     def _field(self, default: Any, **limits: Any) -> FieldInfo:
         extra: JsonDict = {"section": self.section} if self.section else {}
-        info: FieldInfo = Field(
-            default, title=self.title, description=self.description or None, json_schema_extra=extra, **limits
-        )
+        said = " ".join(filter(None, (self.description, _said(limits.get("ge"), limits.get("le")))))
+        info: FieldInfo = Field(default, title=self.title, description=said or None, json_schema_extra=extra, **limits)
         return info
+
+
+def _said(minimum: float | None, maximum: float | None) -> str:
+    """The limits, in words: the form knows them only when a value is refused."""
+    if minimum is None:
+        return "" if maximum is None else f"At most {maximum:g}."
+    return f"At least {minimum:g}." if maximum is None else f"From {minimum:g} to {maximum:g}."
 
 
 class BooleanParameter(_Declared):

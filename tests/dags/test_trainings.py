@@ -50,6 +50,7 @@ def test_a_file_is_a_dag_with_the_eight_tasks_and_its_own_form(load, dagbag):
     assert [task.task_id for task in mine.topological_sort()] == [task.task_id for task in ours.topological_sort()]
     assert list(mine.params)[:2] == ["learning_rate", "size"]
     assert mine.params["learning_rate"] == 0.5
+    assert mine.params.get_param("learning_rate").schema["description_md"] == "At most 1. Default: 0.5."
     assert mine.params.get_param("size").schema["enum"] == ["small", "large", None]
     assert not mine.is_paused_upon_creation
     prepare = mine.get_task("prepare_dataset").bash_command

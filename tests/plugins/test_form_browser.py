@@ -113,6 +113,10 @@ def test_what_does_not_go_together_is_refused_above_the_button(page, form):
     expect(said).to_be_in_viewport()
     below = button.bounding_box()["y"] - said.bounding_box()["y"] - said.bounding_box()["height"]
     assert 0 <= below < 40
+    expect(page.locator("[data-scope=toast][data-part=root]")).to_have_count(1)  # it says the same, above the button
+    expect(page.locator("[data-scope=toast][data-part=root]")).to_be_hidden()
+    field(dialog, "world_size").fill("4")
+    assert press_trigger(page, dialog)[1] == 200
 
 
 def test_a_preset_contradicts_nothing_that_the_form_shows(page, form):
