@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from shardline.base.errors import PromotionError
+from shardline.base.errors import ConfigError, PromotionError
 from shardline.base.progress import Meter, ReportingMeter
 from shardline.base.termination import clean_up_when_terminated
 from shardline.cli.options import size
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="its name in the model store")
     parser.add_argument("version", metavar="VERSION", type=int, nargs="?", help="default: the current one")
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="a folder that is not there yet")
+    parser.add_argument("output", metavar="OUTPUT", help="a folder that is not there yet")
     parser.add_argument("--mapping", type=Path, metavar="FILE", help="names, as TOML or JSON: docs/hugging-face.md")
     parser.add_argument(
         "--max-file-size", type=size, default=FILE_SIZE, metavar="SIZE", help="of each file of weights: 5GB"
@@ -47,11 +47,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> Mapping[str, Any]:
+    if given.version is None and given.output.isdecimal():
+        raise ConfigError(
+            f"{given.output}: a version, or where to? Give both, shardline export {given.model} {given.output} OUTPUT; "
+            f"or ./{given.output}, if that is the folder"
+        )
     home = home_from(os.environ)
     request = ExportRequest(
         model=given.model,
         version=_version(home, given.model, given.version),
-        output=given.output,
+        output=Path(given.output).resolve(),
         mapping=None if given.mapping is None else read_mapping(given.mapping),
         max_file_size=given.max_file_size,
         must_compare=given.must_compare,
@@ -61,8 +66,8 @@ def _run(given: argparse.Namespace) -> Mapping[str, Any]:
         record = export(request, home, os.environ, meter)
     if not given.json:
         print(record["proof"]["said"], file=sys.stderr)
-        return {"output": str(given.output), "files": len(record["files"]), "proof": record["proof"]["said"]}
-    return {"output": str(given.output), **record}
+        return {"output": given.output, "files": len(record["files"]), "proof": record["proof"]["said"]}
+    return {"output": given.output, **record}
 
 
 def _version(home: Home, model: str, number: int | None) -> Version:
@@ -83,5 +88,5 @@ def _version(home: Home, model: str, number: int | None) -> Version:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     with clean_up_when_terminated():
-        given = _parser().parse_args(arguments)
+        given = _parser().parse_intermixed_args(arguments)
         return command_line.main(lambda: _run(given))

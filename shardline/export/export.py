@@ -71,6 +71,8 @@ def export(request: ExportRequest, home: Home, environment: Mapping[str, str], m
     version is, `OutputError` where it cannot be written, or is there.
     """
     version = request.version
+    if not request.output.name:
+        raise ConfigError(f"{request.output} is no folder that can be made; choose another")
     source = read_checkpoint(version.model_file)
     headers = source.index.schema.headers
     mapping = request.mapping or built_in_mapping(version, headers)

@@ -56,23 +56,11 @@ def _config(config: RunConfig, dtype: str) -> dict[str, Any]:
 
 
 def _rules(config: RunConfig) -> Iterator[Rule]:
-    hidden, inner = config.hidden_size, 4 * config.hidden_size
+    hidden = config.hidden_size
     yield _renamed("embedding.tokens", "transformer.wte.weight", (VOCABULARY, hidden))
     yield _renamed("embedding.positions", "transformer.wpe.weight", (config.sequence_length, hidden))
-    ours, theirs = "block{i}", "transformer.h.{i-1}"
-    for number in (1, 2):
-        yield from _layer_norm(f"{ours}.norm{number}", f"{theirs}.ln_{number}", hidden)
-    for part, axis, shape in (("weight", 1, (hidden, 3 * hidden)), ("bias", 0, (3 * hidden,))):
-        yield Rule(
-            sources=tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value")),
-            join=axis,
-            targets=(f"{theirs}.attn.c_attn.{part}",),
-            shape=shape,
-            where=f"gpt2, c_attn.{part}",
-        )
-    yield from _dense(f"{ours}.attention.output", f"{theirs}.attn.c_proj", hidden, hidden)
-    yield from _dense(f"{ours}.up", f"{theirs}.mlp.c_fc", hidden, inner)
-    yield from _dense(f"{ours}.down", f"{theirs}.mlp.c_proj", inner, hidden)
+    for number in range(config.layers):  # no placeholder: so many blocks there are, no more and no fewer
+        yield from _block(f"block{number + 1}", f"transformer.h.{number}", hidden)
     yield from _layer_norm("norm", "transformer.ln_f", hidden)
     yield Rule(
         sources=("head.weight",),
@@ -81,6 +69,23 @@ def _rules(config: RunConfig) -> Iterator[Rule]:
         shape=(VOCABULARY, hidden),
         where="gpt2, lm_head.weight",
     )
+
+
+def _block(ours: str, theirs: str, hidden: int) -> Iterator[Rule]:
+    inner = 4 * hidden
+    for number in (1, 2):
+        yield from _layer_norm(f"{ours}.norm{number}", f"{theirs}.ln_{number}", hidden)
+    for part, axis, shape in (("weight", 1, (hidden, 3 * hidden)), ("bias", 0, (3 * hidden,))):
+        yield Rule(
+            sources=tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value")),
+            join=axis,
+            targets=(f"{theirs}.attn.c_attn.{part}",),
+            shape=shape,
+            where=f"gpt2, {theirs}.attn.c_attn.{part}",
+        )
+    yield from _dense(f"{ours}.attention.output", f"{theirs}.attn.c_proj", hidden, hidden)
+    yield from _dense(f"{ours}.up", f"{theirs}.mlp.c_fc", hidden, inner)
+    yield from _dense(f"{ours}.down", f"{theirs}.mlp.c_proj", inner, hidden)
 
 
 def _dense(ours: str, theirs: str, inputs: int, outputs: int) -> Iterator[Rule]:

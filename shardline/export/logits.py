@@ -10,8 +10,9 @@ in this one where it has them.
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,10 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardline.base.errors import ConfigError, ExportError, RunDirectoryError
-from shardline.base.json_object import read_object
+from shardline.base.errors import CheckpointError, ConfigError, ExportError, RunDirectoryError
+from shardline.base.json_object import object_in, read_object
 from shardline.export import transformers_logits
 from shardline.export.transformers_logits import NO_PACKAGE, NOT_STRICT
+from shardline.launch import parent_death
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel
 from shardline.store.version import Version
@@ -82,17 +84,21 @@ def interpreter(environment: Mapping[str, str]) -> str:
 def reference_of(version: Version, home: Home) -> Reference:
     """The ranks' logits of `version`; `NotCompared` where there are none."""
     run = RunDirectory(home.path / version.run)
-    compared = _compared(version.path / REPORT)
+    compared = read_object(version.path / REPORT, "report").get("sharded_logits")
     if compared is None:
         raise NotCompared("its validation compared no logits, since an earlier step than the last was merged")
     try:
-        is_of_the_run = _validated(run.report_file) == version.digest
+        tolerance = float(compared["tolerance"])
+    except (LookupError, TypeError, ValueError):
+        raise NotCompared("its report does not say how far logits may differ: it is an earlier Shardline's") from None
+    try:
+        is_of_the_run = read_object(run.report_file, "report")["merged"]["digest"] == version.digest
         run.read(run.reference_logits_file, "train")
-    except (RunDirectoryError, LookupError, TypeError, OSError) as error:
+    except (CheckpointError, RunDirectoryError, LookupError, TypeError) as error:
         raise NotCompared(f"the ranks' logits are not there any more: {error}") from None
     if not is_of_the_run:
         raise NotCompared(f"{run.path} has trained or merged another model since: its logits are not this version's")
-    return Reference(run, float(compared["tolerance"]))
+    return Reference(run, tolerance)
 
 
 def compare_logits(folder: Path, version: Version, reference: Reference, python: str) -> ComparedLogits:
@@ -123,13 +129,21 @@ def _computed(folder: Path, samples: NDArray[Any], python: str) -> tuple[NDArray
     with TemporaryDirectory(prefix="shardline-") as scratch:
         given, found = Path(scratch, "samples.npy"), Path(scratch, "logits.npy")
         np.save(given, samples)
-        command = [python, transformers_logits.__file__, str(folder), str(given), str(found)]
-        try:
-            ended = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise ConfigError(f"{PYTHON}: {python} cannot be started: {error.strerror}; correct it") from None
+        ours = [sys.executable, parent_death.__file__, str(os.getpid()), str(int(signal.SIGKILL))]
+        theirs = [_program(python), transformers_logits.__file__, str(folder), str(given), str(found)]
+        ended = subprocess.run([*ours, *theirs], env=_environment(), capture_output=True, text=True, check=False)
         _check(ended, python)
-        return np.load(found), json.loads(ended.stdout.splitlines()[-1])
+        versions = next(filter(None, map(object_in, reversed(ended.stdout.splitlines()))), None)
+        if versions is None or not found.is_file():
+            raise ExportError(f"{PYTHON}: {python} ended well, and left no logits; is it a Python?")
+        return np.load(found), versions
+
+
+def _program(python: str) -> str:
+    """The path of `python`; `ConfigError` where there is no such program."""
+    if (program := shutil.which(python)) is None:
+        raise ConfigError(f"{PYTHON}: there is no program {python} that may be started; correct it")
+    return program
 
 
 def _environment() -> dict[str, str]:
@@ -151,13 +165,3 @@ def _check(ended: subprocess.CompletedProcess[str], python: str) -> None:
         f"{python} was to compute the exported model's logits and ended by {how}: {said[0]}; it holds the whole model "
         "in memory: is there enough?"
     )
-
-
-def _compared(report_file: Path) -> Mapping[str, Any] | None:
-    compared = read_object(report_file, "report").get("sharded_logits")
-    return compared if isinstance(compared, dict) else None
-
-
-def _validated(report_file: Path) -> str:
-    """The digest of the merged model that a report is of."""
-    return str(json.loads(report_file.read_bytes())["merged"]["digest"])

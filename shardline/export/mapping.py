@@ -73,6 +73,11 @@ class Rule:
             if None in found or {names} != known:
                 yield f"expected the placeholders of `from` in {target!r} ({{i}}, {{i-1}}, {{i+1}}), found others"
 
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """The names that stand for numbers."""
+        return frozenset(_placeholders(self.sources[0]))
+
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """What the first name in `from` matches."""

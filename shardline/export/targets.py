@@ -73,7 +73,8 @@ def targets_of(mapping: NameMapping, headers: Iterable[TensorHeader]) -> Targets
     left_out = tuple(name for name in present if any(fnmatchcase(name, pattern) for pattern in mapping.leave_out))
     taken: dict[str, Rule] = {}
     given: dict[str, Rule] = {}
-    available = {name: header for name, header in present.items() if name not in left_out}
+    hidden = frozenset(left_out)
+    available = {name: header for name, header in present.items() if name not in hidden}
     tensors = []
     for rule in mapping.rules:
         for numbers, sources in _matches(rule, available, left_out):
@@ -92,7 +93,7 @@ def targets_of(mapping: NameMapping, headers: Iterable[TensorHeader]) -> Targets
 def _matches(
     rule: Rule, headers: Mapping[str, TensorHeader], left_out: Sequence[str]
 ) -> Iterator[tuple[Numbers, list[TensorHeader]]]:
-    found = [(name, numbers) for name in headers if (numbers := rule.numbers_of(name)) is not None]
+    found = _found(rule, headers)
     if not found:
         hidden = [name for name in left_out if rule.numbers_of(name) is not None]
         reason = f"leave_out takes {_some(hidden)}" if hidden else f"there are {_some([*headers])}"
@@ -106,6 +107,14 @@ def _matches(
         if absent:
             raise ConfigError(f"{rule.where}: expected {_some(absent)} beside {name}, to join them, found none")
         yield numbers, [headers[each] for each in names]
+
+
+def _found(rule: Rule, headers: Mapping[str, TensorHeader]) -> list[tuple[str, Numbers]]:
+    """The parameters that are the first in `from`, and what its placeholders stand for in each."""
+    if not rule.placeholders:
+        name = rule.sources[0]
+        return [(name, {})] if name in headers else []
+    return [(name, numbers) for name in headers if (numbers := rule.numbers_of(name)) is not None]
 
 
 def _take(rule: Rule, sources: Iterable[TensorHeader], taken: dict[str, Rule]) -> None:

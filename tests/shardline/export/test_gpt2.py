@@ -79,6 +79,19 @@ def test_a_network_of_other_sizes_than_its_parameters_say_is_refused(version):
         targets_of(mapping, headers)
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (1, "found none for block2.norm1.gamma, block2"),
+        (3, "a parameter block3.norm1.gamma"),
+    ],
+)
+def test_another_number_of_blocks_than_its_parameters_say_is_refused(version, layers, message):
+    headers = index_checkpoint(version.model_file).schema.headers
+    with pytest.raises(ConfigError, match=message):
+        targets_of(gpt2_mapping(TRAINED.model_copy(update={"layers": layers}), "float32"), headers)
+
+
 def test_the_documents_example_is_this_mapping(tmp_path, version):
     file = tmp_path / "gpt2.toml"
     file.write_text(PAGE.read_text().split("```toml\n")[1].partition("```")[0])

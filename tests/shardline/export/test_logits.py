@@ -74,6 +74,7 @@ def test_other_logits_are_refused_and_nothing_appears(home, version, recorded, t
             "ended by signal 9: it printed nothing; it holds the whole",
         ),
         ("raise MemoryError", ExportError, "ended by exit code 1: MemoryError"),
+        ("print('[1]')", ExportError, "ended well, and left no logits; is it a Python?"),
     ],
 )
 def test_what_goes_wrong_elsewhere_is_explained(home, version, tmp_path, code, kind, message):  # noqa: PLR0917
@@ -83,7 +84,9 @@ def test_what_goes_wrong_elsewhere_is_explained(home, version, tmp_path, code, k
 
 
 def test_a_python_that_is_not_there_is_refused_by_name(home, version, tmp_path):
-    with pytest.raises(ConfigError, match="SHARDLINE_HF_PYTHON: /nowhere/python cannot be started"):
+    with pytest.raises(
+        ConfigError, match="SHARDLINE_HF_PYTHON: there is no program /nowhere/python that may be started"
+    ):
         compare_logits(tmp_path, version, reference_of(version, home), "/nowhere/python")
 
 
@@ -111,8 +114,21 @@ def test_the_logits_of_another_model_of_the_same_run_are_not_this_versions(home,
     report.write_text(json.dumps(document))
     with pytest.raises(NotCompared, match="has trained or merged another model since"):
         reference_of(version, home)
+    report.write_text("{")
+    with pytest.raises(NotCompared, match=r"not there any more: .*its report is not JSON"):
+        reference_of(version, home)
     report.unlink()
     with pytest.raises(NotCompared, match="not there any more"):
+        reference_of(version, home)
+
+
+def test_a_report_of_an_earlier_shardline_gives_nothing_to_compare_by(home, version):
+    report = version.path / "report.json"
+    report.chmod(0o644)
+    document = json.loads(report.read_bytes())
+    del document["sharded_logits"]["tolerance"]
+    report.write_text(json.dumps(document))
+    with pytest.raises(NotCompared, match="its report does not say how far logits may differ"):
         reference_of(version, home)
 
 
