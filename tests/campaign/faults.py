@@ -52,7 +52,8 @@ class FullDisk:
 
 @dataclass(frozen=True)
 class Loss:
-    """A process of a training is sent a signal while its ranks stand still after their first shard set."""
+    """A process is killed: of a training, while its ranks stand still after their first shard set; of Airflow, at a
+    moment that a seed draws, and whatever does not come back by itself is started again, as by systemd."""
 
     kind: str
     victim: str
@@ -284,4 +285,13 @@ FULL_DISKS = (
     FullDisk("a full disk while promoting and writing what came of it", "promote", (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)),
 )
 
-ALL = (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE, *AT_ANY_MOMENT, *FULL_DISKS)
+OF_AIRFLOW = (
+    Loss("Airflow's scheduler is killed", "scheduler"),
+    Loss("Airflow's API server is killed", "api-server"),
+    Loss("Airflow's DAG processor is killed", "dag-processor"),
+    Loss("Airflow's triggerer is killed", "triggerer"),
+    Loss("the executor's process that supervises a task is killed", "supervisor of a task"),
+    Loss("the process that runs a task is killed", "runner of a task"),
+)
+
+ALL = (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE, *AT_ANY_MOMENT, *FULL_DISKS, *OF_AIRFLOW)
