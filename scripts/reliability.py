@@ -3,14 +3,15 @@
     make campaign                                        runs it; appends to build/campaign.jsonl
     python -m scripts.reliability FILE > docs/reliability.md
 
-FILE has one JSON object a line, as `tests/campaign_record.py` writes them.
+FILE has one JSON object a line, as `tests/campaign_record.py` writes them; that of the page as it is, which a test
+compares with it, is `tests/campaign/record.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,18 @@ _TAIL = """## What is not promised
 ## What was never tried here
 
 - Real power failures, and real disks that fail: failures of the disk are raised at Python's calls of the
-  system.
-- Kills of Airflow's scheduler, API server, database and workers by the campaign.
+  system. A full disk is a real one: a small file system in memory.
+- Kills of Airflow's database and of Celery's workers by the campaign: `make celery` tries these.
 - mpirun's daemons on other hosts, network partitions, NFS servers that go away.
-- Cards: the trainings of the campaign run on CPUs, with four ranks.
+- Cards: the trainings of the campaign run on CPUs, with four ranks, with one where Airflow is hit.
 """
 _PARTS = {
     "faults": (
         "## Failures of tasks",
-        """Each is brought about in a run of its own, whose tasks are then done again to the end. Compared with a run
-that nothing disturbed: the merged bytes, the versions, processes and files left behind; the message is the right
-one. The table of them is `tests/campaign/faults.py`.""",
+        """Each is brought about in a run of its own, whose tasks are then done again to the end, by hand, or by Airflow where
+a process of Airflow is killed. Compared with a run that nothing disturbed: the merged bytes, the versions, processes
+and files left behind; the message is the right one. The table of them is `tests/campaign/faults.py`. A seed draws the
+moment of what comes at any moment, and draws it again when it is tried again: `pytest -m campaign -k` and its name.""",
     ),
     "disk": (
         "## A disk that dies at any call",
@@ -97,11 +99,16 @@ def _row(kind: str, records: list[Mapping[str, Any]]) -> str:
     tries = sum(each["tries"] for each in records)
     failed = [problem for each in records for problem in each["failed"]]
     result = f"failed: {_cell('; '.join(failed))}" if failed else "as promised"
-    return f"| {_cell(kind)} | {tries:,} | {result} | {', '.join(_seeds(records)) or 'none: it comes at one place'} |"
+    return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(records) or 'none: it comes at one place'} |"
 
 
-def _seeds(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    return (str(each["seed"]) for each in records if each["seed"] is not None)
+def _seeds(records: Iterable[Mapping[str, Any]]) -> str:
+    """All of them; of three numbers or more in a row, the first and the last."""
+    seeds = [each["seed"] for each in records if each["seed"] is not None]
+    numbers = sorted(seed for seed in seeds if isinstance(seed, int))
+    if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)] and len(numbers) == len(seeds):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def _cell(text: str) -> str:
