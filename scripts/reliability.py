@@ -53,10 +53,10 @@ _TAIL = """## What is not promised
 _PARTS = {
     "faults": (
         "## Failures of tasks",
-        """Each is brought about in a run of its own, whose tasks are then done again to the end, by hand, or by Airflow where
-a process of Airflow is killed. Compared with a run that nothing disturbed: the merged bytes, the versions, processes
-and files left behind; the message is the right one. The table of them is `tests/campaign/faults.py`. A seed draws the
-moment of what comes at any moment, and draws it again when it is tried again: `pytest -m campaign -k` and its name.""",
+        """Each is brought about in a run of its own, whose tasks are then done again to the end, by hand, or by Airflow
+where a process of Airflow is killed. Compared with a run that nothing disturbed: the merged bytes, the versions,
+processes and files left behind; the message is the right one. The table of them is `tests/campaign/faults.py`. What
+comes at any moment comes at one that its seed draws: the same when that test is run again.""",
     ),
     "disk": (
         "## A disk that dies at any call",
