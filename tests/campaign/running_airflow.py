@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
 }
 EXECUTOR = "airflow worker -- LocalExecutor"
-"""How a process of LocalExecutor calls itself; it supervises the task that it names, and runs it as its child."""
+"""How a process of LocalExecutor calls itself; it supervises the task instance that it names, and its child runs it."""
 
 
 class RunningAirflow:
@@ -66,10 +66,10 @@ class RunningAirflow:
                 start_new_session=True,
             )
 
-    def kill(self, victim: str, run_id: str) -> None:
-        """SIGKILL to one process; one of Airflow's own is started again at once."""
+    def kill(self, victim: str, instances: Collection[str]) -> None:
+        """SIGKILL to one process: of Airflow's own, which is started again at once, or of one of the task instances."""
         if victim not in ui.COMPONENTS:
-            self._wait_for_a_task(victim, run_id).kill()
+            self._wait_for_a_task(victim, instances).kill()
             return
         if victim == "scheduler":
             self._executors += psutil.Process(self._started[victim].pid).children(recursive=True)
@@ -77,19 +77,18 @@ class RunningAirflow:
         self._started[victim].wait()
         self.start(victim)
 
-    def _wait_for_a_task(self, victim: str, run_id: str) -> psutil.Process:
-        """The process that supervises the run's task at work, or its child, which runs it."""
+    def _wait_for_a_task(self, victim: str, instances: Collection[str]) -> psutil.Process:
+        """The process that supervises one of these task instances, or its child, which runs it."""
+        names = {f"{EXECUTOR}: {instance}" for instance in instances}
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             executors = psutil.Process(self._started["scheduler"].pid).children()
-            for executor in (
-                each for each in executors if run_id in (name := _name(each)) and name.startswith(EXECUTOR)
-            ):
+            for executor in (each for each in executors if _name(each) in names):
                 found = [executor] if victim == "supervisor of a task" else _children(executor)
                 if found:
                     return found[0]
             time.sleep(0.05)
-        raise AssertionError(f"no {victim} of {run_id}")
+        raise AssertionError(f"no {victim}: none of {names} is at work")
 
     def wait_until_healthy(self) -> None:
         """Return when the API answers and scheduler and DAG processor report to it."""
@@ -120,7 +119,7 @@ class RunningAirflow:
 def _name(process: psutil.Process) -> str:
     """What the process calls itself; of one that has ended, nothing."""
     try:
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()).strip()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
 
