@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardline.base import atomic
-from shardline.base.errors import AlreadyAVersion, ChampionStays, PromotionError
+from shardline.base.errors import AlreadyAVersion, ChampionStays, PromotionError, SignatureError
 from shardline.base.json_object import encode_object
 from shardline.checkpoint.merging.record_file import UNNAMED, read_record
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.lineage import LINEAGE, lineage_of
 from shardline.run.merged_model import MergedModel, read_merged
 from shardline.store.model_store import ModelStore
+from shardline.store.signature import key_named_in
 from shardline.store.signing_key import SigningKey
 from shardline.store.version import Candidate, Version
 
@@ -69,9 +70,13 @@ def promote(run: RunDirectory, home: Home, key: SigningKey | None = None) -> dic
 def _signed(version: Version, key: SigningKey | None) -> str:
     if key is None:
         return ""
-    if version.signature is None:
-        return "; it is not signed: it was promoted before"
-    return f"; it is signed (public key: SHA-256 {key.thumbprint})"
+    try:
+        found = key_named_in(version.path)
+    except SignatureError as error:
+        return f"; it was promoted before, and is not signed with this key: {error}"
+    if found != key.thumbprint:
+        return f"; it was promoted before, and signed with another key ({found})"
+    return f"; it is signed (public key: SHA-256 {found})"
 
 
 def _result(version: Version, model: str, *, new: bool) -> dict[str, Any]:

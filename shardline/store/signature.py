@@ -58,6 +58,19 @@ def _hashing(name: str) -> hashing.Config:
     return Named().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
 
 
+def key_named_in(folder: Path) -> str | None:
+    """The thumbprint of the key that the signature in `folder` says it is by, which is not to be relied on.
+
+    `NotSigned` where there is none, `ChangedSinceSigning` where it is no signature; None where it names no key.
+    """
+    return _key_named_in(_bundle(folder / SIGNATURE))
+
+
+def _key_named_in(bundle: Any) -> str | None:
+    found = _at(bundle, "verificationMaterial", "publicKey", "hint")
+    return str(found)[:64] if found else None
+
+
 def check_signature(folder: Path, key: Path) -> str:
     """What the files in `folder` were signed as, MODEL/VERSION, by who has the private key of the public one in `key`.
 
@@ -67,11 +80,11 @@ def check_signature(folder: Path, key: Path) -> str:
         from model_signing import verifying
     folder, expected = folder.resolve(), thumbprint(public_key(key))
     bundle = _bundle(folder / SIGNATURE)
-    found = _at(bundle, "verificationMaterial", "publicKey", "hint")
+    found = _key_named_in(bundle)
     if found != expected:
         raise SignedByAnother(
             f"{folder / SIGNATURE}: expected a signature by the key of {key} (SHA-256 {expected}), found one by "
-            f"{f'another ({found!s:.64})' if found else 'no such key'}: give the public key of who signed it, if you "
+            f"{f'another ({found})' if found else 'no such key'}: give the public key of who signed it, if you "
             "trust that one"
         )
     try:

@@ -100,12 +100,15 @@ def test_a_version_is_signed_where_there_is_a_key_and_stays_as_it_was_promoted(h
     first, second = validated_run(home, "1"), validated_run(home, "2", b"others")
     promote(first, home)
     promote(first, home, key)
-    assert "it is not signed: it was promoted before" in capsys.readouterr().out
+    assert "it was promoted before, and is not signed with this key: " in capsys.readouterr().out
     assert not (home.models / "digits" / "versions" / "1" / "model.sig").exists()
     for _ in range(2):
         promote(second, home, key)
         assert f"it is signed (public key: SHA-256 {file_sha256(public)})" in capsys.readouterr().out
     assert check_signature(home.models / "digits" / "current", public) == "digits/2"
+    other, _ = pair(tmp_path_factory.mktemp("others"), name="other")
+    promote(second, home, signing_key(home, {"SHARDLINE_SIGNING_KEY": str(other)}))
+    assert f"and signed with another key ({file_sha256(public)})" in capsys.readouterr().out
 
 
 def file_sha256(file: Path) -> str:
