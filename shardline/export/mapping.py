@@ -9,7 +9,7 @@ name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,16 @@ _NUMBER = "0|[1-9][0-9]{0,8}"
 
 Numbers = Mapping[str, int]
 """What the placeholders of a rule stand for."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a file, looked up when a message names it: the line of a statement costs many readings of the file."""
+
+    look_up: Callable[[], str]
+
+    def __str__(self) -> str:
+        return self.look_up()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +51,7 @@ class Rule:
     split: int | None = None
     sizes: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
-    where: str = field(default="the mapping", compare=False)
+    where: str | Where = field(default="the mapping", compare=False)
 
     def __post_init__(self) -> None:
         for problem in self._problems():

@@ -25,12 +25,12 @@ from blake3 import blake3
 
 from shardline.base.errors import ConfigError, CorruptShard
 from shardline.base.json_object import parse_object
-from shardline.export.mapping import NameMapping, Rule
+from shardline.export.mapping import NameMapping, Rule, Where
 from shardline.settings.toml_file import LARGEST, Place, TomlFile
 
 _MEMBERS = ("leave_out", "config", "tensors")
 _OF_A_TENSOR = ("from", "to", "join", "transpose", "split", "sizes", "shape")
-Where = Callable[[Place], str]
+Find = Callable[[Place], Where]
 
 
 def read_mapping(path: Path) -> NameMapping:
@@ -49,12 +49,12 @@ def read_mapping(path: Path) -> NameMapping:
     )
 
 
-def _toml(path: Path) -> tuple[Mapping[str, Any], Where]:
+def _toml(path: Path) -> tuple[Mapping[str, Any], Find]:
     file = TomlFile.read(path)
-    return file.document, file.where
+    return file.document, lambda place: Where(lambda: file.where(place))
 
 
-def _json(path: Path) -> tuple[Mapping[str, Any], Where]:
+def _json(path: Path) -> tuple[Mapping[str, Any], Find]:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -66,9 +66,9 @@ def _json(path: Path) -> tuple[Mapping[str, Any], Where]:
     except CorruptShard as error:
         raise ConfigError(str(error)) from None
 
-    def where(place: Place) -> str:
+    def where(place: Place) -> Where:
         around = place[:-1] if place and isinstance(place[-1], str) else place  # messages name the member themselves
-        return f"{path}: {_member(around)}" if around else str(path)
+        return Where(lambda: f"{path}: {_member(around)}" if around else str(path))
 
     return document, where
 
@@ -77,12 +77,12 @@ def _member(place: Place) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
-def _rule(tensor: Any, place: Place, where: Where) -> Rule:
+def _rule(tensor: Any, place: Place, where: Find) -> Rule:
     if not isinstance(tensor, dict):
         raise ConfigError(f"{where(place)}: expected a rule with `from` and `to`, found {type(tensor).__name__}")
     _refuse_others(tensor, _OF_A_TENSOR, where, place)
 
-    def at(name: str) -> str:
+    def at(name: str) -> Where:
         return where((*place, name))
 
     transpose = tensor.get("transpose", False)
@@ -102,23 +102,23 @@ def _rule(tensor: Any, place: Place, where: Where) -> Rule:
     )
 
 
-def _refuse_others(members: Mapping[str, Any], known: Collection[str], where: Where, place: Place) -> None:
+def _refuse_others(members: Mapping[str, Any], known: Collection[str], where: Find, place: Place) -> None:
     for name in members:
         if name not in known:
             raise ConfigError(f"{where((*place, name))}: expected one of {', '.join(known)}, found {name!r:.80}")
 
 
-def _names(value: Any, where: str, member: str) -> tuple[str, ...]:
+def _names(value: Any, where: Where, member: str) -> tuple[str, ...]:
     return _texts([value] if isinstance(value, str) else value, where, member)
 
 
-def _texts(value: Any, where: str, member: str) -> tuple[str, ...]:
+def _texts(value: Any, where: Where, member: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
         raise ConfigError(f"{where}: {member}: expected names, found {value!r:.80}")
     return tuple(value)
 
 
-def _numbers(value: Any, where: str, member: str) -> tuple[int, ...] | None:
+def _numbers(value: Any, where: Where, member: str) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(type(number) is int and number >= 0 for number in value):
@@ -126,13 +126,13 @@ def _numbers(value: Any, where: str, member: str) -> tuple[int, ...] | None:
     return tuple(value)
 
 
-def _axis(value: Any, where: str, member: str) -> int | None:
+def _axis(value: Any, where: Where, member: str) -> int | None:
     if value is not None and (type(value) is not int or value < 0):
         raise ConfigError(f"{where}: {member}: expected an axis, from 0, found {value!r:.80}")
     return value if isinstance(value, int) else None
 
 
-def _config(value: Any, where: str) -> Mapping[str, Any]:
+def _config(value: Any, where: Where) -> Mapping[str, Any]:
     """What JSON can hold alone: TOML has dates and infinities as well."""
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: config: expected a table, found {type(value).__name__}")

@@ -36,6 +36,11 @@ def run(home: Path, *arguments: str, **environment: str) -> subprocess.Completed
         ({"start_file": "/nowhere.ckpt"}, "start_file: expected a path below .*, found /nowhere.ckpt"),
         ({"start_file": "nowhere.ckpt"}, "start_file: there is no .*/manual__1/nowhere.ckpt"),
         ({"upload_to": "s3://db@models/x"}, "upload_to s3://db@models/x: expected one of the connections .*, found db"),
+        (
+            {"hugging_face_export": "/nowhere.toml"},
+            "hugging_face_export: expected a path below .*, found /nowhere.toml",
+        ),
+        ({"hugging_face_export": "built-in"}, "hugging_face_export 'built-in' is for network 'gpt': give the path"),
         ({"world_size": 3}, "needs 4 ranks or a multiple of that, found world_size 3"),
         ({"preset": "quick", "batch_size": 100_000}, "batch_size: expected at most the 4500 training samples"),
     ],

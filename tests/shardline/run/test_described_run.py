@@ -101,6 +101,7 @@ def test_a_command_that_cannot_be_started_is_refused(prepare, old, new, message)
         ({"data": "/etc"}, "data: expected a path below .*, found /etc"),
         ({"data": "data"}, "data: expected an absolute path"),
         ({"champion_margin": 0}, "champion_margin compares metrics, and .*mine.toml has no command in validate"),
+        ({"hugging_face_export": "built-in"}, "hugging_face_export 'built-in' is for network 'gpt'"),
         ({"upload_to": "s3://bucket"}, "upload_to s3://bucket: expected one of the connections"),
     ],
 )
