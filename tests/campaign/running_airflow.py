@@ -27,8 +27,10 @@ SETTINGS = {
     # What one of them signed is good after another was started again, as in docker/compose.yaml.
     "AIRFLOW__API__SECRET_KEY": "a" * 64,
     "AIRFLOW__API_AUTH__JWT_SECRET": "b" * 64,
-    # A lost task is noticed after half a minute instead of five.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    # A lost task is noticed after a minute instead of five; a busy machine has as long as it takes for all else.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "600",
+    "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
