@@ -108,7 +108,7 @@ class LossyDisk:
 
     def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Python is about to do `event`."""
-        paths = [path for path in _changed(event, arguments) if path == self.root or self.root in path.parents]
+        paths = [path for path in _changed(event, arguments) if self._has(path)]
         if not paths or self._paused:
             return
         with self._lock:
@@ -122,7 +122,7 @@ class LossyDisk:
     def flush(self, descriptor: int, fsync: Callable[[int], None]) -> None:
         """The file or folder `descriptor` is about to be flushed, by `fsync`."""
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if self._paused or not (path == self.root or self.root in path.parents):
+        if self._paused or not self._has(path):
             fsync(descriptor)
             return
         with self._lock:
@@ -134,6 +134,9 @@ class LossyDisk:
                 self._files[number].flushed = self._files[number].content()
             if folder := self._folders.get(number):
                 folder.flushed, folder.changes = dict(folder.seen), []
+
+    def _has(self, path: Path) -> bool:
+        return path == self.root or str(path).startswith(f"{self.root}/")
 
     def _step(self) -> None:
         """Another call that changes something; `Died` where it is the last."""
@@ -169,14 +172,18 @@ class LossyDisk:
             folder.seen = now
 
     def _entry(self, entry: os.DirEntry[str]) -> Entry:
-        return str(Path(entry.path).readlink()) if entry.is_symlink() else self._register(Path(entry.path))
+        if entry.is_symlink():
+            return str(Path(entry.path).readlink())
+        number = entry.stat().st_ino
+        return number if number in self._files or number in self._folders else self._register(Path(entry.path))
 
     def _register(self, path: Path) -> int:
         """The number of what is at `path`, which nothing else gets while its descriptor is open."""
-        number = path.stat().st_ino
+        status = path.stat()
+        number = status.st_ino
         if number not in self._files and number not in self._folders:
             descriptor = os.open(path, os.O_RDONLY)
-            if path.is_dir():
+            if stat.S_ISDIR(status.st_mode):
                 self._folders[number] = _Folder(descriptor)
             else:
                 self._files[number] = _File(descriptor)
@@ -268,8 +275,9 @@ def _changed(event: str, arguments: tuple[Any, ...]) -> list[Path]:
 
 
 def _path(argument: Any, folder: int = -1) -> Path:
-    below = Path(f"/proc/self/fd/{folder}").readlink() if folder >= 0 else Path()
-    return Path(os.path.abspath(below / os.fsdecode(argument)))  # noqa: PTH100  resolve() would follow links
+    below = f"/proc/self/fd/{folder}"
+    path = os.path.join(os.readlink(below) if folder >= 0 else "", os.fsdecode(argument))  # noqa: PTH115, PTH118
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 def _number(path: Path) -> int | None:

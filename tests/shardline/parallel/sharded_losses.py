@@ -2,7 +2,8 @@
 
     mpirun -n N python -m tests.shardline.parallel.sharded_losses FOLDER
 
-FOLDER has `settings.json`, the runs, and the samples and labels of each network.
+FOLDER has `settings.json`, the runs, and the samples and labels of each network. Logits, which are compiled for
+themselves, are computed for runs with `logits`.
 """
 
 import gc
@@ -41,8 +42,9 @@ def main() -> None:
         batches = Batches(*np.load(folder / f"{run['network']}.npz").values(), config.batch_size, config.seed)
         outcomes = [step(*(Tensor(array) for array in batches.at(number))) for number in range(run["steps"])]
         losses[run["name"]] = [[float(value.asnumpy()) for value in outcome] for outcome in outcomes]
-        cell.set_train(False)
-        logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
+        if run.get("logits"):
+            cell.set_train(False)
+            logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
         weights |= {f"{run['name']}/{p.name}": p.asnumpy() for p in step.get_parameters()}
     np.savez(folder / f"ranks.{rank}.npz", **weights)
     np.savez(folder / f"ranks.losses.{rank}.npz", **losses)

@@ -53,7 +53,7 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def on_four(sharded):
     runs = [
-        {"name": name, "network": "gpt", "steps": STEPS, "parameters": parameters}
+        {"name": name, "network": "gpt", "steps": STEPS, "parameters": parameters, "logits": True}
         for name, parameters in PARAMETERS.items()
     ]
     return sharded(RANKS, runs)
