@@ -80,7 +80,7 @@ def test_only_the_merge_is_run_again_from_the_browsers_dialog(form_run, api, pag
     page.goto(f"/dags/{DAG}/runs/{form_run}/tasks/merge/details")
     page.get_by_role("button", name="to clear").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_role("button", name="Affected Tasks: 5")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Affected Tasks: 6")).to_be_visible()
     dialog.get_by_role("button", name="Downstream").click()
     expect(dialog.get_by_role("button", name="Affected Tasks: 1")).to_be_visible()
     screenshot("clear-merge")
