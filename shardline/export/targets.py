@@ -26,10 +26,9 @@ class Joined:
     @property
     def shape(self) -> tuple[int, ...]:
         """Joined, before the axes are reordered."""
-        first = self.sources[0].shape
         return tuple(
-            sum(source.shape[d] for source in self.sources) if d == self.axis and first else size
-            for d, size in enumerate(first)
+            sum(source.shape[d] for source in self.sources) if d == self.axis else size
+            for d, size in enumerate(self.sources[0].shape)
         )
 
     @property
