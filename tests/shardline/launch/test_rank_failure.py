@@ -91,7 +91,7 @@ def test_a_rank_killed_from_outside_is_named_although_others_complain_too(start,
 
 @each_mpirun
 def test_a_crash_in_native_code_is_named_with_the_python_stack(start):
-    message = failed(start("segfault", ranks="3"))
+    message = failed(start("segfault", ranks="3", SCENARIO_OTHERS="sleep 600"))  # nobody complains before its witness
     assert message.startswith("rank 3 on ")
     assert "was ended by signal 11 (SIGSEGV)" in message.partition("\n")[0]
     assert "  | Fatal Python error: Segmentation fault" in message.splitlines()

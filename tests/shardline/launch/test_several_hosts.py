@@ -108,7 +108,8 @@ def test_ranks_on_both_hosts_save_before_they_leave(each_mpirun, start, hosts, d
 
 def test_a_hang_shows_where_the_ranks_of_both_hosts_stand(each_mpirun, start, hosts, directory):
     configure(directory, hosts, world_size=4, hang_timeout=5)
-    lines = message_of(start("sleep 600", on=hosts[0], **EXPORT)).splitlines()
+    until_all_answer = {"PATIENCE": '{"stacks_s": 600}'}
+    lines = message_of(start("sleep 600", on=hosts[0], **EXPORT, **until_all_answer)).splitlines()
     assert lines[1].startswith("  ranks 0-3: sleep (ranks/scenario.py:")
 
 
