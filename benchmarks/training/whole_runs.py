@@ -28,10 +28,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training.plain_copies import plain_settings
 from shardline.checkpoint.shards.shard_set import ShardSet
-from shardline.recipes.lookup import network_of
 from shardline.run.directory import RunDirectory
-from shardline.settings.run_config import RunConfig
 
 PROJECT = Path(__file__).parents[2]
 FEW_STEPS, MANY_STEPS = 20, 420
@@ -97,10 +96,10 @@ def phases(run: RunDirectory, whole: float) -> dict[str, float]:
     }
 
 
-def steps(run: RunDirectory) -> dict[str, float]:
+def steps(run: RunDirectory, skipped: int = SKIPPED_STEPS) -> dict[str, float]:
     """Milliseconds a step, by the median, and how much of it is in collectives, by the mean of the ranks."""
     records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
-    rates = [record["samples_per_second"] for record in records if "step" in record][SKIPPED_STEPS:]
+    rates = [record["samples_per_second"] for record in records if "step" in record][skipped:]
     taken = [status.get("collectives_seconds", 0.0) for status in statuses(run)]
     in_steps = json.loads(run.train_file.read_text())["phases"]["steps"]
     return {
@@ -127,9 +126,7 @@ def plain_milliseconds(run: RunDirectory) -> float:
     Two trainings that differ in their number of steps: what they take besides, compiling above all, cancels out.
     """
     config = run.read_config()
-    network: Any = network_of(RunConfig(network="mlp", world_size=1))
-    layers = [[layer.name, layer.inputs, layer.outputs, layer.activation == "relu"] for layer in network.layers]
-    settings = config.model_dump(mode="json") | {"layers": layers}
+    settings = plain_settings(config)
     numbers = (FEW_STEPS, FEW_STEPS, MANY_STEPS)  # the first one also warms up
     file = run.path / "plain.json"
     file.write_text(json.dumps([settings | {"name": f"run{n}", "steps": steps} for n, steps in enumerate(numbers)]))

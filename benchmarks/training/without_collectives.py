@@ -12,19 +12,10 @@ from tasks import train
 
 
 def pass_on_what_is_given() -> None:
-    """Take the AllReduces out of the cells that the CPU backend will make."""
-    from mindspore import ops
+    """Take the sums over ranks out of the graph."""
+    from shardline.parallel.cpu import exchange
 
-    from shardline.parallel.cpu.operators import Bucket
-
-    make = Bucket.__init__
-
-    def make_without(self: Bucket, *arguments: object) -> None:
-        make(self, *arguments)  # type: ignore[arg-type]
-        if self.all_reduce is not None:
-            self.all_reduce = ops.Identity()
-
-    Bucket.__init__ = make_without  # type: ignore[assignment, method-assign]
+    exchange.summed = lambda values, communicator: values
 
 
 if __name__ == "__main__":

@@ -111,9 +111,24 @@ class SingleDevice:
         layout = self.layouts.get(parameter)
         return 1 if layout is None else self.config.ranks_per_stage // prod(layout.shards())
 
+    def sum_of_squares(self, shares: Sequence[float]) -> Any:
+        """The cell of tensors to the sum of their squares over all ranks, float32 [1], each tensor's times its share.
+
+        A rank has the share of a tensor's squares that counts them once where several ranks hold the same.
+        """
+        if self.config.device_target == "CPU":
+            from shardline.parallel.cpu.exchange import SumOfSquares
+
+            return SumOfSquares(shares, tuple(range(self.world_size)))
+        from shardline.parallel.squares import SquaresOverRanks
+
+        return SquaresOverRanks(shares, self.sum_over_ranks())
+
     def sum_over_ranks(self) -> Any:
-        """The primitive that sums a tensor over all ranks; `None` where there is one."""
-        return None
+        """The primitive that sums a tensor over all ranks, on cards."""
+        from mindspore import ops
+
+        return ops.Identity()
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -17,7 +17,9 @@ from mindspore.parallel.nn import Pipeline
 
 from shardline.checkpoint.strategy.strategy_file import ACCUMULATED
 from shardline.parallel.single_device import SingleDevice
+from shardline.parallel.squares import Squares
 from shardline.settings.run_config import RunConfig
+from shardline.training.cross_entropy import MeanCrossEntropy
 from shardline.training.optimizers import WeightDecay, optimizer_of
 
 _LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
@@ -36,7 +38,9 @@ class TrainStep(nn.Cell):
         self.gradients_of = ops.GradOperation(get_by_list=True, sens_param=True)
         self.sensitivity = Tensor(_LOSS_SCALE[config.precision], types.float32)
         self.scale = 1 / _LOSS_SCALE[config.precision]
-        self.norm_of = GlobalNorm(tuple(backend.replicas(weight.name) for weight in weights), backend.sum_over_ranks())
+        self.shares = tuple(1 / backend.replicas(weight.name) for weight in weights)
+        self.squares_of = backend.sum_of_squares(self.shares)
+        self.sqrt = ops.Sqrt()
         self.scaled = ops.Map()
         self.clip_norm = config.clip_norm
         self.maximum = ops.Maximum()
@@ -47,13 +51,17 @@ class TrainStep(nn.Cell):
 
     def forward(self, network: nn.Cell, config: RunConfig) -> nn.Cell:
         """What takes samples and labels, and gives the loss to minimise."""
-        return CrossEntropy(network)
+        return CrossEntropy(network, config)
 
     def construct(self, samples: Any, labels: Any) -> tuple[Any, Any, Any]:
         loss = self.loss(samples, labels)
         gradients = self.gradients_of(self.loss, self.weights)(samples, labels, self.sensitivity)
-        norm = self.norm_of(gradients) * self.scale
-        return self.updated(loss, gradients, norm)
+        return self.updated(loss, gradients, self.norm(self.squares_of(gradients)))
+
+    def norm(self, squares: Any) -> Any:
+        """The norm of all gradients, of the sum of all squares [1]."""
+        norm = self.sqrt(squares).reshape(())
+        return norm if self.scale == 1 else norm * self.scale
 
     def updated(self, loss: Any, gradients: Any, norm: Any) -> tuple[Any, Any, Any]:
         """The outcome of a step, when the parameters are updated."""
@@ -83,33 +91,34 @@ class StagedTrainStep(TrainStep):
         self.is_accumulated_whole = not config.enable_parallel_optimizer
         self.losses_counted = config.ranks_per_stage * (config.micro_batches or config.pipeline_stages)
         self.scale = self.scale / (config.micro_batches or config.pipeline_stages)
+        self.squares_here, self.total = Squares(self.shares), backend.sum_over_ranks()
+        self.zero = Tensor([0.0], types.float32)
         self.apart = ops.Split(0, 2)
         self.cleared = ops.HyperMap()
 
     def forward(self, network: nn.Cell, config: RunConfig) -> nn.Cell:
         """The sum of the losses of all micro-batches."""
-        return Pipeline(CrossEntropy(network), config.micro_batches or config.pipeline_stages)
+        return Pipeline(CrossEntropy(network, config), config.micro_batches or config.pipeline_stages)
 
     def construct(self, samples: Any, labels: Any) -> tuple[Any, Any, Any]:
         loss = self.loss(samples, labels)
         slices = self.gradients_of(self.loss, self.weights)(samples, labels, self.sensitivity)
         accumulated = ops.depend(self.accumulated, slices)
         gradients = accumulated if self.is_accumulated_whole else slices
-        squares, losses = self.norm_of.squares(gradients), self.norm_of.zero + loss
-        squares, losses = self.apart(self.norm_of.total(ops.concat((squares, losses))))
-        norm = self.norm_of.sqrt(squares).reshape(()) * self.scale
+        squares, losses = self.squares_here(gradients), self.zero + loss
+        squares, losses = self.apart(self.total(ops.concat((squares, losses))))
         loss = losses.reshape(()) / self.losses_counted
-        loss, rate, norm = self.updated(loss, gradients, norm)
+        loss, rate, norm = self.updated(loss, gradients, self.norm(squares))
         return ops.depend(loss, self.cleared(_cleared, accumulated, slices)), rate, norm
 
 
 class CrossEntropy(nn.Cell):
     """The mean over all labels int32 [...] of the softmax cross entropy of the network's logits [..., classes]."""
 
-    def __init__(self, network: nn.Cell) -> None:
+    def __init__(self, network: nn.Cell, config: RunConfig) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
-        self.loss = nn.CrossEntropyLoss()
+        self.loss = MeanCrossEntropy() if config.device_target == "CPU" else nn.CrossEntropyLoss()
         self.reshape = ops.Reshape()
 
     def construct(self, samples: Any, labels: Any) -> Any:
@@ -117,32 +126,6 @@ class CrossEntropy(nn.Cell):
         if logits.ndim > 2:
             logits, labels = self.reshape(logits, (-1, logits.shape[-1])), self.reshape(labels, (-1,))
         return self.loss(logits, labels)
-
-
-class GlobalNorm(nn.Cell):
-    """The norm of all gradients together, each slice counted once: a rank counts its share of those it has in common.
-
-    `replicas` says for every gradient how many ranks hold the same slice. `total` sums over all ranks.
-    """
-
-    def __init__(self, replicas: tuple[int, ...], total: Any) -> None:
-        super().__init__()
-        self.shares = tuple(1 / number for number in replicas)
-        self.total = total
-        self.zero = Tensor([0.0], types.float32)
-        self.square, self.sum, self.add, self.sqrt = ops.Square(), ops.ReduceSum(), ops.AddN(), ops.Sqrt()
-        self.map = ops.Map()  # unrolls side by side, where the compiler nests the iterations of a loop
-
-    def construct(self, gradients: Any) -> Any:
-        squares = self.squares(gradients)
-        return self.sqrt(self.total(squares) if self.total is not None else squares).reshape(())
-
-    def squares(self, gradients: Any) -> Any:
-        """This rank's share of the sum of all squares, [1]."""
-        return self.zero + self.add(self.map(self._share, self.shares, gradients))
-
-    def _share(self, share: float, gradient: Any) -> Any:
-        return share * self.sum(self.square(gradient))
 
 
 def _cleared(accumulated: Any, gradient: Any) -> Any:

@@ -9,7 +9,6 @@ from shardline.checkpoint.strategy.layout import Layout, replicated
 from shardline.networks.operators import Operator
 from shardline.networks.train_spec import Network
 from shardline.parallel.cpu import collectives
-from shardline.parallel.cpu.all_reduce import AllReduce
 from shardline.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
 from shardline.parallel.placement import Placement, movement, stored
 from shardline.parallel.program import Program, Step
@@ -61,9 +60,6 @@ class CpuBackend(SingleDevice):
         layout = self.layouts.get(parameter.name, replicated(self.world_size, len(parameter.shape)))
         shape = layout.full_shape(parameter.shape)
         return Placement(shape, stored(layout)), replicated(self.world_size, len(shape))
-
-    def sum_over_ranks(self) -> Any:
-        return AllReduce(tuple(range(self.world_size)))
 
     @property
     def collectives_seconds(self) -> float | None:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import mindspore
 from mindspore import Tensor, nn, ops
-from mindspore.ops.auto_generate import SplitWithSize
 
 from shardline.checkpoint.strategy.layout import Layout
 from shardline.parallel import schedule
-from shardline.parallel.cpu.all_reduce import AllReduce
+from shardline.parallel.cpu.exchange import Exchange
 from shardline.parallel.placement import Movement, Placement, movement
 from shardline.parallel.primitives import PrimitiveCell
 
 
 class Together(nn.Cell):
-    """One `Movement` for each of several tensors; those that the same ranks sum go in one AllReduce."""
+    """One `Movement` for each of several tensors; those that the same ranks sum go in one exchange."""
 
     def __init__(self, movements: Sequence[Movement], shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
-        windows = [_window(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
         alike: dict[Any, list[int]] = {}
         for index, steps in enumerate(movements):
-            alike.setdefault((steps.group, steps.padding is None, steps.region is None), []).append(index)
+            alike.setdefault((steps.group, not steps.group and steps.region is None), []).append(index)
         self.members = tuple(tuple(members) for members in alike.values())
         self.buckets = nn.CellList(
-            [Bucket([movements[i] for i in members], [windows[i] for i in members]) for members in self.members]
+            [_bucket([movements[i] for i in members], [shapes[i] for i in members]) for members in self.members]
         )
         self.number = len(self.members)
         order = [index for members in self.members for index in members]
@@ -42,53 +39,23 @@ class Together(nn.Cell):
         return self.map(ops.partial(_item, moved), self.places)
 
 
-class Bucket(nn.Cell):
-    """Movements that have the same steps: zeros put around tensors, a sum over the same ranks, a region cut out.
+class Cut(nn.Cell):
+    """A region of each of several tensors. `Map` unrolls in the compiler: a loop would compile for seconds."""
 
-    `Map` unrolls in the compiler, and one kernel splits the sum: loops and a Slice for each would compile for seconds.
-    """
-
-    def __init__(self, movements: Sequence[Movement], windows: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, movements: Sequence[Movement]) -> None:
         super().__init__()
-        first = movements[0]
-        self.pads: Any = tuple(ops.Pad(steps.padding) for steps in movements) if first.padding else None
-        self.all_reduce: Any = AllReduce(first.group) if first.group else None
-        self.is_one = len(movements) == 1
-        self.windows, self.sizes = tuple(windows), tuple(prod(window) for window in windows)
-        self.begins = tuple(tuple(part.start for part in steps.region or ()) for steps in movements)
-        self.cuts = tuple(tuple(part.stop - part.start for part in steps.region or ()) for steps in movements)
-        self.is_cut = first.region is not None
-        self.map, self.concat, self.split = ops.Map(), ops.Concat(), SplitWithSize()
+        regions = [steps.region or () for steps in movements]
+        self.begins = tuple(tuple(part.start for part in region) for region in regions)
+        self.sizes = tuple(tuple(part.stop - part.start for part in region) for region in regions)
+        self.is_cut = movements[0].region is not None
+        self.map, self.slice = ops.Map(), ops.Slice()
 
     def construct(self, tensors: Any) -> Any:
-        if self.pads is not None:
-            tensors = self.map(_applied, self.pads, tensors)
-        if self.all_reduce is not None:
-            tensors = self._summed(tensors)
-        if self.is_cut:
-            tensors = self.map(_slice, tensors, self.begins, self.cuts)
-        return tensors
-
-    def _summed(self, tensors: Any) -> Any:
-        if self.is_one:
-            return (self.all_reduce(tensors[0]),)
-        total = self.all_reduce(self.concat(self.map(_flat, tensors)))
-        return self.map(_reshape, self.split(total, self.sizes, 0), self.windows)
-
-
-_reshape, _slice = ops.Reshape(), ops.Slice()
-
-
-def _flat(x: Any) -> Any:
-    return _reshape(x, (-1,))
+        return self.map(self.slice, tensors, self.begins, self.sizes) if self.is_cut else tensors
 
 
 def _item(values: Any, index: int) -> Any:
     return values[index]
-
-
-def _applied(primitive: Any, x: Any) -> Any:
-    return primitive(x)
 
 
 class Redistribution(nn.Cell):
@@ -188,7 +155,6 @@ def computed(step: schedule.Compute, rank: int, precision: str) -> nn.Cell:
     return PrimitiveCell(operator, step.placement.layout.slice_shape(operator.output.shape), precision)
 
 
-def _window(steps: Movement, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a part of `shape` with the padding of `steps`."""
-    padding = steps.padding or ((0, 0),) * len(shape)
-    return tuple(size + before + behind for size, (before, behind) in zip(shape, padding, strict=True))
+def _bucket(movements: Sequence[Movement], shapes: Sequence[tuple[int, ...]]) -> nn.Cell:
+    """Movements over the same ranks; one without ranks cuts at most."""
+    return Exchange(movements, shapes) if movements[0].group else Cut(movements)

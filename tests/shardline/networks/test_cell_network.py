@@ -37,7 +37,7 @@ def test_a_graph_computes_what_its_cell_does(tmp_path, name):
 def outcome(cell, samples, labels):
     """The loss, and the gradients by name."""
     parameters = cell.trainable_params()
-    loss, gradients = mindspore.value_and_grad(CrossEntropy(cell), None, parameters)(samples, labels)
+    loss, gradients = mindspore.value_and_grad(CrossEntropy(cell, RunConfig()), None, parameters)(samples, labels)
     names = [parameter.name for parameter in parameters]
     return {"loss": loss.asnumpy(), **{n: g.asnumpy() for n, g in zip(names, gradients, strict=True)}}
 

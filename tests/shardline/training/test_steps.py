@@ -10,10 +10,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from shardline.parallel.backends import backend_of
 from shardline.parallel.single_device import SingleDevice
+from shardline.parallel.squares import SquaresOverRanks
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 from shardline.training.optimizers import WarmUpAndDecay, WeightDecay
-from shardline.training.steps import GlobalNorm, StagedTrainStep, TrainStep, train_step
+from shardline.training.steps import StagedTrainStep, TrainStep, train_step
 from tests.plain_training import texts
 
 
@@ -57,8 +58,8 @@ class TwoRanks(nn.Cell):
 
 def test_a_slice_that_two_ranks_hold_counts_once():
     gradients = (Tensor(np.array([3.0], np.float32)), Tensor(np.array([[4.0, 0.0]], np.float32)))
-    assert float(GlobalNorm((2, 2), TwoRanks())(gradients).asnumpy()) == pytest.approx(5)
-    assert float(GlobalNorm((1, 1), None)(gradients).asnumpy()) == pytest.approx(5)
+    assert SquaresOverRanks((0.5, 0.5), TwoRanks())(gradients).asnumpy() == pytest.approx([25])
+    assert SquaresOverRanks((1, 1), ops.Identity())(gradients).asnumpy() == pytest.approx([25])
 
 
 def outcomes(precision: str) -> np.ndarray:
@@ -80,13 +81,6 @@ def test_multiplications_in_float16_train_nearly_like_float32():
     assert (np.diff(full[:, 0]) < 0).all()
 
 
-class WithoutRanks(SingleDevice):
-    """One rank with what the sums over ranks are compiled from."""
-
-    def sum_over_ranks(self) -> Any:
-        return ops.Identity()
-
-
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_micro_batches_learn_what_the_batch_does(precision):
     """On one rank, without stages: loss, norm, clipping and update are right whatever the compiler parts later."""
@@ -106,7 +100,7 @@ def test_micro_batches_learn_what_the_batch_does(precision):
     found, saved = {}, {}
     for config, kind in ((whole, TrainStep), (parted, StagedTrainStep)):
         network = network_of(config)
-        backend = WithoutRanks(config, 0, network)
+        backend = SingleDevice(config, 0, network)
         backend.start()
         cell = network.cell(config.micro_batch_size, backend, config.seed)
         step = kind(cell, config, backend, total_steps=5).set_train()

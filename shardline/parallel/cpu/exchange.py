@@ -1,0 +1,92 @@
+"""Sums over ranks in a graph: tensors that move, and the squares of the gradients.
+
+MindSpore's AllReduce on the CPU goes through TCP and a cluster that MindSpore forms beside MPI's. What stands around a
+sum (zeros before and behind a rank's part, several tensors in one, the region of each that is wanted) is done in the
+same function: launching a kernel for each takes longer than all of it. A graph makes its sums in the order of its
+execution, which is the same on all ranks: their graphs are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import mindspore
+import numpy as np
+from mindspore import nn
+from numpy.typing import NDArray
+
+from shardline.parallel.cpu.array_function import Shape, in_graph
+from shardline.parallel.cpu.collectives import communicator_of, in_collectives, summed
+from shardline.parallel.placement import Movement
+
+_BLOCK = 8192
+"""So many squares are summed in float32, whose blocks in float64. BLAS takes no second thread for so few."""
+
+
+class Exchange(nn.Cell):
+    """Tensors of `shapes`, of one type, whose `movements` sum over the same ranks: one sum for all of them.
+
+    It has no derivative of its own: it stands in cells with a `bprop`.
+    """
+
+    def __init__(self, movements: Sequence[Movement], shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        communicator = communicator_of(movements[0].group)
+        parts = [_Part(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
+        ends = np.cumsum([prod(part.window) for part in parts])
+        allocated = np.zeros if any(steps.padding for steps in movements) else np.empty
+        self.is_one = len(parts) == 1
+
+        def exchanged(*tensors: NDArray[Any]) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+            with in_collectives:
+                flat = allocated(ends[-1], tensors[0].dtype)
+                for tensor, part, window in zip(tensors, parts, np.split(flat, ends[:-1]), strict=True):
+                    window.reshape(part.window)[part.place] = tensor
+                windows = zip(np.split(summed(flat, communicator), ends[:-1]), parts, strict=True)
+                moved = tuple(np.ascontiguousarray(w.reshape(part.window)[part.region]) for w, part in windows)
+            return moved[0] if len(moved) == 1 else moved
+
+        self.exchanged = in_graph(exchanged, len(parts), [part.moved for part in parts])
+
+    def construct(self, tensors: Any) -> Any:
+        moved = self.exchanged(*tensors)
+        return (moved,) if self.is_one else moved
+
+
+class _Part:
+    """Where a tensor of `shape` stands in what is summed, and what is taken of that."""
+
+    def __init__(self, steps: Movement, shape: Shape) -> None:
+        edges = list(zip(shape, steps.padding or ((0, 0),) * len(shape), strict=True))
+        self.window = tuple(size + before + behind for size, (before, behind) in edges)
+        self.place = tuple(slice(before, before + size) for size, (before, _) in edges)
+        self.region = steps.region or tuple(slice(0, size) for size in self.window)
+        self.moved = tuple(part.stop - part.start for part in self.region)
+
+
+class SumOfSquares(nn.Cell):
+    """Float32 tensors to the sum of all their squares over `ranks`, float32 [1], each tensor's times its share."""
+
+    def __init__(self, shares: Sequence[float], ranks: tuple[int, ...]) -> None:
+        super().__init__()
+        communicator = communicator_of(ranks) if len(ranks) > 1 else None
+
+        def squares(*tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+            here = sum(share * _squares(tensor) for share, tensor in zip(shares, tensors, strict=True))
+            total = np.array([here], np.float32)
+            if communicator is None:
+                return total
+            with in_collectives:
+                return summed(total, communicator)
+
+        self.squares = in_graph(squares, len(shares), [(1,)], mindspore.float32)
+
+    def construct(self, tensors: Any) -> Any:
+        return self.squares(*tensors)
+
+
+def _squares(tensor: NDArray[np.float32]) -> float:
+    flat = tensor.reshape(-1)
+    return sum(float(np.dot(block, block)) for block in np.split(flat, range(_BLOCK, flat.size, _BLOCK)))
