@@ -1,9 +1,10 @@
-"""Whether saving in the background pays: a step that saves, and the steps until the file is there, either way.
+"""How long training stands still for a save, and what it costs the steps beside it: now, and with `save_behind`.
 
-    python -m benchmarks.training.saving [--megabytes 400] [--rounds 3]
+    python -m benchmarks.training.saving [--megabytes 40 400] [--rounds 5] [--folder DIR]
 
-One process. `save_checkpoint` writes parameters of so many MB, durably, while a loop computes: for how long
-does the loop stand still, and how much longer do the steps take that run beside a writing thread or process?
+One process, with parameters of so many MB. What `shardline.training.saving` does for each slice file is done here: is
+everything finite, `save_checkpoint`, fsync, its digest; either while the loop stands still, or of a snapshot, by a
+thread, while it computes. Medians of the rounds, which take turns.
 """
 
 from __future__ import annotations
@@ -12,37 +13,49 @@ import argparse
 import os
 import statistics
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops, save_checkpoint
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops, save_checkpoint
+
+from shardline.base.digest import file_digest
+from shardline.training.behind import Behind
+from shardline.training.saving import non_finite
+from shardline.training.snapshot import Snapshot
 
 STEPS = 40
+PARAMETERS = 12
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[40, 400])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="where to write; by default the temporary folder")
     arguments = parser.parse_args()
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.set_device("CPU")
-    cell = Work(arguments.megabytes)
-    batch = Tensor(np.ones((256, 512), np.float32))
-    cell(batch).asnumpy()
-    print(f"{arguments.megabytes} MB, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':>8} {'no save':>9} {'stands still':>13} {f'{STEPS} steps with a save':>22} {'more than without':>18}")
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for kind in (False, "thread", "process"):
-            rounds = [one_round(cell, batch, Path(folder), kind) for _ in range(arguments.rounds)]
-            without, still, whole = (statistics.median(column) for column in zip(*rounds, strict=True))
-            name = kind or "as now"
-            print(f"{name:>8} {without:8.2f}s {still:12.2f}s {whole:21.2f}s {whole - without:17.2f}s", flush=True)
+    for megabytes in arguments.megabytes:
+        measure(megabytes, arguments.rounds, arguments.folder)
+
+
+def measure(megabytes: int, rounds: int, folder: Path | None) -> None:
+    cell, batch = Work(megabytes), Tensor(np.ones((256, 512), np.float32))
+    compute(cell, batch)
+    start = time.perf_counter()
+    snapshot = Snapshot(cell)
+    print(f"\n{megabytes} MB, {os.cpu_count()} cores; the first copy {time.perf_counter() - start:.2f} s")
+    print(f"{'':>8} {'stands still':>13} {f'{STEPS} steps':>9} {'with a save':>12} {'load':>6}")
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        file = Path(name, "checkpoint.ckpt")
+        found = [[one_round(cell, batch, file, each) for each in (None, snapshot)] for _ in range(rounds)]
+    for kind, kinds in zip(("now", "behind"), zip(*found, strict=True), strict=True):
+        still, without, whole = (statistics.median(column) for column in zip(*kinds, strict=True))
+        print(f"{kind:>8} {still:12.3f}s {without:8.2f}s {whole:11.2f}s {os.getloadavg()[0]:6.1f}", flush=True)
 
 
 class Work(nn.Cell):
@@ -51,8 +64,9 @@ class Work(nn.Cell):
     def __init__(self, megabytes: int) -> None:
         super().__init__()
         self.weight = Parameter(Tensor(np.eye(512, dtype=np.float32)), name="weight")
-        content = np.zeros((megabytes, 250_000), np.float32)
-        self.rest = Parameter(Tensor(content), name="rest")
+        rows = megabytes * 1000 // 4 // PARAMETERS
+        rest = (Tensor(np.zeros((rows, 1000), np.float32)) for _ in range(PARAMETERS))
+        self.rest = ParameterTuple([Parameter(tensor, name=f"rest{i}") for i, tensor in enumerate(rest)])
 
     def construct(self, x: Any) -> Any:
         for _ in range(30):
@@ -60,22 +74,21 @@ class Work(nn.Cell):
         return x
 
 
-def one_round(cell: Work, batch: Tensor, folder: Path, kind: bool | str) -> tuple[float, float, float]:
-    """Seconds of the steps without a save, of standing still for one, and of the steps until it is on disk."""
-    without = compute(cell, batch)
-    file = folder / "checkpoint.ckpt"
+def one_round(cell: Work, batch: Tensor, file: Path, snapshot: Snapshot | None) -> tuple[float, float, float]:
+    """Seconds of standing still for a save, of the steps without one, and of both until the file is there."""
+    without, behind = compute(cell, batch), Behind()
     start = time.perf_counter()
-    save_checkpoint(cell, str(file), integrated_save=False, async_save=kind)
-    if not kind:
-        sync(file)
+    if snapshot is None:
+        write(list(cell.get_parameters()), file)
+    else:
+        copies = snapshot.take(cell)
+        behind.begin(lambda: write(copies, file))
     still = time.perf_counter() - start
     compute(cell, batch)
-    if kind:
-        wait_for_writer()
-        sync(file)
+    behind.finish()
     whole = time.perf_counter() - start
     file.unlink()
-    return without, still, whole
+    return still, without, whole
 
 
 def compute(cell: Work, batch: Tensor) -> float:
@@ -85,21 +98,14 @@ def compute(cell: Work, batch: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def wait_for_writer() -> None:
-    """Until MindSpore's writing thread or process has ended."""
-    from multiprocessing import active_children
-
-    for thread in threading.enumerate():
-        if thread.name == "asyn_save_ckpt":
-            thread.join()
-    for process in active_children():
-        process.join()
-
-
-def sync(file: Path) -> None:
+def write(parameters: Sequence[Any], file: Path) -> None:
+    """What saving a rank's slices takes."""
+    assert not non_finite(parameters)
+    save_checkpoint([{"name": each.name, "data": each} for each in parameters], str(file), integrated_save=False)
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+    file_digest(file)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,17 @@ def memory_a_rank(module: str, config: RunConfig | TrainingConfig, directory: Ru
     """The bytes of this host's memory that a rank needs at least: more than that is certain to be needed.
 
     On the CPU a training has its share of weights, gradients and optimizer states there, shared out among the ranks as
-    evenly as can be; on cards it has them on the card. Of what a described training needs, nothing is known.
+    evenly as can be; on cards it has them on the card. With `save_behind` it copies there what it saves, too. Of what a
+    described training needs, nothing is known.
     """
-    if module != TRAINING or not isinstance(config, RunConfig) or config.device_target != "CPU":
+    if module != TRAINING or not isinstance(config, RunConfig):
+        return _LEAST_MEMORY_A_RANK
+    if config.device_target != "CPU" and not config.save_behind:
         return _LEAST_MEMORY_A_RANK
     network = network_of(config, directory.network_file)
-    return _LEAST_MEMORY_A_RANK + model_bytes(network, config, copies=2) // config.world_size
+    held = model_bytes(network, config, copies=2) // config.world_size if config.device_target == "CPU" else 0
+    saved = model_bytes(network, config, copies=1) if config.save_behind else 0
+    return _LEAST_MEMORY_A_RANK + held + (saved if config.integrated_save else saved // config.world_size)
 
 
 def model_bytes(network: Network, config: RunConfig, *, copies: int) -> int:

@@ -317,6 +317,13 @@ class RunParameters(Parameters):
         description="Of the ranks that hold the same slice, only one saves it.",
         json_schema_extra={"section": "Checkpoints"},
     )
+    save_behind: bool = Field(
+        False,
+        title="Save behind training",
+        description="Training stands still only while what is saved is copied; it is written while training goes on. "
+        "Takes the copy's memory on every rank's host.",
+        json_schema_extra={"section": "Checkpoints"},
+    )
     strategy_save_file: PlainName = Field(
         "src_strategy.ckpt",
         title="Strategy file",

@@ -56,6 +56,7 @@ MAY_CHANGE = {
         "checkpoint_format",
         "integrated_save",
         "remove_redundancy",
+        "save_behind",
         "strategy_save_file",
         "strategy_only_trainable_params",
     },

@@ -53,6 +53,8 @@ class Loop:
             if stop or record.step % save_every == 0 or record.step == last:
                 with self.phases.measure("save"):
                     self.saver.save(record.step, record.epoch, record.step_in_epoch)
+                    if stop or record.step == last:
+                        self.saver.finish()
             if is_last_of_epoch:
                 self.metrics.epoch(record.epoch)
             if stop:

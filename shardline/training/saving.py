@@ -3,6 +3,9 @@
 The names are those of MindSpore's ModelCheckpoint, and its `save_checkpoint` writes the files. A set exists when its
 manifest does (`shardline.checkpoint.shards.shard_set`); manifests are removed before their slices. Where other numbers
 of ranks have saved before, each rank also looks after the folders of every N-th rank that is no more.
+
+With `save_behind`, training stands still only while its values are copied: a thread checks and writes the copy and
+waits for the other ranks, one set at a time. A set is no less complete, only later.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import CheckpointError, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
+from shardline.training.behind import Behind
 from shardline.training.context import TrainingContext
 from shardline.training.own_slices import is_slice, manifest, rank_folders, rank_of_folder, unnamed_slices
 from shardline.training.redundancy import saved_by
+from shardline.training.snapshot import Snapshot
 
 
 class Saver:
@@ -31,6 +36,8 @@ class Saver:
         self._context, self._config, self._backend = context, context.config, context.backend
         self._checkpoints = context.run.checkpoints
         self._unreadable: set[int] = set()
+        self._snapshot = Snapshot(self._content()) if context.config.save_behind else None
+        self._behind = Behind()
 
     def discard_incomplete(self) -> None:
         """Remove the files that no complete set names: what an earlier try was saving when it ended."""
@@ -46,11 +53,25 @@ class Saver:
     def save(self, step: int, epoch: int, step_in_epoch: int) -> None:
         """Save after global step `step`; rank 0 returns when all ranks have, and the set is visible.
 
-        `TrainingError` where a value isn't finite: such a set is never complete.
+        With `save_behind` all return when this step's values are copied and the set before is done; what went wrong
+        with that is raised now. `TrainingError` where a value isn't finite: such a set is never complete.
         """
-        self._check_finite(step)
         path = self._folder / f"checkpoint-{epoch}_{step_in_epoch}.{self._config.checkpoint_format}"
-        self._context.receipts.leave(step, self._write(path))
+        if self._snapshot is None:
+            self._save(step, epoch, path, self._held(), self._content())
+            return
+        self._behind.finish()
+        copies = self._snapshot.take(self._content())
+        content = [{"name": copy.name, "data": copy} for copy in copies]
+        self._behind.begin(lambda: self._save(step, epoch, path, copies, content))
+
+    def finish(self) -> None:
+        """Return when what was begun last is saved, and raise what went wrong; after each last `save`."""
+        self._behind.finish()
+
+    def _save(self, step: int, epoch: int, path: Path, checked: Iterable[Any], content: Any) -> None:
+        self._check_finite(step, checked)
+        self._context.receipts.leave(step, self._write(path, content))
         if self._backend.rank == 0:
             self._commit(step, epoch)
 
@@ -62,19 +83,19 @@ class Saver:
         """Whether a rank's folder is this rank's to look after."""
         return rank_of_folder(folder) % self._backend.world_size == self._backend.rank
 
-    def _check_finite(self, step: int) -> None:
-        if names := non_finite(self._held()):
+    def _check_finite(self, step: int, parameters: Iterable[Any]) -> None:
+        if names := non_finite(parameters):
             raise TrainingError(
                 f"step {step}: {len(names)} parameters or optimizer states of rank {self._backend.rank} hold NaN or "
                 f"infinity, the first is {names[0]}; expected finite numbers: no shard set of this step is saved, and "
                 "the ones before are kept. Lower learning_rate, and start a new run"
             )
 
-    def _write(self, path: Path) -> SliceFile:
+    def _write(self, path: Path, content: Any) -> SliceFile:
         """Write this rank's file, durably."""
         atomic.make_directory(path.parent)
         save_checkpoint(
-            self._content(),
+            content,
             str(path),
             integrated_save=self._config.integrated_save,
             format=self._config.checkpoint_format,

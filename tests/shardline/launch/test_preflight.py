@@ -94,6 +94,16 @@ def test_a_training_needs_its_share_of_weights_gradients_and_states_and_a_shard_
     assert preflight.memory_a_rank("tasks.train", on_cards, run) == preflight.memory_a_rank("tasks.validate", adam, run)
 
 
+@pytest.mark.parametrize(("integrated_save", "share"), [(False, 8), (True, 1)])
+@pytest.mark.parametrize("device_target", ["CPU", "Ascend"])
+def test_saving_behind_training_takes_a_copy_of_what_a_rank_saves(tmp_path, device_target, integrated_save, share):
+    run, parameters = RunDirectory(tmp_path), 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
+    now = RunConfig(world_size=8, device_target=device_target, integrated_save=integrated_save)
+    behind = now.model_copy(update={"save_behind": True})
+    with_copy, without = (preflight.memory_a_rank("tasks.train", config, run) for config in (behind, now))
+    assert with_copy - without == 4 * 3 * parameters // share
+
+
 def test_the_limit_of_a_container_counts_without_its_page_cache(tmp_path):
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("900000\n")

@@ -1,16 +1,19 @@
 """Shard sets as they are saved: what they name, what goes when they are too old, and what is never saved."""
 
 import dataclasses
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
+from shardline.base import atomic
 from shardline.base.errors import TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.training.saving import Saver
 from tests.durability import recorded
-from tests.shardline.training.in_process import new_context, save, values
+from tests.shardline.training.in_process import new_context, save, take_step, values
 
 
 @pytest.fixture
@@ -138,3 +141,63 @@ def test_nothing_is_saved_over_a_good_set_once_a_value_is_not_finite(context, va
         save(context, 10)
     assert ShardSet.steps(context.run.checkpoints) == [5]
     assert [file.name for file in (context.run.checkpoints / "rank_0").iterdir()] == ["checkpoint-1_5.ckpt"]
+
+
+PATIENCE_S = 60
+
+
+class Gate:
+    """Holds what makes a directory until it is opened: every saving begins with that."""
+
+    def __init__(self, monkeypatch):
+        self.opened, make = threading.Event(), atomic.make_directory
+
+        def held(path: Path) -> None:
+            assert self.opened.wait(PATIENCE_S)
+            make(path)
+
+        monkeypatch.setattr(atomic, "make_directory", held)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"remove_redundancy": True}, {"checkpoint_format": "safetensors"}])
+def test_what_is_saved_behind_training_is_the_step_that_it_was_begun_at(tmp_path, monkeypatch, parameters):
+    """Byte for byte what is saved while training stands still; the steps that follow are not in it."""
+    contexts = [new_context(tmp_path / name, save_behind=name == "behind", **parameters) for name in ("now", "behind")]
+    for context in contexts:
+        take_step(context)
+    gate = Gate(monkeypatch)
+    saver = Saver(contexts[1])
+    saver.save(5, 1, 5)
+    take_step(contexts[1], seed=1)
+    assert ShardSet.steps(contexts[1].run.checkpoints) == []
+    gate.opened.set()
+    saver.finish()
+    save(contexts[0], 5)
+    now, behind = (ShardSet.read(ShardSet.path(context.run.checkpoints, 5)) for context in contexts)
+    assert [item.digest for item in behind.slices] == [item.digest for item in now.slices]
+
+
+def test_a_set_begun_behind_training_is_complete_before_the_next_one_is(tmp_path):
+    context = new_context(tmp_path, save_behind=True)
+    saver = Saver(context)
+    for step in (5, 10, 15):
+        saver.save(step, 1, step)
+        assert ShardSet.steps(context.run.checkpoints)[-1:] in ([], [step - 5], [step])
+    saver.finish()
+    assert ShardSet.steps(context.run.checkpoints) == [10, 15]
+
+
+def test_what_goes_wrong_behind_training_comes_out_at_the_next_saving_and_at_the_end(tmp_path):
+    context = new_context(tmp_path, save_behind=True)
+    saver = Saver(context)
+    saver.save(5, 1, 5)
+    saver.finish()
+    parameter = next(each for each in context.cell.get_parameters() if each.name == "layer2.bias")
+    poisoned = values(context)["layer2.bias"]
+    poisoned[3] = np.nan
+    parameter.set_data(Tensor(poisoned))
+    for meet in (lambda: saver.save(15, 1, 15), saver.finish):
+        saver.save(10, 1, 10)
+        with pytest.raises(TrainingError, match=r"step 10: 1 parameters .* rank 0 .* the first is layer2\.bias"):
+            meet()
+    assert ShardSet.steps(context.run.checkpoints) == [5]
