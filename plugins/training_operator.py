@@ -2,7 +2,8 @@
 
 The store (Airflow 3.3) belongs to one task of one run, and outlives its tries: Airflow's page of the task shows it, and
 its REST API gives it. The next try says what the one before reached; what it goes on from is still decided by what lies
-on disk (`shardline/training/candidates.py`). Nothing waits for the store, and its failure fails nothing.
+on disk (`shardline/training/candidates.py`). Nothing waits for the store, and its failure fails nothing. The same way,
+Airflow's metrics are told of it (`plugins/training_metrics.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from airflow.sdk import Context
 
 from plugins.task_operator import TaskOperator
+from plugins.training_metrics import reported
 from shardline.base.json_object import object_in
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import RunDirectory
@@ -31,11 +33,11 @@ class TrainingOperator(TaskOperator):
 
     def execute(self, context: Context) -> Any:
         """Train, and tell meanwhile."""
-        store = context.get("task_state_store")
-        if store is None:  # a worker that runs the task without one
-            return super().execute(context)
-        run = RunDirectory(home_from(os.environ).run(context["dag"].dag_id, context["run_id"]))
-        with self._telling(run, store):
+        store = context.get("task_state_store")  # None where a worker runs the task without one
+        home, dag_id = home_from(os.environ), context["dag"].dag_id
+        run = RunDirectory(home.run(dag_id, context["run_id"]))
+        telling = nullcontext() if store is None else self._telling(run, store)
+        with telling, reported(run, home, dag_id, self.log):
             return super().execute(context)
 
     @contextmanager

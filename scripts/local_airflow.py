@@ -1,7 +1,7 @@
 """Airflow on one machine, for one user: its home in the checkout, SQLite, LocalExecutor, loopback only.
 
 Used by `make demo`, `make ui`, `make airflow` and the tests. Everything Airflow is told stands in `environment`: no
-configuration file, and nothing of the caller's own Airflow or Python leaks in.
+configuration file, and nothing of the caller's own Airflow or Python leaks in, but for where metrics and lineage go.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from shardline.base import atomic
 PROJECT = Path(__file__).resolve().parent.parent
 HOME = PROJECT / ".airflow"
 DEVICE_SLOTS = "8"
+_TOLD = ("AIRFLOW__METRICS__", "AIRFLOW__OPENLINEAGE__")
+"""Who is told what Airflow does is the caller's to say."""
 
 
 def environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of every Airflow process whose home is `home`; `base` is the caller's."""
-    inherited = {name: value for name, value in base.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    inherited = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(("AIRFLOW", "PYTHON")) or name.startswith(_TOLD)
+    }
     settings = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),

@@ -34,10 +34,13 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="shardline-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
+_CALLER_S = ("SHARDLINE_", "AIRFLOW__")
+
+
 def isolate_environment() -> None:
     """Replace this process's environment by that of an Airflow, and of a Shardline, that live in `SCRATCH`."""
     kept = ("SHARDLINE_SCREENSHOTS", "SHARDLINE_MPIJOB_CRD", "SHARDLINE_CHART_SCHEMA")
-    base = {name: value for name, value in os.environ.items() if not name.startswith("SHARDLINE_") or name in kept}
+    base = {name: value for name, value in os.environ.items() if not name.startswith(_CALLER_S) or name in kept}
     variables = local_airflow.environment(SCRATCH / "airflow", base) | {
         "SHARDLINE_HOME": str(SCRATCH / "shardline"),
         "SHARDLINE_ALLOWED_ROOTS": tempfile.gettempdir(),  # where tests have their data, runs and hostfiles

@@ -19,6 +19,7 @@ from plugins.lineage import WithLineage
 from plugins.mpijob.api import TRY, MPIJobs, Refused, connect
 from plugins.mpijob.manifest import job_of_run, read_manifest
 from plugins.mpijob.progress import LauncherLog, condition_of, exit_codes, state_of, state_of_pods
+from plugins.training_metrics import reported
 from shardline.base.errors import ConfigError, LaunchError, ShardlineError
 from shardline.base.exit_codes import BAD_PARAMETERS
 from shardline.run.directory import RunDirectory
@@ -69,7 +70,8 @@ class MPIJobOperator(WithLineage, BaseOperator):
         record_outcome(home, run, None)  # what is there afterwards, the launcher has left
         try:
             job = job_of_run(read_manifest(Path(self.manifest)), directory.read_config(), run, home.path)
-            return self._train(job)
+            with reported(directory, home, context["dag"].dag_id, self.log):
+                return self._train(job)
         except ShardlineError as error:
             if not failure_file(directory, self.task_id).exists():
                 record_outcome(home, run, error)

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shardline.launch.card_leases import held_cards
 from shardline.run import command_line
 from shardline.run.environment import home_from
+from shardline.run.held_cards import held_cards
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,19 +27,12 @@ from typing import IO
 from shardline.base.errors import ConfigError, LaunchError
 from shardline.launch.patience import PATIENT, Patience
 from shardline.run.directory import Home
+from shardline.run.held_cards import Holder, by_run, card_file, choosing, folder_of, holders, is_locked, try_lock
 
 CARDS = "SHARDLINE_CARDS"
 SLOTS = "SHARDLINE_DEVICE_SLOTS"
 _DEFAULT_SLOTS = 8
 _TICKET = re.compile(r"ticket\.(\d+)")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a card: a run, by its folder, and the launch's process."""
-
-    run: str
-    pid: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class CardLedger:
     @classmethod
     def of_this_host(cls, home: Home, kind: str, cards: Sequence[int], patience: Patience = PATIENT) -> CardLedger:
         """The ledger that all launches on this host share for cards of one kind, whichever run they belong to."""
-        return cls(home.path / "cards" / socket.gethostname() / kind, cards, patience)
+        return cls(folder_of(home, kind), cards, patience)
 
     @contextmanager
     def lease(
@@ -99,12 +91,7 @@ class CardLedger:
 
     def holders(self) -> dict[int, Holder]:
         """Who holds which card now."""
-        with self._choosing():
-            return {
-                card: Holder(**json.loads(self._file(card).read_text()))
-                for card in self._cards
-                if _is_locked(self._file(card))
-            }
+        return holders(self._folder, self._cards)
 
     def _wait(
         self, count: int, holder: Holder, tell: Callable[[str], None], give_up: Callable[[], bool]
@@ -112,7 +99,7 @@ class CardLedger:
         told = ""
         with self._ticket() as ticket:
             while True:
-                with self._choosing():
+                with choosing(self._folder):
                     ahead = self._ahead_of(ticket)
                     if not ahead and (files := self._take(count, holder)):
                         return files
@@ -124,16 +111,9 @@ class CardLedger:
                 time.sleep(self._poll_s)
 
     @contextmanager
-    def _choosing(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    @contextmanager
     def _ticket(self) -> Iterator[int]:
         """A place in the queue, behind everybody who waits."""
-        with self._choosing():
+        with choosing(self._folder):
             number = max(self._tickets(), default=0) + 1
             path = self._folder / f"ticket.{number}"
             file = path.open("w")
@@ -149,7 +129,7 @@ class CardLedger:
         numbers = []
         for path in self._folder.iterdir():
             if match := _TICKET.fullmatch(path.name):
-                if _is_locked(path):
+                if is_locked(path):
                     numbers.append(int(match[1]))
                 else:
                     path.unlink(missing_ok=True)
@@ -162,8 +142,8 @@ class CardLedger:
         """The locked files of the `count` lowest free cards, by card; none at all where fewer are free."""
         files: dict[int, IO[str]] = {}
         for card in self._cards:
-            file: IO[str] = self._file(card).open("a+")
-            if len(files) < count and _try_lock(file):
+            file: IO[str] = card_file(self._folder, card).open("a+")
+            if len(files) < count and try_lock(file):
                 files[card] = file
             else:
                 file.close()
@@ -177,45 +157,12 @@ class CardLedger:
             taken.flush()
         return files
 
-    def _file(self, card: int) -> Path:
-        return self._folder / f"card.{card}"
-
     def _reason(self, count: int, ahead: int) -> str:
         """What a launch waits for, in words."""
         queue = f", behind {ahead} other{'s' if ahead > 1 else ''}" if ahead else ""
-        held = "; ".join(f"{run} holds {_list(cards)}" for run, cards in _by_run(self.holders()).items())
+        held = "; ".join(f"{run} holds {_list(cards)}" for run, cards in by_run(self.holders()).items())
         return f"waiting for {count} of {len(self._cards)} cards{queue}: {held or 'they are free in a moment'}"
-
-
-def _by_run(holders: Mapping[int, Holder]) -> dict[str, list[int]]:
-    cards: dict[str, list[int]] = {}
-    for card, holder in holders.items():
-        cards.setdefault(holder.run, []).append(card)
-    return cards
 
 
 def _list(cards: Sequence[int]) -> str:
     return ", ".join(map(str, cards))
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds the file; to be asked only while choosing, since asking locks it for a moment."""
-    with path.open("a") as file:
-        return not _try_lock(file)
-
-
-def held_cards(home: Home) -> dict[str, dict[str, list[int]]]:
-    """Which run holds which cards of this host, by the cards' kind."""
-    held = {}
-    for folder in sorted(home.path.glob(f"cards/{socket.gethostname()}/*/")):
-        ledger = CardLedger(folder, sorted(int(file.suffix[1:]) for file in folder.glob("card.*")))
-        held[folder.name] = _by_run(ledger.holders())
-    return held

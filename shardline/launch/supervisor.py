@@ -18,10 +18,13 @@ leaves no process behind, in each of these cases:
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from shardline.base import atomic
 from shardline.launch import logs, preflight, visible_cards
 from shardline.launch.card_leases import CardLedger, Lease, cards_of
 from shardline.launch.interruption import Interruption
@@ -52,7 +55,9 @@ def launch(
         _end_leftovers(directory, patience)
         work.check()
         site = work.site(environment, patience)
+        asked = _note_cards(module, directory)
         with _cards(site, directory, interruption) as lease, session_folder(directory.path) as session:
+            _note_cards(module, directory, asked, lease)
             site.check(work.memory_a_rank, interruption)
             job = _prepare(work, directory, site, lease, session)
             if module == preflight.TRAINING:
@@ -90,6 +95,15 @@ def _cards(site: ThisHost, directory: RunDirectory, interruption: Interruption) 
     home = home_from(site.environment)
     ledger = CardLedger.of_this_host(home, site.config.device_target, cards_of(site.environment), site.patience)
     return ledger.lease(site.ranks_here, directory.path.name, say, lambda: bool(interruption.reason))
+
+
+def _note_cards(module: str, directory: RunDirectory, asked: float | None = None, lease: Lease | None = None) -> float:
+    """Leave in the run when its training asked for cards, and, once it has them, since when it holds which."""
+    now = time.time()
+    if module == preflight.TRAINING:
+        held = {} if lease is None else {"held": now, "cards": list(lease.cards)}
+        atomic.write_text(directory.cards_file, json.dumps({"asked": asked or now, **held}) + "\n")
+    return now
 
 
 def _end_leftovers(directory: RunDirectory, patience: Patience) -> None:

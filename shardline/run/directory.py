@@ -11,6 +11,7 @@
     log_output/1/rank.N/stdout
     metrics.jsonl                every step's loss, every epoch's throughput
     tensorboard/                 the same as TensorBoard's event files
+    cards.json                   since when the newest try of training has asked for cards, and held which
     start.json                   the model or the run whose values training began with, where it did not begin anew
     train.json                   where training's time went
     reference_logits.npz         what the sharded ranks computed at the end of training
@@ -128,6 +129,10 @@ class RunDirectory:
     @property
     def event_files(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def cards_file(self) -> Path:
+        return self.path / "cards.json"
 
     @property
     def start_file(self) -> Path:

@@ -22,6 +22,7 @@ RESERVED_NAMES = frozenset(
         "dataset.json",
         "code.json",
         "start.json",
+        "cards.json",
         "mlflow.json",
         "network.mindir",
         "run.json",

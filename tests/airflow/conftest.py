@@ -23,6 +23,7 @@ from shardline.run.directory import RunDirectory
 from tests.airflow.rest import Api
 from tests.patience import PATIENCE_MS
 from tests.processes import free_port
+from tests.statsd_server import StatsdServer, statsd_server
 
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
 
@@ -107,7 +108,14 @@ def parse_dags_once(home: Path, **settings: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, small) -> Iterator[Server]:
+def statsd() -> Iterator[StatsdServer]:
+    """What Airflow's metrics are sent to."""
+    with statsd_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, small, statsd) -> Iterator[Server]:
     """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
 
     It has `CARDS` cards. Everything that happens is told to a file; a run is late after `DEADLINE_HOURS`.
@@ -127,6 +135,7 @@ def server(tmp_path_factory, small) -> Iterator[Server]:
         SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current", "champion_margin": 1.0}),
         SHARDLINE_NOTIFIERS=json.dumps([notifier]),
         SHARDLINE_DEADLINE_HOURS=str(DEADLINE_HOURS),
+        **statsd.environment,
     )
     running = Server(f"http://127.0.0.1:{port}", ui.password(home), home, shared, process, notices)
     yield running

@@ -10,6 +10,7 @@ from shardline.launch.records import rank_folder
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.run_config import RunConfig
 from tests.airflow.conftest import ENDLESS
+from tests.patience import PATIENCE_S
 from tests.processes import processes_of
 
 DAG = "sharded_training"
@@ -57,6 +58,19 @@ def test_the_ranks_progress_is_in_the_tasks_log(form_run, api):
 def test_airflow_keeps_what_the_training_has_reached(form_run, api):
     path = f"/dags/{DAG}/dagRuns/{form_run}/taskInstances/train/state-store/training"
     assert api.get(path)["value"] == {"step": 20, "steps": 20, "shard_set": 20, "seconds_left": 0}
+
+
+def test_the_training_s_figures_arrive_by_airflow_s_own_metrics(form_run, statsd):
+    place = f"shardline.{DAG}.mnist-mlp"
+    deadline = time.monotonic() + PATIENCE_S
+    while 0 not in (found := statsd.gauges("shardline.")).get("shardline.cards_in_use", []):  # the last look's
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    assert 20.0 in found[f"{place}.step"]
+    assert min(found[f"{place}.samples_per_second"]) > 0
+    assert min(found[f"{place}.step_seconds"]) > 0
+    assert len(found[f"{place}.loss"]) == len(found[f"{place}.step"])
+    assert min(found[f"{place}.queue_seconds"]) >= 0
 
 
 def clear_merge_by_rest(api, run_id):

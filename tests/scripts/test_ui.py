@@ -52,6 +52,11 @@ def test_the_users_own_airflow_and_python_do_not_leak_in(tmp_path):
     assert variables["HTTPS_PROXY"] == "proxy"
 
 
+def test_where_metrics_and_lineage_go_is_the_users_own_choice(tmp_path):
+    chosen = {"AIRFLOW__METRICS__STATSD_ON": "True", "AIRFLOW__OPENLINEAGE__TRANSPORT": '{"type": "console"}'}
+    assert chosen.items() <= environment(tmp_path, chosen).items()
+
+
 @pytest.mark.parametrize(
     ("number", "until"),
     [(signal.SIGKILL, "Ctrl-C"), (signal.SIGHUP, "Starting Airflow")],

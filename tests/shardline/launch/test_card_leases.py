@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from shardline.base.errors import ConfigError, LaunchError
-from shardline.launch.card_leases import CardLedger, Holder, cards_of
+from shardline.launch.card_leases import CardLedger, cards_of
 from shardline.run.directory import Home
 from shardline.run.environment import PROJECT
+from shardline.run.held_cards import Holder
 
 EIGHT = tuple(range(8))
 
