@@ -137,7 +137,7 @@ def test_items_are_drawn_as_they_are_worked_on():
 
 
 INTERRUPTED = """
-import sys, threading, time
+import signal, sys, threading, time
 from shardline.base.termination import clean_up_when_terminated
 from shardline.base.workers import in_order, in_parallel, meanwhile
 
@@ -153,6 +153,7 @@ def endless():
         yield item
         item += 1
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 with clean_up_when_terminated():
     try:
         if sys.argv[1] == "parallel":
