@@ -12,6 +12,7 @@ its end (`shardline.launch.rank`); the earliest record counts, with two exceptio
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from shardline.launch.rank_names import named
 from shardline.launch.records import Failure, RankFolder, rank_folder
 
 _LOG_LINES = 20
+_LEAST_ROOM = 1 << 20
 # Open MPI 4.1 and 5 word these alike; 5 breaks the lines elsewhere.
 _SIGNALLED = re.compile(
     r"noticed that process rank (?P<rank>\d+) with PID \d+ on node (?P<host>\S+) exited on signal (?P<signal>\d+)"
@@ -187,8 +189,14 @@ def _message(launch: Launch, rank: int, what: str, hint: str) -> str:
 
 def _quoted(lines: list[str], log: Path, whose: str) -> list[str]:
     if not lines:
-        return [f"({whose} log is empty: {log})"]
+        return [f"({whose} log is empty: {log}{_no_room(log)})"]
     return [f"The last lines of {whose} log, {log}:", *(f"  | {line}" for line in lines)]
+
+
+def _no_room(log: Path) -> str:
+    """That nothing could be written, where that may be why there is nothing."""
+    free = shutil.disk_usage(log.parent).free if log.parent.is_dir() else _LEAST_ROOM
+    return f"; {free} bytes are left on its drive: make room" if free < _LEAST_ROOM else ""
 
 
 def signal_name(number: int) -> str:

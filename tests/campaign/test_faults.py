@@ -52,7 +52,7 @@ from tests.shardline.training import runs
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(2 * PATIENCE_S)]
 MODEL = "mnist-mlp"
-TRAINING = {"world_size": 4, "batch_size": 640, "epochs": 1, "save_checkpoint_steps": 4}
+TRAINING = {"world_size": 4, "batch_size": 640, "epochs": 1, "save_checkpoint_steps": 4, "min_accuracy": 0.5}
 HANG_TIMEOUT_S = 120
 """For the rank that is stopped alone: of a module that is none of the pipeline's, the start counts, too."""
 
@@ -308,14 +308,15 @@ def test_a_task_killed_at_any_moment(begins: Begins, tmp_path: Path, moment: Mom
     def run() -> None:
         chance, calls = random.Random(f"{moment.kind} {seed}"), begins.calls(moment, tmp_path / "home")
         rank = chance.randrange(len(calls))
-        count = chance.randint(1, calls[rank])
+        # A launch looks again and again while its ranks work: how often, the machine decides.
+        count = chance.randint(1, calls[rank] // 2 if moment.task in ("train", "validate") else calls[rank])
         print(f"{moment.kind}: seed {seed}: before call {count} of {calls[rank]} of rank {rank}")
         trial = begins.trial(moment.task, tmp_path / "home")
         done = trial.task(moment.task, fault_of("kill", count, rank, trial), moment.in_a_rank)
         printed = done.stdout + done.stderr
         if moment.in_a_rank:
             assert done.returncode not in (0, -signal.SIGKILL), printed
-            assert re.search(f"rank {rank}.*SIGKILL", done.stderr.splitlines()[-1]), printed
+            assert re.search(f"rank {rank} .*SIGKILL", done.stderr), printed
         else:
             assert done.returncode == -signal.SIGKILL, printed
         trial.check_no_orphan()

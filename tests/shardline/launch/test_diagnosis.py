@@ -1,7 +1,9 @@
 """Who failed first, from the messages of both versions of Open MPI and the ranks' records."""
 
+import shutil
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -232,3 +234,11 @@ def test_an_mpirun_that_starts_nothing_is_quoted(tmp_path):
         f"The last lines of mpirun's log, {tmp_path}/mpirun:",
         "  | There are not enough slots available in the system",
     ]
+
+
+def test_a_launch_that_could_write_nothing_is_told_that_the_drive_is_full(launch, monkeypatch):
+    launch.folder.mkdir(parents=True, exist_ok=True)
+    assert "is empty" in str(diagnosis.error(launch))
+    assert "make room" not in str(diagnosis.error(launch))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    assert "; 4096 bytes are left on its drive: make room)" in str(diagnosis.error(launch))
