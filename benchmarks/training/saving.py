@@ -79,10 +79,10 @@ def one_round(cell: Work, batch: Tensor, file: Path, snapshot: Snapshot | None) 
     without, behind = compute(cell, batch), Behind()
     start = time.perf_counter()
     if snapshot is None:
-        write(list(cell.get_parameters()), file)
+        write(list(cell.get_parameters()), file, cell)
     else:
         copies = snapshot.take(cell)
-        behind.begin(lambda: write(copies, file))
+        behind.begin(lambda: write(copies, file, [copy.to_save() for copy in copies]))
     still = time.perf_counter() - start
     compute(cell, batch)
     behind.finish()
@@ -98,10 +98,10 @@ def compute(cell: Work, batch: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def write(parameters: Sequence[Any], file: Path) -> None:
+def write(parameters: Sequence[Any], file: Path, content: Any) -> None:
     """What saving a rank's slices takes."""
     assert not non_finite(parameters)
-    save_checkpoint([{"name": each.name, "data": each} for each in parameters], str(file), integrated_save=False)
+    save_checkpoint(content, str(file), integrated_save=False)
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)

@@ -62,7 +62,7 @@ class Saver:
             return
         self._behind.finish()
         copies = self._snapshot.take(self._content())
-        content = [{"name": copy.name, "data": copy} for copy in copies]
+        content = [copy.to_save() for copy in copies]
         self._behind.begin(lambda: self._save(step, epoch, path, copies, content))
 
     def finish(self) -> None:
