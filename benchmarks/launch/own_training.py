@@ -3,7 +3,7 @@
     python -m benchmarks.launch.own_training [--steps 2000] [--step-ms 5]
 
 The program prints a line a step, which the launch reads. Compared is the same program started by hand, under the same
-mpirun where that is the launcher. Printed are the seconds that a run takes more, as `time` would show them; how much
+mpirun where that is the launcher, and as a scheduler once more where it is msrun. Printed are the seconds that a run takes more, as `time` would show them; how much
 longer its own steps take, by its own clock; and the seconds from SIGKILL of a rank to the failed launch's exit, with no
 process of it left. Medians of `--repeats`.
 """
@@ -88,6 +88,8 @@ def by_hand(folder: Path, launcher: str, steps: int, step_ms: float) -> tuple[fl
     else:
         commands = [program] * (1 if launcher == "none" else RANKS)
     environments = [os.environ | {"RANK_ID": str(rank)} for rank in range(len(commands))]
+    if launcher == "msrun":  # which starts the command once more, as the scheduler
+        commands, environments = [program, *commands], [os.environ | {"MS_ROLE": "MS_SCHED"}, *environments]
     with (where / "log").open("wb") as log:
         started = [
             subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log)
