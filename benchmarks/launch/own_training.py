@@ -4,8 +4,8 @@
 
 The program prints a line a step, which the launch reads. Compared is the same program started by hand, under the same
 mpirun where that is the launcher, and once more, as a scheduler, where it is msrun. Printed are the seconds that a run
-takes more, as `time` would show them; how much longer its own steps take, by its own clock; and the seconds from SIGKILL
-of a rank to the failed launch's exit, with no process of it left. Medians of `--repeats`.
+takes more, as `time` would show them; how much longer its own steps take, by its own clock; and the seconds from the
+SIGKILL of a rank to the failed launch's exit, with no process of it left. Medians of `--repeats`.
 """
 
 from __future__ import annotations
