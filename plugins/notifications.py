@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
@@ -102,7 +103,11 @@ def run_is_late(context: Mapping[str, Any], hours: float) -> None:
         "failed": "has failed: it had not succeeded",
         "success": "has succeeded, but it had not",
     }.get(run.get("state"), "has not ended")
-    tell("late", context, Notice(f"{dag_id}: late", f"{run_id} {by_then} {hours:g} hours after it was queued."))
+    tell(
+        "late",
+        context,
+        Notice(f"{dag_id}: late", f"{run_id} {by_then} {counted(hours, 'hour', spec='g')} after it was queued."),
+    )
 
 
 def _run(dag_id: str, run_id: str) -> RunDirectory:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
+
 _HEAD = """# Reliability
 
 What was done to Shardline on purpose, and what became of it. `make campaign` does it again; this
@@ -88,9 +90,7 @@ def _part(part: str, records: list[Mapping[str, Any]]) -> str:
     tries = sum(each["tries"] for each in records)
     kinds = dict.fromkeys(each["kind"] for each in records)
     rows = "\n".join(_row(kind, [each for each in records if each["kind"] == kind]) for kind in kinds)
-    count = (
-        f"{len(kinds)} {'kind' if len(kinds) == 1 else 'kinds'}, tried {tries:,} times." if records else "Not tried."
-    )
+    count = f"{counted(len(kinds), 'kind')}, tried {counted(tries, 'time', spec=',')}." if records else "Not tried."
     table = f"\n| kind | times | result | seed |\n|---|---|---|---|\n{rows}\n" if records else ""
     return f"{title}\n\n{what}\n\n{count}\n{table}"
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.run.directory import RunDirectory
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -54,7 +55,8 @@ def quality(report: dict[str, Any]) -> str:
 def _proof(proof: dict[str, Any]) -> str:
     tensors, slices = len(proof["tensors"]), sum(tensor["slices_compared"] for tensor in proof["tensors"])
     files = len(proof["inputs"]["files"])
-    return f"{tensors} tensors read again and compared with {slices} slices from {files} files"
+    sources = f"{counted(slices, 'slice')} from {counted(files, 'file')}"
+    return f"{counted(tensors, 'tensor')} read again and compared with {sources}"
 
 
 def losses(directory: RunDirectory) -> list[float]:

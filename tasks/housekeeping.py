@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.progress import human_size
 from shardline.run.command_line import main
 from shardline.run.directory import Home
@@ -45,7 +46,7 @@ def _show(verb: str, runs: Iterable[OldRun], stays: Mapping[Path, str]) -> None:
         print(f"{human_size(run.size):>8}  {run.path}: {', '.join(target.name for target in run.targets)}")
     for path, reason in stays.items():
         print(f"   stays  {path}: {reason}")
-    print(f"{verb} {human_size(sum(run.size for run in runs))} of {len(runs)} runs", flush=True)
+    print(f"{verb} {human_size(sum(run.size for run in runs))} of {counted(len(runs), 'run')}", flush=True)
 
 
 def _run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_set import read_file_set
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -59,7 +60,8 @@ def prepare_dataset(run: RunDirectory, home: Home, config: RunConfig, environmen
     description = spec.dataset.prepare(with_real_data(config, roots), home.data)
     if config.batch_size > description.count("train"):
         raise ConfigError(
-            f"batch_size: expected at most the {description.count('train')} training samples, found {config.batch_size}"
+            f"batch_size: expected at most the {counted(description.count('train'), 'training sample')}, found "
+            f"{config.batch_size}"
         )
     atomic.write_text(run.dataset_file, description.to_json())
     _check_samples(spec, run.dataset_file)

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.sdk.yaml import safe_load
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.settings.run_config import RunConfig
 
@@ -100,8 +101,8 @@ def _workers_and_slots(config: RunConfig, cards: int) -> tuple[int, int]:
         return 1, config.world_size
     if config.world_size % cards:
         raise ConfigError(
-            f"world_size: expected a multiple of the {cards} cards of a worker (slotsPerWorker of the manifest), or "
-            f"fewer, found {config.world_size}"
+            f"world_size: expected a multiple of the {counted(cards, 'card')} of a worker (slotsPerWorker of the "
+            f"manifest), or fewer, found {config.world_size}"
         )
     return config.world_size // cards, cards
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import CorruptShard, MissingShard
 
 _LARGEST_FILE = 1 << 30
@@ -26,7 +27,9 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > _LARGEST_FILE:
-            raise CorruptShard(f"{path}: expected a JSON object as {what}, found {size} bytes; this is no {what}")
+            raise CorruptShard(
+                f"{path}: expected a JSON object as {what}, found {counted(size, 'byte')}; this is no {what}"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise MissingShard(f"{path}: cannot be read: {error.strerror}; is it readable for this user?") from error

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from shardline.base.counts import counted
+
 _BAR = 24
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 5.0
@@ -86,8 +88,8 @@ def describe(meter: Meter, seconds: float) -> str:
     rate = meter.bytes_done / seconds if seconds > 0 else 0.0
     left = f"{(meter.bytes_total - meter.bytes_done) / rate:.0f} s left" if rate else "waiting"
     return (
-        f"{meter.phase}: {meter.tensors_done}/{meter.tensors_total} tensors, {human_size(meter.bytes_done)} of "
-        f"{human_size(meter.bytes_total)}, {human_size(int(rate))}/s, {left}"
+        f"{meter.phase}: {meter.tensors_done}/{counted(meter.tensors_total, 'tensor')}, {human_size(meter.bytes_done)} "
+        f"of {human_size(meter.bytes_total)}, {human_size(int(rate))}/s, {left}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardline.base.counts import counted
 from shardline.base.errors import CorruptShard
 
 VARINT, LENGTH_DELIMITED = 0, 2
@@ -58,7 +59,7 @@ class Cursor:
         length = self.varint()
         if length > self.end - self.position:
             raise self.corrupt(
-                f"expected at most {self.end - self.position} more bytes, found a length of {length}", start
+                f"expected at most {counted(self.end - self.position, 'more byte')}, found a length of {length}", start
             )
         inner = Cursor(self.file, self.read, self.position, self.position + length, self._window, self._window_start)
         self.position += length
@@ -69,7 +70,7 @@ class Cursor:
         start, self.position = self.position, self.end
         found = self.read(start, self.end - start)
         if len(found) != self.end - start:
-            raise self.corrupt(f"expected {self.end - start} bytes, found {len(found)}", start)
+            raise self.corrupt(f"expected {counted(self.end - start, 'byte')}, found {len(found)}", start)
         return found
 
     def text(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.progress import human_size
 from shardline.checkpoint.formats.checkpoint2_storage import kind_of
 from shardline.checkpoint.shards.checkpoint2 import all_iterations, find_iteration, plan_checkpoint2
@@ -71,7 +72,8 @@ def total_of(described: dict[str, Any]) -> str:
     ]
     parts = [
         f"iteration {'?' if described['iteration'] is None else described['iteration']}",
-        f"{len(described['tensors'])} tensors, {human_size(size)} in {len(files)} files of {len(ranks)} ranks",
+        f"{counted(len(described['tensors']), 'tensor')}, {human_size(size)} in {counted(len(files), 'file')} of "
+        f"{counted(len(ranks), 'rank')}",
     ]
     parts += [f"other iterations: {', '.join(others)}"] if others else []
     notes = [f"\nnote: {notice}" for notice in described["notices"]]

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, ShardlineError, UnsupportedFormat
 from shardline.base.json_object import read_object
 from shardline.base.progress import human_size
@@ -152,8 +153,8 @@ def render(described: dict[str, Any]) -> str:
     kind = described["kind"]
     if kind == "checkpoint":
         tensors = described["tensors"]
-        several = f" in {len(described['files'])} files" if len(described["files"]) > 1 else ""
-        total = f"{len(tensors)} tensors, {human_size(described['size'])}, {described['format']}{several}"
+        several = f" in {counted(len(described['files']), 'file')}" if len(described["files"]) > 1 else ""
+        total = f"{counted(len(tensors), 'tensor')}, {human_size(described['size'])}, {described['format']}{several}"
         rows: list[Row] = [(item["name"], item["type"], item["shape"], human_size(item["bytes"])) for item in tensors]
         return _titled(described, total, ("tensor", "type", "shape", "size"), rows)
     if kind == "slices":
@@ -163,7 +164,8 @@ def render(described: dict[str, Any]) -> str:
         return _titled(described, total_of(described), COLUMNS, rows_of(described))
     if kind == "strategy":
         layouts = described["layouts"]
-        total = f"stage {described['stage']}, {len(described['operators'])} operators, {len(layouts)} parameters"
+        operators = counted(len(described["operators"]), "operator")
+        total = f"stage {described['stage']}, {operators}, {counted(len(layouts), 'parameter')}"
         shown = (
             "device_matrix",
             "tensor_map",
@@ -187,7 +189,7 @@ def render(described: dict[str, Any]) -> str:
         return _titled(described, total, columns, rows)
     if kind == "shard set":
         slices = described["slices"]
-        total = f"step {described['step']}, epoch {described['epoch']}, {described['world_size']} ranks" + (
+        total = f"step {described['step']}, epoch {described['epoch']}, {counted(described['world_size'], 'rank')}" + (
             ", every rank whole" if described["integrated"] else ""
         )
         rows = [(item["rank"], item["path"], human_size(item["size"]), item["digest"][:16]) for item in slices]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import ShardlineError, UnsupportedFormat
 from shardline.checkpoint.shards.finding import checkpoint_files, left_alone, locate_slices
 from shardline.checkpoint.shards.rank_files import UNNUMBERED, Moment
@@ -89,9 +90,9 @@ def slices_table(described: Mapping[str, Any]) -> tuple[str, Row, list[Row], lis
     else:
         taken = described["taken"]
         after.append(f"a merge takes {taken[0]} to {taken[-1]}" if len(taken) > 1 else f"a merge takes {taken[0]}")
-    return f"{described['ranks']} ranks, {described['generation']}", columns, rows, after
+    return f"{counted(described['ranks'], 'rank')}, {described['generation']}", columns, rows, after
 
 
 def _some(values: Sequence[object]) -> str:
     shown = ", ".join(map(str, values[:_MOST_LISTED]))
-    return shown + (f" and {len(values) - _MOST_LISTED} others" if len(values) > _MOST_LISTED else "")
+    return shown + (f" and {counted(len(values) - _MOST_LISTED, 'other')}" if len(values) > _MOST_LISTED else "")

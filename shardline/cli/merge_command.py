@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted, of_count
 from shardline.base.progress import Meter, ReportingMeter, human_size
 from shardline.base.termination import clean_up_when_terminated
 from shardline.checkpoint.merging.forecast import forecast
@@ -85,8 +86,8 @@ def verified(file: Path, workers: int | None, quiet: bool) -> Mapping[str, Any]:
     compared, known = compared_tensors(record), len(record["tensors"])
     if compared < known and not quiet:
         print(
-            f"note: {known - compared} of {known} tensors were merged without proof: the files are as they were "
-            "published, which says nothing of the slices",
+            f"note: {known - compared} of {counted(known, 'tensor')} {of_count(known - compared, 'was', 'were')} "
+            "merged without proof: the files are as they were published, which says nothing of the slices",
             file=sys.stderr,
         )
     return {"verified": str(file), "tensors": compared, "output": record["output"]}
@@ -116,7 +117,8 @@ def _summarise(merged: Merged, quiet: bool) -> None:
     for file in record["output"]:
         print(f"{merged.output.with_name(file['name'])}: {human_size(file['size'])}, BLAKE3 {file['digest'][:16]}…")
     if record["proof"]:
-        print(f"proved: {record['proof']['slices_compared']} slices of {record['proof']['tensors']} tensors compared")
+        proof = record["proof"]
+        print(f"proved: {counted(proof['slices_compared'], 'slice')} of {counted(proof['tensors'], 'tensor')} compared")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

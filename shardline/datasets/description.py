@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from blake3 import blake3
 
+from shardline.base.counts import counted
 from shardline.base.errors import DatasetError
 from shardline.datasets import idx
 from shardline.datasets.preparation import Form
@@ -139,8 +140,8 @@ def read_pair(images_file: Path, labels_file: Path) -> LabelledImages:
     images, labels = idx.read_images(images_file), idx.read_labels(labels_file)
     if len(images) != len(labels):
         raise DatasetError(
-            f"expected a label for each image, found {len(images)} images in {images_file} "
-            f"and {len(labels)} labels in {labels_file}"
+            f"expected a label for each image, found {counted(len(images), 'image')} in {images_file} "
+            f"and {counted(len(labels), 'label')} in {labels_file}"
         )
     return LabelledImages(images, labels)
 

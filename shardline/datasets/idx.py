@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from shardline.base.counts import counted
 from shardline.base.errors import DatasetError
 
 Bytes = npt.NDArray[np.uint8]
@@ -42,7 +43,7 @@ def read_labels(path: Path) -> Bytes:
     if wrong.size:
         raise DatasetError(
             f"{path}: expected labels from 0 to {CLASSES - 1}, found {labels[wrong[0]]} at index {wrong[0]} "
-            f"({wrong.size} such labels in all)"
+            f"({counted(wrong.size, 'such label')} in all)"
         )
     return labels
 
@@ -83,7 +84,9 @@ def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path, magic: int, conte
     if header[:4] != struct.pack(">I", magic):
         raise DatasetError(f"{expected} (magic number 0x{magic:08x}), found the bytes 0x{header[:4].hex()}")
     if len(header) < size:
-        raise DatasetError(f"{expected} with a header of {size} bytes, found the end of the file after {len(header)}")
+        raise DatasetError(
+            f"{expected} with a header of {counted(size, 'byte')}, found the end of the file after {len(header)}"
+        )
     count, *shape = (int(number) for number in struct.unpack(f">{1 + len(item)}I", header[4:]))
     if tuple(shape) != item:
         raise DatasetError(f"{expected} of {SIDE} × {SIDE} pixels, found {' × '.join(map(str, shape))}")
@@ -99,7 +102,7 @@ def _read_items(stream: BinaryIO | gzip.GzipFile, path: Path, content: str, shap
     if len(payload) != size:
         found = f"{len(payload)} (truncated)" if len(payload) < size else "more (trailing bytes)"
         raise DatasetError(
-            f"{path}: expected {size} bytes for the {shape[0]} {content} that its header announces, found {found}; "
-            "fetch the file again"
+            f"{path}: expected {counted(size, 'byte')} for the {counted(shape[0], content[:-1])} that its header "
+            f"announces, found {found}; fetch the file again"
         )
     return np.frombuffer(payload, np.uint8).reshape(shape)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, ConfigError, ExportError, RunDirectoryError
 from shardline.base.json_object import object_in, read_object
 from shardline.export import transformers_logits
@@ -63,8 +64,8 @@ class ComparedLogits:
         found = self.comparison
         packages = ", ".join(f"{name} {version}" for name, version in self.computed_by.items())
         return (
-            f"loads strictly ({packages}); the logits of {found.samples} samples differ from the sharded ranks' by "
-            f"{found.relative_difference:.2e} of the greatest (at most {found.tolerance:.2g})"
+            f"loads strictly ({packages}); the logits of {counted(found.samples, 'sample')} differ from the sharded "
+            f"ranks' by {found.relative_difference:.2e} of the greatest (at most {found.tolerance:.2g})"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.file_index import TensorHeader, is_parameter_name
 from shardline.checkpoint.strategy.boxes import Box
@@ -173,7 +174,9 @@ def _joined(rule: Rule, sources: Sequence[TensorHeader]) -> Joined:
     if rule.transpose:
         axes = tuple(reversed(range(dimensions)))
     if len(axes) != dimensions:
-        raise ConfigError(f"{rule.where}: transpose: expected the order of {dimensions} axes, found {list(axes)}")
+        raise ConfigError(
+            f"{rule.where}: transpose: expected the order of {counted(dimensions, 'axis', 'axes')}, found {list(axes)}"
+        )
     if first.type.packed > 1 and (rule.join is not None or rule.split is not None or axes != tuple(sorted(axes))):
         raise ConfigError(
             f"{rule.where}: {first.name!r} is {first.type.name}, of which several numbers share a byte; expected a "
@@ -193,7 +196,7 @@ def _parts(
     size, count = shape[rule.split], len(rule.targets)
     sizes = rule.sizes or (size // count,) * count
     if sum(sizes) != size:
-        expected = "sizes that sum up to" if rule.sizes else f"{count} equal parts of"
+        expected = "sizes that sum up to" if rule.sizes else f"{counted(count, 'equal part')} of"
         raise ConfigError(
             f"{rule.where}: split: expected {expected} the {size} along axis {rule.split} of {_described(sources)}, "
             f"found {list(sizes)}"
@@ -212,4 +215,4 @@ def _described(sources: Iterable[TensorHeader]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} others" if len(names) > 8 else shown or "none"
+    return f"{shown} and {counted(len(names) - 8, 'other')}" if len(names) > 8 else shown or "none"

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError, LaunchError
 from shardline.launch.patience import PATIENT, Patience
 from shardline.run.directory import Home
@@ -159,9 +160,11 @@ class CardLedger:
 
     def _reason(self, count: int, ahead: int) -> str:
         """What a launch waits for, in words."""
-        queue = f", behind {ahead} other{'s' if ahead > 1 else ''}" if ahead else ""
+        queue = f", behind {counted(ahead, 'other')}" if ahead else ""
         held = "; ".join(f"{run} holds {_list(cards)}" for run, cards in by_run(self.holders()).items())
-        return f"waiting for {count} of {len(self._cards)} cards{queue}: {held or 'they are free in a moment'}"
+        return (
+            f"waiting for {count} of {counted(len(self._cards), 'card')}{queue}: {held or 'they are free in a moment'}"
+        )
 
 
 def _list(cards: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from hostlist import BadHostlist, expand_hostlist
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.environment import home_from
@@ -72,8 +73,8 @@ def place(slots: Mapping[str, int], world_size: int, source: str) -> tuple[Host,
         left -= ranks
     if left:
         raise ConfigError(
-            f"{source} has {sum(slots.values())} slots on {len(slots)} hosts, world_size is {world_size}; "
-            "add slots or hosts, or ask for fewer ranks"
+            f"{source} has {counted(sum(slots.values()), 'slot')} on {counted(len(slots), 'host')}, world_size is "
+            f"{world_size}; add slots or hosts, or ask for fewer ranks"
         )
     return tuple(hosts)
 
@@ -136,8 +137,8 @@ def slurm_slots(environment: Mapping[str, str]) -> dict[str, int]:
     described = sum(times for _, times in counts)
     if len(names) != described:
         raise ConfigError(
-            f"hostfile slurm: SLURM_JOB_NODELIST={nodes} names {len(names)} nodes, SLURM_TASKS_PER_NODE={tasks} is of "
-            f"{described}; write a hostfile instead"
+            f"hostfile slurm: SLURM_JOB_NODELIST={nodes} names {counted(len(names), 'node')}, "
+            f"SLURM_TASKS_PER_NODE={tasks} is of {described}; write a hostfile instead"
         )
     return dict(zip(names, (count for count, times in counts for _ in range(times)), strict=True))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shardline.base.counts import counted
 from shardline.base.json_object import object_in
 
 _LINE_LIMIT = 64 * 1024
@@ -116,7 +117,7 @@ class Follower:
     def _emit(self) -> None:
         line = self._partial.decode("utf-8", "backslashreplace")
         if self._dropped:
-            line += f" … (cut: {self._dropped} more bytes in {self.log})"
+            line += f" … (cut: {counted(self._dropped, 'more byte')} in {self.log})"
         self._partial.clear()
         self._dropped = 0
         document = object_in(line) if line.startswith("{") else None

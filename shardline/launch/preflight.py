@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import LaunchError
 from shardline.launch import visible_cards
 from shardline.networks.train_spec import Network
@@ -97,9 +98,9 @@ def check_memory(ranks: int, memory: int, available: int) -> None:
     """Raise `LaunchError` where this host's `ranks` can't have `memory` bytes each."""
     if available < ranks * memory:
         raise LaunchError(
-            f"{ranks} ranks need at least {memory / 2**30:.1f} GiB of memory each, {ranks * memory / 2**30:.1f} GiB in "
-            f"all, this host has {available / 2**30:.1f} GiB left; ask for fewer ranks, a smaller network, or free "
-            "memory"
+            f"{counted(ranks, 'rank')} {of_count(ranks, 'needs', 'need')} at least {memory / 2**30:.1f} GiB of memory "
+            f"each, {ranks * memory / 2**30:.1f} GiB in all, this host has {available / 2**30:.1f} GiB left; ask for "
+            "fewer ranks, a smaller network, or free memory"
         )
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, ConfigError, LaunchError, Stopped
 from shardline.base.workers import meanwhile
 from shardline.checkpoint.shards.adopter import Adopter
@@ -167,7 +168,7 @@ class ProgramWork(ModuleWork):
 
     def _nothing_saved(self) -> str:
         """What to say where there is no shard set, though the program has ended well."""
-        said = f"the program ended well, but left no complete shard set of {self.config.world_size} ranks"
+        said = f"the program ended well, but left no complete shard set of {counted(self.config.world_size, 'rank')}"
         slices, run = self.training.slices, self.directory
         missing = [] if slice_files(run, self.config) else [*slices.files]
         missing += [] if strategies_of(run, self.config) else [*slices.strategies]

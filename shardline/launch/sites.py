@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shardline.base.counts import counted
 from shardline.base.errors import LaunchError
 from shardline.launch import logs, parent_death, preflight
 from shardline.launch.host_check import MARK, NONCE, Finding, Request, software
@@ -53,7 +54,10 @@ class ThisHost:
         """Look whether every host can hold its ranks; `LaunchError` or `ConfigError` where one cannot."""
         preflight.check_host(self.config.device_target, self.world_size, memory_a_rank, self.environment)
         if self.world_size > (cores := len(os.sched_getaffinity(0))):
-            say(f"{self.world_size} ranks share the {cores} cores of this host that the launch may use")
+            say(
+                f"{counted(self.world_size, 'rank')} share the {counted(cores, 'core')} of this host that the launch "
+                "may use"
+            )
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
         """What starts the ranks: each is `program`. `folder` takes files, `environment` is what mpirun will have."""
@@ -93,7 +97,8 @@ class SeveralHosts(ThisHost):
             raise LaunchError("not every host of the run can be used:\n" + "\n".join(problems))
         for finding in findings:
             if finding.ended:
-                say(f"ended {finding.ended} processes that an earlier try had left running on {_named(finding)}")
+                ended = counted(finding.ended, "process", "processes")
+                say(f"ended {ended} that an earlier try had left running on {_named(finding)}")
 
     def command(self, program: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
         return find(self.environment).command_on_hosts(self.hosts, folder / "hosts", program, environment)
@@ -107,7 +112,8 @@ class SeveralHosts(ThisHost):
             return
         for finding in findings:
             if finding.ended or finding.problem:
-                say(f"{_named(finding)}: ended {finding.ended} processes of this run. {finding.problem}".rstrip())
+                ended = counted(finding.ended, "process", "processes")
+                say(f"{_named(finding)}: ended {ended} of this run. {finding.problem}".rstrip())
 
     def _ask(self, memory_a_rank: int, interruption: Interruption, *, only_end: bool = False) -> list[Finding]:
         with _nonce(self.directory) as (folder, nonce), session_folder(self.directory.path) as session:

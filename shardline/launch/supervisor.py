@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.launch import logs, preflight, visible_cards
 from shardline.launch.card_leases import CardLedger, Lease, cards_of
 from shardline.launch.interruption import Interruption
@@ -109,7 +110,8 @@ def _note_cards(module: str, directory: RunDirectory, asked: float | None = None
 def _end_leftovers(directory: RunDirectory, patience: Patience) -> None:
     """End what an earlier try may have left running: it would hold its cards."""
     if left := LaunchProcesses(directory.path, patience).end(patience.leave_at_once_s):
-        say(f"ended {len(left)} processes that an earlier try of {directory.path} had left running")
+        ended = counted(len(left), "process", "processes")
+        say(f"ended {ended} that an earlier try of {directory.path} had left running")
     remove_abandoned_sessions(directory.path)
 
 

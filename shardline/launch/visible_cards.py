@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import ConfigError, LaunchError
 
 DeviceTarget = Literal["CPU", "GPU", "Ascend"]
@@ -54,7 +55,7 @@ def check(
     if visible < world_size:
         limit = f" ({kind.variable}={environment[kind.variable]})" if visible < present else ""
         raise ConfigError(
-            f"world_size {world_size} with device_target {device_target}: this host has {present} cards, "
+            f"world_size {world_size} with device_target {device_target}: this host has {counted(present, 'card')}, "
             f"{visible} of them visible{limit}; ask for at most {visible}"
         )
 
@@ -73,7 +74,8 @@ def selection(
     names = list(_named(environment[variable])) if variable in environment else None
     if len(leased) < ranks or (names is not None and max(leased) >= len(names)):
         raise ConfigError(
-            f"{ranks} ranks of this host on {device_target} need a card each; expected as many in SHARDLINE_CARDS or "
+            f"{counted(ranks, 'rank')} of this host on {device_target} "
+            f"{of_count(ranks, 'needs a card', 'need a card each')}; expected as many in SHARDLINE_CARDS or "
             f"SHARDLINE_DEVICE_SLOTS, found cards {', '.join(map(str, leased))}"
             + ("" if names is None else f" of {variable}={environment[variable]}")
         )

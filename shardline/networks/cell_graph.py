@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.networks.forms import ALIASES, FORMS, Form, Use, whole_notation
 from shardline.networks.mindir import MindIr, Monad, Node, TensorType, Unreadable, read_mindir
@@ -50,8 +51,8 @@ class _Reader:
             )
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
             raise ConfigError(
-                f"expected construct to take samples and to give logits, found {len(graph.inputs)} inputs and "
-                f"{len(graph.outputs)} outputs; let it take and give one tensor"
+                f"expected construct to take samples and to give logits, found {counted(len(graph.inputs), 'input')} "
+                f"and {counted(len(graph.outputs), 'output')}; let it take and give one tensor"
             )
         ((samples, kind),) = graph.inputs.items()
         self._values: dict[str, Any] = dict(graph.constants)
@@ -156,8 +157,8 @@ def _attributes(node: Node, form: Form, last: tuple[Any, ...]) -> dict[str, Any]
     attributes = dict(zip(form.attributes, last, strict=False))
     if len(last) != len(form.attributes) or any(isinstance(value, Value) for value in last):
         raise ConfigError(
-            f"{node.scope}: expected {node.primitive} to take {form.tensors} tensors and {', '.join(form.attributes)}, "
-            f"found {len(node.inputs)} inputs"
+            f"{node.scope}: expected {node.primitive} to take {counted(form.tensors, 'tensor')} and "
+            f"{', '.join(form.attributes)}, found {counted(len(node.inputs), 'input')}"
         )
     for name, argument in (form.renamed or {}).items():
         given = node.attributes[name]

@@ -12,6 +12,7 @@ from math import prod
 from string import ascii_lowercase
 from typing import Literal
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.networks.operators import Notation, Operator, Splits
 from shardline.networks.values import Constant, Fill, Value
@@ -89,7 +90,8 @@ class Graph:
         for value, letters in zip(inputs, operator.notation.inputs, strict=True):
             if len(value.shape) != len(letters):
                 raise ConfigError(
-                    f"{name}: {primitive} takes {value.name} with {len(letters)} dimensions, found {list(value.shape)}"
+                    f"{name}: {primitive} takes {value.name} with {counted(len(letters), 'dimension')}, found "
+                    f"{list(value.shape)}"
                 )
             for letter, size in zip(letters, value.shape, strict=True):
                 if sizes.setdefault(letter, size) != size:

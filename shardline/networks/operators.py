@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.networks.values import Value, Weight
 
 Splits = tuple[tuple[int, ...], ...]
@@ -109,13 +110,14 @@ class Operator:
                 yield f"{found} cuts {self._where(letter)}, which {self.primitive} takes whole; give it 1 part"
             elif size % parts[letter]:
                 yield (
-                    f"{found} cuts a dimension of size {size} ({self._where(letter)}) into {parts[letter]} parts; "
-                    f"expected a divisor of {size}: change the strategy{', or batch_size' * (letter == 'a')}"
+                    f"{found} cuts a dimension of size {size} ({self._where(letter)}) into "
+                    f"{counted(parts[letter], 'part')}; expected a divisor of {size}: change the "
+                    f"strategy{', or batch_size' * (letter == 'a')}"
                 )
         if world_size % prod(parts.values()):
             yield (
-                f"{found} needs {prod(parts.values())} ranks or a multiple of that, found world_size {world_size}; "
-                "change world_size (1 trains unsharded), or the strategy"
+                f"{found} needs {counted(prod(parts.values()), 'rank')} or a multiple of that, found world_size "
+                f"{world_size}; change world_size (1 trains unsharded), or the strategy"
             )
 
     def _shape_mismatch(self) -> str | None:
@@ -133,7 +135,7 @@ class Operator:
             if given.setdefault(letter, part) != part:
                 return (
                     f"{self.name}: its strategy {splits} cuts {self._where(letter)}, which belong together, into "
-                    f"{given[letter]} and {part} parts; give both the same number"
+                    f"{given[letter]} and {counted(part, 'part')}; give both the same number"
                 )
         return None
 

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.formats.file_index import FileIndex, TensorHeader
 from shardline.checkpoint.formats.reading import index_checkpoint
@@ -64,7 +65,9 @@ def read_shard_map(files: Contained, strategies: Sequence[Path]) -> dict[str, An
         return None
     staged, digests = read_layouts(strategies)
     if staged.world_size > MOST_RANKS:
-        raise LayoutError(f"{strategies[0]} speaks of {staged.world_size} ranks; at most {MOST_RANKS} are shown")
+        raise LayoutError(
+            f"{strategies[0]} speaks of {counted(staged.world_size, 'rank')}; at most {MOST_RANKS} are shown"
+        )
     shard_set = _shard_set_of(files, digests)
     indices = _first_files(files, staged, shard_set) if shard_set is not None else {}
     ways = _Ways()

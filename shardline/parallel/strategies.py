@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.strategy.strategy_file import Strategy, read_strategy
 from shardline.networks.operators import Splits
@@ -43,6 +44,6 @@ def _check_world_size(strategy: Strategy, file: Path, world_size: int) -> None:
     for name, layout in strategy.layouts.items():
         if layout.world_size != world_size:
             raise ConfigError(
-                f"strategy_load_file {file} is for {layout.world_size} ranks ({name} has device matrix "
+                f"strategy_load_file {file} is for {counted(layout.world_size, 'rank')} ({name} has device matrix "
                 f"{list(layout.device_matrix)}), found world_size {world_size}; make them equal"
             )

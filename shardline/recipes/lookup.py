@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError, RunDirectoryError
 from shardline.networks.cell_network import CellNetwork
 from shardline.networks.operators import Operator
@@ -86,7 +87,7 @@ def check_network(network: Network, config: RunConfig) -> None:
     if config.device_target != "CPU" and config.micro_batch_size % config.ranks_per_stage:
         problems.append(
             f"on {config.device_target}, operators without a strategy are split on their batch over all "
-            f"{config.ranks_per_stage} cards{of_a_stage}; expected {batch} to be a multiple of that, found "
+            f"{counted(config.ranks_per_stage, 'card')}{of_a_stage}; expected {batch} to be a multiple of that, found "
             f"{config.micro_batch_size}"
         )
     if isinstance(network, CellNetwork):
@@ -97,7 +98,7 @@ def check_network(network: Network, config: RunConfig) -> None:
         problems.append("MindSpore has no bfloat16 multiplication on the CPU; expected precision float32 or float16")
     if problems:
         raise ConfigError(
-            f"network {network.name} cannot be trained on {config.world_size} ranks with batch_size "
+            f"network {network.name} cannot be trained on {counted(config.world_size, 'rank')} with batch_size "
             f"{config.batch_size}:\n  " + "\n  ".join(problems)
         )
 

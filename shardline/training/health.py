@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import TrainingError
 from shardline.training.saving import non_finite
 
@@ -53,5 +54,6 @@ class Health:
         names, ours = non_finite(self._parameters), f"on rank {self._rank}"
         if not names:
             return f"After it, all parameters {ours} are finite still"
-        total = len(self._parameters)
-        return f"After it, {len(names)} of {total} parameters and states {ours} are not finite, the first is {names[0]}"
+        total = counted(len(self._parameters), "parameter or state", "parameters and states")
+        are = of_count(len(names), "is", "are")
+        return f"After it, {len(names)} of {total} {ours} {are} not finite, the first is {names[0]}"

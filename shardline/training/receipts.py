@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.base.errors import TrainingError
 from shardline.checkpoint.shards.shard_set import SliceFile
 
@@ -73,7 +74,8 @@ class Receipts:
         while missing := {rank for rank in missing if not self._path(occasion, rank).exists()}:
             if time.monotonic() > deadline:
                 raise TrainingError(
-                    f"expected the receipts of all {world_size} ranks for {occasion!r} within {self._patience:.0f} s, "
+                    f"expected the receipts of all {counted(world_size, 'rank')} for {occasion!r} within "
+                    f"{self._patience:.0f} s, "
                     f"but ranks {sorted(missing)} left none; look into their logs, and at the space in "
                     f"{self._folder.parent}"
                 )

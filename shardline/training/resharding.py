@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import MissingShard
 from shardline.checkpoint.formats.checkpoint_file import Checkpoint
 from shardline.checkpoint.shards.finding import find_slices
@@ -79,8 +80,8 @@ def open_set(checkpoints: Path, shard_set: ShardSet, strategy_file: Path) -> Sav
     absent = sorted(layouts.saved_names.difference(tensor.header.name for tensor in plan.tensors))
     if absent:
         raise MissingShard(
-            f"{checkpoints}: shard set {shard_set.step} lacks {len(absent)} states that training goes on from, such as "
-            f"{absent[0]}; restore its files, or take another step"
+            f"{checkpoints}: shard set {shard_set.step} lacks {counted(len(absent), 'state')} that training goes on "
+            f"from, such as {absent[0]}; restore its files, or take another step"
         )
     return SavedSet(tuple(Checkpoint(index) for index in slices.files), plan.tensors)
 

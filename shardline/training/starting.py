@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline.base import atomic
+from shardline.base.counts import counted, of_count
 from shardline.base.digest import file_digest
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.shards.shard_set import ShardSet
@@ -103,7 +104,8 @@ def _report(found: NewestIntact, context: TrainingContext) -> None:
     if not _is_own(found, context):
         message += f" of {found.run.path}"
     if shard_set.strategy_digest != context.provenance.strategy_digest:
-        message += f", resharded: {shard_set.world_size} ranks saved it, {context.backend.world_size} go on"
+        message += f", resharded: {counted(shard_set.world_size, 'rank')} saved it, {context.backend.world_size} "
+        message += of_count(context.backend.world_size, "goes on", "go on")
     print(message, flush=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardline.base.counts import counted
 from shardline.base.errors import ValidationError
 from shardline.networks.train_spec import Network
 from shardline.parallel.backends import backend_of
@@ -52,8 +53,8 @@ def _finite(logits: Logits) -> Logits:
     wrong = int((~np.isfinite(logits)).any(axis=tuple(range(1, logits.ndim))).sum())
     if wrong:
         raise ValidationError(
-            f"expected finite logits, found NaN or infinity for {wrong} of {len(logits)} samples: training diverged; "
-            "see the losses in metrics.jsonl, and lower the learning rate"
+            f"expected finite logits, found NaN or infinity for {wrong} of {counted(len(logits), 'sample')}: training "
+            "diverged; see the losses in metrics.jsonl, and lower the learning rate"
         )
     return logits
 

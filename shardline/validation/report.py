@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from shardline.base.counts import counted, of_count
 from shardline.networks.train_spec import Scores
 from shardline.run.merged_model import MergedModel
 from shardline.validation.champion import Champion
@@ -80,9 +81,11 @@ class Report:
         if compared is None:
             return "not compared, since an earlier step than the last was merged"
         return (
-            f"the logits of {compared.samples} samples differ by {compared.relative_difference:.2e} of the greatest "
-            f"(at most {compared.tolerance:.2g}); {compared.decisions_changed} of {compared.decisions} decisions are "
-            f"others, {compared.decisions_changed_clearly} clearly so; losses {compared.ranks_loss:.6f} and "
+            f"the logits of {counted(compared.samples, 'sample')} differ by {compared.relative_difference:.2e} of the "
+            f"greatest (at most {compared.tolerance:.2g}); {compared.decisions_changed} of "
+            f"{counted(compared.decisions, 'decision')} "
+            f"{of_count(compared.decisions_changed, 'is another', 'are others')}, "
+            f"{compared.decisions_changed_clearly} clearly so; losses {compared.ranks_loss:.6f} and "
             f"{compared.merged_loss:.6f}"
         )
 
@@ -101,6 +104,8 @@ def _unequal(compared: Comparison) -> str:
         )
     return (
         f"the merged model does not compute what the ranks computed: {found}; {compared.decisions_changed_clearly} of "
-        f"{compared.decisions} decisions clearly differ, and the loss is {compared.merged_loss:.6g} instead of "
+        f"{counted(compared.decisions, 'decision')} clearly "
+        f"{of_count(compared.decisions_changed_clearly, 'differs', 'differ')}, and the loss is "
+        f"{compared.merged_loss:.6g} instead of "
         f"{compared.ranks_loss:.6g}. That is more than rounding: clear merge, or train if that does not help"
     )

@@ -133,3 +133,23 @@ def test_modules_are_small():
     static = Path(__file__).parents[2] / "plugins" / "run_page" / "static"
     lengths = {path.name: len(path.read_text().splitlines()) for path in static.glob("*.js")}
     assert max(lengths.values()) < 250, lengths
+
+
+def test_one_of_something_is_told_in_the_singular(open_page, site):
+    run = site.trigger("one_of_each")
+    write_run(run.path, Size(steps=1, parameters=1, log_lines=1))
+    with run.metrics_file.open("a") as metrics:
+        metrics.write("{damaged\n")
+    merge = json.loads(run.merge_file.read_text())
+    merge["tensors"] = [merge["tensors"][0] | {"slices_compared": 1}]
+    merge["inputs"]["files"] = merge["inputs"]["files"][:1]
+    merge["proof"] |= {"tensors": 1, "slices_compared": 1}
+    run.merge_file.write_text(json.dumps(merge))
+    page = show(open_page(), "one_of_each", "merge")
+    text = page.locator("main").inner_text()
+    assert "1 tensor was read again and compared with 1 slice, " in text
+    assert "1 file, " in text
+    assert "1 tensor, options and versions" in text
+    text = show(page, "one_of_each", "training").locator("main").inner_text()
+    assert "; 1 step, drawn from 1 point." in text
+    assert "1 line of metrics.jsonl damaged, and left out." in text

@@ -239,7 +239,7 @@ def test_the_command_says_what_it_would_free_and_frees_what_is_allowed(home: Hom
 
     finished = json.dumps([result["runs"][1]["folder"]])
     freed = command(home, "free", "--parameters", parameters, SHARDLINE_FINISHED_RUNS=finished)
-    assert "Freed 3 kB of 1 runs" in freed.stdout
+    assert "Freed 3 kB of 1 run" in freed.stdout
     assert [run.checkpoints.exists() for run in runs] == [True, False]
 
 

@@ -21,6 +21,9 @@ export function duration(seconds) {
 
 export const count = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
 
+// The count and what is counted: 1 tensor, 1,024 tensors.
+export const counted = (value, one, several = `${one}s`) => `${count(value)} ${value === 1 ? one : several}`;
+
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";

@@ -3,7 +3,7 @@
 import { ofRun, runs } from "./api.js";
 import { COLOURS, Chart, chartLibrary } from "./chart.js";
 import { element, notice } from "./dom.js";
-import { count, number, words } from "./format.js";
+import { count, counted, number, words } from "./format.js";
 
 const MOST_COMPARED = 4; // the last colour is that of held-out samples
 
@@ -133,20 +133,20 @@ export class LossPanel {
   explain(own) {
     const shown = own.values.filter((value) => value !== null);
     const name = words(own.name);
-    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${count(own.rows)} steps, drawn from ${count(own.steps.length)} points.${own.unread_bytes ? " More is being read." : ""}`;
+    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${counted(own.rows, "step")}, drawn from ${counted(own.steps.length, "point")}.${own.unread_bytes ? " More is being read." : ""}`;
     this.summary.textContent = text;
     this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
     const broken = own.not_finite;
     this.warning.replaceChildren(
       ...(own.unreadable_lines
-        ? [element("p", { class: "problem" }, `${count(own.unreadable_lines)} lines of metrics.jsonl are damaged and left out.`)]
+        ? [element("p", { class: "problem" }, `${counted(own.unreadable_lines, "line")} of metrics.jsonl damaged, and left out.`)]
         : []),
       ...(broken
         ? [
             element(
               "p",
               { class: "problem" },
-              `${name} is no number at ${count(broken.count)} steps, first at step ${count(broken.first_step)}: training diverged.`,
+              `${name} is no number at ${counted(broken.count, "step")}, first at step ${count(broken.first_step)}: training diverged.`,
             ),
           ]
         : []),

@@ -2,7 +2,7 @@
 
 import { ofRun } from "./api.js";
 import { element, facts, notice, section, table } from "./dom.js";
-import { bytes, count, digest, duration, shape, words } from "./format.js";
+import { bytes, count, counted, digest, duration, shape, words } from "./format.js";
 
 export class MergePanel {
   constructor(panel, run) {
@@ -34,17 +34,20 @@ const refused = (refusal) =>
     element("pre", {}, refusal.message),
   );
 
+const readAgain = ({ tensors, slices_compared: slices }) =>
+  `${counted(tensors, "tensor")} ${tensors === 1 ? "was" : "were"} read again and compared with ${counted(slices, "slice")}`;
+
 function resharded(found) {
   return section(
     "Result",
     element(
       "p",
       { class: "proved" },
-      `${count(found.tensors)} tensors were read again and compared with ${count(found.slices_compared)} slices: all equal.`,
+      `${readAgain(found)}: all equal.`,
     ),
     facts([
-      ["Slices for", `${count(found.world_size)} ranks`],
-      ["Written", `${bytes(found.bytes)} in ${count(found.files)} files, ${found.format}`],
+      ["Slices for", counted(found.world_size, "rank")],
+      ["Written", `${bytes(found.bytes)} in ${counted(found.files, "file")}, ${found.format}`],
       ["Step", found.step],
       ["Folder", element("code", {}, found.folder)],
     ]),
@@ -56,7 +59,7 @@ function merged({ record, seconds, did_nothing: didNothing }) {
   const { inputs, output, proof } = record;
   const written = output.reduce((sum, file) => sum + file.size, 0);
   const checked = proof
-    ? `${count(proof.tensors)} tensors were read again and compared with ${count(proof.slices_compared)} slices, ${bytes(proof.bytes_compared)}, replicas included: all equal.`
+    ? `${readAgain(proof)}, ${bytes(proof.bytes_compared)}, replicas included: all equal.`
     : "The output was not read again: this merge was asked not to.";
   return section(
     "Result",
@@ -64,8 +67,8 @@ function merged({ record, seconds, did_nothing: didNothing }) {
     didNothing && notice("The newest try of the task found this up to date: it merged nothing. What stands here is earlier."),
     facts([
       ["Step", inputs.step],
-      ["Read", `${count(inputs.files)} files, ${bytes(inputs.bytes)}`],
-      ["Written", `${bytes(written)} in ${output.length === 1 ? "one file" : `${output.length} files`}`],
+      ["Read", `${counted(inputs.files, "file")}, ${bytes(inputs.bytes)}`],
+      ["Written", `${bytes(written)} in ${counted(output.length, "file")}`],
       ["Task's time", seconds === null ? null : duration(seconds)],
       ["Throughput of the task", seconds && !didNothing ? `${bytes(Math.round(inputs.bytes / seconds))}/s` : null],
       [
@@ -128,7 +131,7 @@ function details({ tensors, options, versions }) {
   return element(
     "details",
     {},
-    element("summary", {}, `${count(tensors.length)} tensors, options and versions`),
+    element("summary", {}, `${counted(tensors.length, "tensor")}, options and versions`),
     facts(plain),
     table("Merged tensors", ["Tensor", "Type", "Shape", "Slices compared", "BLAKE3"], rows),
   );

@@ -2,7 +2,7 @@
 
 import { ofRun } from "./api.js";
 import { badge, element, notice, table } from "./dom.js";
-import { bytes, count, duration, moment, number } from "./format.js";
+import { bytes, count, counted, duration, moment, number } from "./format.js";
 import { RankLog } from "./rank_log.js";
 
 export class RanksPanel {
@@ -101,7 +101,7 @@ export class RanksPanel {
 function summaryOf(ranks) {
   const states = Map.groupBy ? Map.groupBy(ranks, (rank) => rank.state) : new Map();
   const parts = [...states].map(([state, those]) => `${those.length} ${state}`);
-  return element("p", { class: "muted", role: "status" }, `${ranks.length} ranks: ${parts.join(", ")}`);
+  return element("p", { class: "muted", role: "status" }, `${counted(ranks.length, "rank")}: ${parts.join(", ")}`);
 }
 
 const titleOf = ({ task, attempt }) => (attempt === null ? `${task}, newest` : `${task}, try ${attempt}`);

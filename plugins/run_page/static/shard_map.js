@@ -2,7 +2,7 @@
 
 import { ofRun } from "./api.js";
 import { element, facts, notice, table } from "./dom.js";
-import { bytes, count, shape } from "./format.js";
+import { bytes, count, counted, shape } from "./format.js";
 import { deviceMatrix, slicesOf, tensorPicture } from "./slice_pictures.js";
 
 const MOST_LISTED = 300;
@@ -175,12 +175,12 @@ function detailOf(parameter, layout, map) {
 }
 
 function sentence(parameter, layout, slices) {
-  const held = layout.replicas > 1 ? `each held by ${layout.replicas} ranks` : "each held by one rank";
+  const held = layout.replicas > 1 ? `each held by ${counted(layout.replicas, "rank")}` : "each held by one rank";
   if (slices.length === 1)
     return `Not cut: ${layout.slices.length > 1 ? `all ${layout.slices.length} ranks hold the whole` : "one rank holds the whole"}.`;
   const optimizer =
     layout.optimizer_parts > 1
       ? `; of the cuts along dimension 0, optimizer sharding makes a factor of ${layout.optimizer_parts}`
       : "";
-  return `Cut into ${slices.length} slices (${layout.shards.join(" × ")}), ${held}${optimizer}.`;
+  return `Cut into ${counted(slices.length, "slice")} (${layout.shards.join(" × ")}), ${held}${optimizer}.`;
 }

@@ -1,6 +1,7 @@
 // Two pictures of one parameter: the tensor, cut into slices; and the device matrix, each rank in its slice's colour.
 
 import { drawing, element } from "./dom.js";
+import { counted } from "./format.js";
 
 const WIDTH = 360;
 const MOST_LABELLED = 64;
@@ -51,7 +52,7 @@ export function tensorPicture(parameter, layout, slices, highlight) {
       viewBox: `-1 -1 ${WIDTH + 2} ${height + 2}`,
       class: "tensor",
       role: "img",
-      "aria-label": `${parameter.name} cut into ${slices.length} slices`,
+      "aria-label": `${parameter.name} cut into ${counted(slices.length, "slice")}`,
     },
     cells,
     borders,
@@ -131,7 +132,7 @@ export function deviceMatrix(parameter, layout, slices, map, highlight) {
   );
   const others =
     map.stages > 1
-      ? element("p", { class: "muted" }, `The ranks of the other ${map.stages - 1} stages hold nothing of it.`)
+      ? element("p", { class: "muted" }, `The ranks of the other ${map.stages > 2 ? `${map.stages - 1} stages` : "stage"} hold nothing of it.`)
       : null;
   const all = element("div", { class: "blocks", role: "group", "aria-label": "Ranks" }, grids);
   return element(
@@ -144,7 +145,7 @@ export function deviceMatrix(parameter, layout, slices, map, highlight) {
 }
 
 function tile(parameter, layout, slice, rank, highlight) {
-  const text = `rank ${rank} holds ${rangesOf(parameter, layout, slice)}${slice.ranks.length > 1 ? `, as do ${slice.ranks.length - 1} others` : ""}`;
+  const text = `rank ${rank} holds ${rangesOf(parameter, layout, slice)}${slice.ranks.length > 1 ? `, as ${slice.ranks.length > 2 ? "do" : "does"} ${counted(slice.ranks.length - 1, "other")}` : ""}`;
   const on = {
     mouseenter: () => highlight(slice.key),
     mouseleave: () => highlight(null),

@@ -18,6 +18,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, CorruptShard, LayoutError, UnsupportedFormat
 from shardline.base.json_members import JsonMembers
 from shardline.checkpoint.formats.checkpoint2_layout import RankedLayout, decode_layout, natural_numbers
@@ -249,8 +250,8 @@ def _check_chunks(chunks: Any, tensor: StoredTensor) -> None:
     numbers = {chunk["global_offset"][0] for chunk in chunks}
     if not len(numbers) == len(chunks) == prod(tensor.fragments):
         raise LayoutError(
-            f"expected each of its {prod(tensor.fragments)} slices once, found {len(chunks)} with {len(numbers)} "
-            "different numbers; a part of it was not saved"
+            f"expected each of its {counted(prod(tensor.fragments), 'slice')} once, found {len(chunks)} with "
+            f"{len(numbers)} different numbers; a part of it was not saved"
         )
 
 
@@ -265,7 +266,8 @@ def _check_slices(metadata: Metadata, path: Path) -> None:
         for number, entries in slices.items():
             if number >= prod(tensor.fragments):
                 raise LayoutError(
-                    f"{path}: parameter {name} has {prod(tensor.fragments)} slices, storage_data has number {number}"
+                    f"{path}: parameter {name} has {counted(prod(tensor.fragments), 'slice')}, storage_data has number "
+                    f"{number}"
                 )
             for entry in entries if tensor.layout is not None else ():
                 key = (id(tensor.layout), number, id(entry.holders))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from shardline.base.counts import counted
 from shardline.base.errors import LayoutError, UnsupportedFormat
 from shardline.checkpoint.strategy.layout import Layout
 
@@ -151,8 +152,9 @@ def _ranked_layout(
         raise LayoutError(f"expected a layout of 1 to {_MOST_AXES} axes, found a device matrix of {len(device_matrix)}")
     if prod(device_matrix) != len(ranks) or len(set(ranks)) != len(ranks):
         raise LayoutError(
-            f"expected a rank_list of {prod(device_matrix)} different ranks, as the device matrix "
-            f"{list(device_matrix)} has places, found {len(ranks)} ranks, {len(set(ranks))} of them different"
+            f"expected a rank_list of {counted(prod(device_matrix), 'different rank')}, as the device matrix "
+            f"{list(device_matrix)} has places, found {counted(len(ranks), 'rank')}, {len(set(ranks))} of them "
+            "different"
         )
     if len(aliases) != len(device_matrix) or len(set(aliases)) != len(aliases):
         raise LayoutError(f"expected a name of its own for each axis of {list(device_matrix)}, found {list(aliases)}")

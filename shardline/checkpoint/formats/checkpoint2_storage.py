@@ -6,6 +6,7 @@ import ast
 import re
 from typing import Any, NamedTuple
 
+from shardline.base.counts import counted
 from shardline.base.errors import LayoutError, UnsupportedFormat
 from shardline.base.file_names import is_plain
 from shardline.base.json_members import JsonMembers
@@ -48,7 +49,7 @@ def parse_key(key: str) -> tuple[str, int]:
         return match[1], int(match[2])
     try:
         if len(key) > _LONGEST_KEY:
-            raise ValueError(f"it is {len(key)} characters long")
+            raise ValueError(f"it is {counted(len(key), 'character')} long")
         name, offset = ast.literal_eval(key)
         if not isinstance(name, str) or not isinstance(offset, tuple):
             raise ValueError("it is no name with numbers")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, UnsupportedFormat
 from shardline.base.file_names import is_plain
 from shardline.base.json_object import read_object
@@ -92,7 +93,7 @@ def _what_else(names: Iterable[str]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} others" if len(names) > 8 else "")
+    return ", ".join(names[:8]) + (f" and {counted(len(names) - 8, 'other')}" if len(names) > 8 else "")
 
 
 def _read_indexed(path: Path) -> FileSet:

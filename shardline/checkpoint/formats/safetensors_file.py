@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import CorruptShard, UnsupportedFormat
 from shardline.base.json_object import parse_object
 from shardline.checkpoint.formats.file_index import (
@@ -48,8 +49,8 @@ def index_safetensors(path: Path) -> FileIndex:
         length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
         if size < 10 or length > min(size - 8, _LARGEST_HEADER):
             raise CorruptShard(
-                f"{path}, byte 0: expected a header of at most {max(size - 8, 0)} bytes, found a length of {length}; "
-                "the file is truncated, damaged or no .safetensors"
+                f"{path}, byte 0: expected a header of at most {counted(max(size - 8, 0), 'byte')}, found a length of "
+                f"{length}; the file is truncated, damaged or no .safetensors"
             )
         header = os.pread(descriptor, length, 8)
     # The ranks of one run often have one header: remember the last.
@@ -59,7 +60,8 @@ def index_safetensors(path: Path) -> FileIndex:
     schema, offsets, metadata, end = parsed
     if 8 + length + end != size:
         raise CorruptShard(
-            f"{path}: its header describes {8 + length + end} bytes, the file has {size}; it is truncated or damaged"
+            f"{path}: its header describes {counted(8 + length + end, 'byte')}, the file has {size}; it is truncated "
+            "or damaged"
         )
     crc = metadata.get("crc_num")
     if crc is not None and not (crc.isascii() and crc.isdecimal() and len(crc) <= _LARGEST_CRC_DIGITS):
@@ -136,7 +138,8 @@ def _in_elements(name: str, tensor_type: TensorType, numbers: tuple[int, ...], p
     if not numbers or numbers[-1] % tensor_type.packed:
         raise UnsupportedFormat(
             f"{path}: {name!r} ({tensor_type.name} {list(numbers)}): its last dimension is no multiple of "
-            f"{tensor_type.packed} numbers, so that its rows end within a byte; exclude it, or save it in another type"
+            f"{counted(tensor_type.packed, 'number')}, so that its rows end within a byte; exclude it, or save it in "
+            "another type"
         )
     return (*numbers[:-1], numbers[-1] // tensor_type.packed)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import CorruptShard, MissingShard, OutputError
 from shardline.base.remedies import remedy
 from shardline.checkpoint.formats.file_index import Extent, FileIndex, identity_of
@@ -114,7 +115,9 @@ def _read_at(descriptor: int, offset: int, target: Bytes, path: Path) -> None:
                 f"{path}: cannot be read at byte {offset}: {error.strerror}; restore the file"
             ) from error
         if not count:
-            raise CorruptShard(f"{path}: expected {len(view)} more bytes at {offset}, found the end; was it truncated?")
+            raise CorruptShard(
+                f"{path}: expected {counted(len(view), 'more byte')} at {offset}, found the end; was it truncated?"
+            )
         view, offset = view[count:], offset + count
 
 
@@ -132,8 +135,8 @@ def allow_open_files(count: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         if hard < opened + count:
             raise OutputError(
-                f"{opened + count} files have to be open at once, the system lets this process have {hard}; raise its "
-                "limit (ulimit -Hn), or write the ranks in several turns (reshard --ranks)"
+                f"{counted(opened + count, 'file')} have to be open at once, the system lets this process have {hard}; "
+                "raise its limit (ulimit -Hn), or write the ranks in several turns (reshard --ranks)"
             )
         wanted = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.base import atomic
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import OutputError
 from shardline.base.progress import Meter
 from shardline.base.workers import meanwhile
@@ -88,8 +89,8 @@ def _doubts(groups: Sequence[Sequence[int | str]]) -> Iterator[str]:
     names = [name for group in groups for name in group if isinstance(name, str)]
     if names:
         yield (
-            f"{len(names)} files, such as {names[0]}, have no replica and no digest beside them: if the names of two "
-            "were swapped, nothing can tell"
+            f"{counted(len(names), 'file')}, such as {names[0]}, {of_count(len(names), 'has', 'have')} no replica and "
+            f"no digest beside {of_count(len(names), 'it', 'them')}: if the names of two were swapped, nothing can tell"
         )
 
 
@@ -99,8 +100,8 @@ def _absences(prepared: Prepared) -> Iterator[str]:
     lacking = [tensor.header.name for tensor, copy in copies if len(copy.holders) < copy.layout.world_size]
     if lacking and any(file.format == "ckpt" for file in prepared.slices.files):
         yield (
-            f"{len(lacking)} tensors, such as {lacking[0]}, are missing on some ranks; the slices were taken from "
-            "their replicas on others"
+            f"{counted(len(lacking), 'tensor')}, such as {lacking[0]}, {of_count(len(lacking), 'is', 'are')} missing "
+            "on some ranks; the slices were taken from their replicas on others"
         )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import ConfigError, CorruptShard, MissingShard, OutputError, ProofError
 from shardline.base.progress import Meter
 from shardline.base.recordable import check_recordable
@@ -191,8 +192,9 @@ def _collect(work: MergeWork, folder: Path, digest: str) -> dict[str, str]:
     if missing or undigested:
         done = [part.path.name for part in parts]
         raise OutputError(
-            f"{folder}: {len(missing)} of {len(tensors)} tensors are not proved and {len(undigested)} inputs not "
-            f"digested; done are {done or 'no parts'}: write the others, then commit again"
+            f"{folder}: {len(missing)} of {counted(len(tensors), 'tensor')} {of_count(len(missing), 'is', 'are')} not "
+            f"proved and {counted(len(undigested), 'input')} not digested; done are {done or 'no parts'}: write the "
+            "others, then commit again"
         )
     return proved_by
 

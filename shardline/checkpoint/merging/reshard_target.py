@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError, LayoutError
 from shardline.checkpoint.formats.file_index import Format, TensorHeader
 from shardline.checkpoint.formats.output_file import OutputFile, layout_output
@@ -146,7 +147,9 @@ def _stage_files(
         if copy.first_rank <= first < copy.first_rank + copy.layout.world_size
     ]
     if not kept:
-        raise LayoutError(f"pipeline stage {stage} of the new strategy holds none of the {len(tensors)} tensors")
+        raise LayoutError(
+            f"pipeline stage {stage} of the new strategy holds none of the {counted(len(tensors), 'tensor')}"
+        )
     headers = [header._replace(shape=layout.slice_shape(header.shape, rank=0)) for header, layout in kept]
     by_hand = [place for place, (header, layout) in enumerate(kept) if layout.is_cut_by_hand(header.shape)]
     known: dict[tuple[tuple[int, ...], ...], OutputFile] = {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, CorruptShard, MissingShard, ProofError
 from shardline.base.progress import Meter
 from shardline.base.workers import default_workers, in_parallel
@@ -120,7 +121,7 @@ def _check_file(path: Path, expected: PublishedFile, pieces: Sequence[Piece], di
         raise MissingShard(f"{path}: the record names it, but it is not there; restore it, or merge again")
     size = path.stat().st_size
     if size != expected.size:
-        raise ProofError(f"{path}: expected {expected.size} bytes, found {size}; merge again")
+        raise ProofError(f"{path}: expected {counted(expected.size, 'byte')}, found {size}; merge again")
     contents = read_contents(path, pieces)
     differing = [
         name

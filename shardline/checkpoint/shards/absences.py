@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import MissingShard
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.shards.roles import Role, roles_of
@@ -43,25 +44,26 @@ def check_absences(
         raise MissingShard(_missing_weights(where, weights, right_one))
     if selection.weights_only:
         return (
-            f"weights only: {len(absent)} optimizer states that the strategy knows, such as {absent[0]}, are left out",
+            f"weights only: {counted(len(absent), 'optimizer state')} that the strategy knows, such as {absent[0]}, "
+            f"{of_count(len(absent), 'is', 'are')} left out",
         )
     known = layouts.names
     there = [name for name in headers if name in known and roles[name] is Role.STATE]
     if there:
         raise MissingShard(
-            f"{where}: the strategy knows {len(absent)} optimizer states that no file holds, such as {absent[0]}, "
-            f"though {there[0]} is there; give the strategy of {right_one}, or leave "
+            f"{where}: the strategy knows {counted(len(absent), 'optimizer state')} that no file holds, such as "
+            f"{absent[0]}, though {there[0]} is there; give the strategy of {right_one}, or leave "
             "the states out (--weights-only)"
         )
     return (
-        f"the weights alone are there: {len(absent)} optimizer states that the strategy knows, such as {absent[0]}, "
-        "are in none of the files",
+        f"the weights alone are there: {counted(len(absent), 'optimizer state')} that the strategy knows, such as "
+        f"{absent[0]}, {of_count(len(absent), 'is', 'are')} in none of the files",
     )
 
 
 def _missing_weights(where: Path, names: Sequence[str], right_one: str) -> str:
     listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
     return (
-        f"{where}: the strategy knows {len(names)} parameters that no file holds: {listed}; give the strategy of "
-        f"{right_one}, or, where they need not be there, leave them out by name (--exclude)"
+        f"{where}: the strategy knows {counted(len(names), 'parameter')} that no file holds: {listed}; give the "
+        f"strategy of {right_one}, or, where they need not be there, leave them out by name (--exclude)"
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.base.digest import file_digest
 from shardline.base.errors import CheckpointError, ConfigError, CorruptShard, LayoutError, ShardlineError
 from shardline.base.workers import default_workers, in_parallel
@@ -72,8 +73,8 @@ class Cut:
         layouts, digests = read_layouts(paths)
         if world_size is not None and layouts.world_size != world_size:
             raise LayoutError(
-                f"{paths[0]}: the strategy shards over {layouts.world_size} ranks, the training runs on {world_size}; "
-                "see that it is the strategy of this training, all of its stages"
+                f"{paths[0]}: the strategy shards over {counted(layouts.world_size, 'rank')}, the training runs on "
+                f"{world_size}; see that it is the strategy of this training, all of its stages"
             )
         found = {file_digest(path): path for path in strategy_files(paths)}
         return cls(layouts, {digest: found[digest] for digest in digests}, layouts.world_size)
@@ -90,7 +91,7 @@ class Adopted:
 
     def __str__(self) -> str:
         paths = [item.path for item in self.shard_set.slices]
-        which = paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
+        which = paths[0] if len(paths) == 1 else f"{counted(len(paths), 'file')}, {paths[0]} to {paths[-1]}"
         return f"adopted shard set {self.shard_set.step} ({self.known_by}) from {which}: {self.manifest}"
 
 

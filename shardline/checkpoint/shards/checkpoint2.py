@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import ConfigError, CorruptShard, LayoutError, MissingShard
 from shardline.checkpoint.formats.checkpoint2 import METADATA, Metadata, StoredTensor, read_common, read_metadata
 from shardline.checkpoint.formats.checkpoint2_storage import StoredSlice, kind_of
@@ -216,7 +217,10 @@ def plan_as_described(metadata: Metadata, slices: SliceSet, selection: Selection
 def _states_left_out(metadata: Metadata, selection: Selection) -> Iterable[str]:
     if selection.weights_only and selection.trainable is None:
         count = sum(not _is_weight(metadata, name) for name in metadata.slices)
-        yield f"weights only: {count} tensors that the optimizer's files hold were left out; the files' names say so"
+        yield (
+            f"weights only: {counted(count, 'tensor')} that the optimizer's files hold "
+            f"{of_count(count, 'was', 'were')} left out; the files' names say so"
+        )
 
 
 def _index_files(folder: Path, metadata: Metadata) -> dict[str, FileIndex]:
@@ -252,12 +256,21 @@ def _left_aside(folder: Path, metadata: Metadata, files: Mapping[str, FileIndex]
     """What lies there and goes into no output, because the metadata doesn't speak of it."""
     strangers = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in files)
     if strangers:
-        yield f"{len(strangers)} files, such as {strangers[0]}, are not named by {METADATA} and were left aside"
+        yield (
+            f"{counted(len(strangers), 'file')}, such as {strangers[0]}, {of_count(len(strangers), 'is', 'are')} not "
+            f"named by {METADATA} and left aside"
+        )
     held = {header.name for file in files.values() for header in file.schema.headers}
     if unknown := sorted(held.difference(metadata.slices)):
-        yield f"{len(unknown)} tensors in the files, such as {unknown[0]}, are not in {METADATA} and were left aside"
+        yield (
+            f"{counted(len(unknown), 'tensor')} in the files, such as {unknown[0]}, "
+            f"{of_count(len(unknown), 'is', 'are')} not in {METADATA} and left aside"
+        )
     if left_out := [name for name in metadata.unsaved if name not in metadata.slices]:
-        yield f"{len(left_out)} tensors, such as {left_out[0]}, were not to be saved (allow_to_save) and are not there"
+        yield (
+            f"{counted(len(left_out), 'tensor')}, such as {left_out[0]}, {of_count(len(left_out), 'was', 'were')} not "
+            "to be saved (allow_to_save), and not there"
+        )
 
 
 def _selected(metadata: Metadata, slices: SliceSet, selection: Selection) -> list[str]:
@@ -277,7 +290,8 @@ def _selected(metadata: Metadata, slices: SliceSet, selection: Selection) -> lis
     chosen = [name for name in kept if selection.matches(name)]
     if not chosen:
         raise MissingShard(
-            f"{slices.directory}: none of the {len(names)} tensors is selected; widen --include or narrow --exclude"
+            f"{slices.directory}: none of the {counted(len(names), 'tensor')} is selected; widen --include or narrow "
+            "--exclude"
         )
     return chosen
 
@@ -305,8 +319,9 @@ def _plan_tensor(
     stored = metadata.slices.get(tensor.name, {})
     if missing := [number for number in range(prod(tensor.fragments)) if number not in stored]:
         raise MissingShard(
-            f"{slices.directory}: parameter {tensor.name}: of {prod(tensor.fragments)} slices, {len(missing)} are in "
-            f"no file, such as slice {missing[0]}{_whose(tensor, missing[0])}; take another iteration"
+            f"{slices.directory}: parameter {tensor.name}: of {counted(prod(tensor.fragments), 'slice')}, "
+            f"{len(missing)} {of_count(len(missing), 'is', 'are')} in no file, such as slice "
+            f"{missing[0]}{_whose(tensor, missing[0])}; take another iteration"
         )
     held: dict[int, int] = {}
     for number, entries in sorted(stored.items()):

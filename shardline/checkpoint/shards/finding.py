@@ -25,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from shardline.base.counts import counted
 from shardline.base.errors import (
     CheckpointError,
     ConfigError,
@@ -72,7 +73,7 @@ class SliceSet:
 
 def what_was_taken(paths: Sequence[str]) -> str:
     """Which files were read, for a person: the first and the last, and how many. A record has them all."""
-    return f"from {paths[0]}" if len(paths) == 1 else f"from {len(paths)} files, {paths[0]} to {paths[-1]}"
+    return f"from {paths[0]}" if len(paths) == 1 else f"from {counted(len(paths), 'file')}, {paths[0]} to {paths[-1]}"
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _ranks_of(directory: Path, files: Mapping[int, object], world_size: int | No
 def _check_world(directory: Path, found: int, expected: int | None, how: str) -> None:
     if expected is None or found == expected:
         return
-    what = f"{directory}: the strategy shards over {expected} ranks, {how} {found}"
+    what = f"{directory}: the strategy shards over {counted(expected, 'rank')}, {how} {found}"
     if found < expected:
         raise MissingShard(
             f"{what}; copy the folders of ranks {found} to {expected - 1} here, or give the strategy of the run that "
@@ -287,13 +288,13 @@ def _left_out(directory: Path, choice: Choice, others: Mapping[int, Sequence[Pat
     if wanted.step is None and wanted.prefix is None and not _are_earlier(choice, others, saved):
         option = f"--step {choice.moment}" if choice.moment != UNNUMBERED else f"--prefix '{choice.training.prefix}'"
         raise LayoutError(
-            f"{directory}: the strategy shards over {world_size} ranks, there are folders of "
+            f"{directory}: the strategy shards over {counted(world_size, 'rank')}, there are folders of "
             f"{world_size + len(others)}; {listed} have no {name}: if they are of an earlier training, say {option}; "
             "else give the strategy of the run that saved them, all of its stages"
         )
     return (
-        f"{listed} are left out: the strategy shards over {world_size} ranks, and they have no {name}, as folders of "
-        "an earlier, larger training",
+        f"{listed} are left out: the strategy shards over {counted(world_size, 'rank')}, and they have no {name}, as "
+        "folders of an earlier, larger training",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import LayoutError, MissingShard
 from shardline.checkpoint.formats.file_index import FileIndex, Schema, TensorHeader
 from shardline.checkpoint.formats.tensor_types import TensorType
@@ -103,7 +104,8 @@ def plan_merge(slices: SliceSet, layouts: StagedLayouts | None, selection: Selec
     chosen, notices = selection.choose(headers, layouts.by_name if layouts else None, recorded)
     if not chosen:
         raise MissingShard(
-            f"{slices.directory}: none of the {len(headers)} tensors is selected; widen --include or narrow --exclude"
+            f"{slices.directory}: none of the {counted(len(headers), 'tensor')} is selected; widen --include or narrow "
+            "--exclude"
         )
     _check_not_slices([headers[name] for name in chosen], staged, headers, selection)
     tensors = [_plan_tensor(name, staged, ranks, slices, selection) for name in chosen]
@@ -117,7 +119,7 @@ def with_new_names(
 ) -> tuple[tuple[PlannedTensor, ...], tuple[str, ...]]:
     """`tensors` with the names that the selection's rules give them, and a notice for each rule that gives none."""
     names, unused = rename((tensor.header.name for tensor in tensors), selection.rename)
-    notices = tuple(f"{rule.where} renames none of the {len(tensors)} tensors" for rule in unused)
+    notices = tuple(f"{rule.where} renames none of the {counted(len(tensors), 'tensor')}" for rule in unused)
     new = {tensor.header.name: names[tensor.header.name] for tensor in tensors}
     return tuple(
         replace(tensor, new_name=new[tensor.header.name]) if new[tensor.header.name] != tensor.header.name else tensor
@@ -148,7 +150,8 @@ def _check_whole(slices: SliceSet, ranks: Mapping[Schema, Sequence[int]], names:
         if missing and not slices.files[holders[0]].removes_redundancy:
             raise MissingShard(
                 f"{slices.files[holders[0]].path} (rank {holders[0]}): expected the whole model, "
-                f"but {len(missing)} tensors are missing, such as {missing[0]}; take another step"
+                f"but {counted(len(missing), 'tensor')} {of_count(len(missing), 'is', 'are')} missing, such as "
+                f"{missing[0]}; take another step"
             )
 
 

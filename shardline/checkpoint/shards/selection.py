@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from shardline.base.counts import counted, of_count
 from shardline.base.errors import ConfigError, MissingShard
 from shardline.checkpoint.formats.file_index import TensorHeader
 from shardline.checkpoint.formats.tensor_types import CASTS, TEXT, TensorType
@@ -122,12 +123,16 @@ class Selection:
             else "judged by names, shapes and layouts"
         )
         out = {
-            "optimizer states": [name for name in headers if roles.get(name) is Role.STATE],
-            "training's counters and texts": [name for name in headers if roles.get(name) is Role.BESIDE],
+            ("optimizer state", "optimizer states"): [name for name in headers if roles.get(name) is Role.STATE],
+            ("training's counter or text", "training's counters and texts"): [
+                name for name in headers if roles.get(name) is Role.BESIDE
+            ],
         }
-        counted = [f"{len(names)} as {what} ({_some(names)})" for what, names in out.items() if names]
-        if counted:
-            yield f"weights only: {len(kept)} tensors kept; left out: {', '.join(counted)}; {source}"
+        groups = [
+            f"{len(names)} as {of_count(len(names), *what)} ({_some(names)})" for what, names in out.items() if names
+        ]
+        if groups:
+            yield f"weights only: {counted(len(kept), 'tensor')} kept; left out: {', '.join(groups)}; {source}"
         undecided = [name for name in kept if roles.get(name) is Role.UNDECIDED]
         if undecided:
             yield (
@@ -171,7 +176,8 @@ def _orphans(headers: Mapping[str, TensorHeader], kept: Sequence[str]) -> Iterat
     roles = roles_of(traits_of(headers, {}), has_strategy=False)
     orphans = [name for name in kept if roles[name] is Role.STATE and parameter_of(name, headers) in out]
     if orphans:
-        yield f"{len(orphans)} optimizer states ({_some(orphans)}) are kept without their parameters"
+        kept_without = of_count(len(orphans), "is kept without its parameter", "are kept without their parameters")
+        yield f"{counted(len(orphans), 'optimizer state')} ({_some(orphans)}) {kept_without}"
 
 
 def _some(names: Sequence[str]) -> str:

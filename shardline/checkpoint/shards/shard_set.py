@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, MissingShard
 from shardline.base.file_names import is_possible
@@ -123,7 +124,7 @@ class ShardSet:
         file = self.file(directory, item)
         if (size := file.stat().st_size) != item.size:
             raise CorruptShard(
-                f"{file} (rank {item.rank}): the manifest of step {self.step} says {item.size} bytes, found "
+                f"{file} (rank {item.rank}): the manifest of step {self.step} says {counted(item.size, 'byte')}, found "
                 f"{size}; restore the file, or take another step"
             )
         return file
@@ -164,7 +165,7 @@ def _problems(shard_set: ShardSet, path: Path) -> Iterator[str]:
             yield f"expected files of ranks 0 to {shard_set.world_size - 1}, found one of rank {wrong[0]}"
     elif count != shard_set.world_size or any(item.rank != rank for rank, item in enumerate(shard_set.slices)):
         found = [item.rank for item in shard_set.slices[:_MOST_LISTED]]
-        listed = f"{found} and {count - _MOST_LISTED} others" if count > _MOST_LISTED else f"{found}"
+        listed = f"{found} and {counted(count - _MOST_LISTED, 'other')}" if count > _MOST_LISTED else f"{found}"
         yield f"expected one file for each of ranks 0 to {shard_set.world_size - 1}, found ranks {listed}"
     for item in shard_set.slices:
         parts = PurePosixPath(item.path).parts

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shardline.base.counts import counted
 from shardline.base.errors import ConfigError, StepMismatch
 from shardline.checkpoint.formats.file_index import FileIndex
 from shardline.checkpoint.formats.tensor_io import open_all
@@ -39,16 +40,16 @@ def step_of(files: Sequence[FileIndex], moment: Moment, steps_per_epoch: int | N
     """
     epoch, within = (0, 0) if moment == UNNUMBERED else moment
     for name in _COUNTERS:
-        counted = _counted(files, name)
-        if counted is not None and counted >= max(within, 1):
-            return StepOfSave(counted, epoch, f"{name} in the files")
+        step = _counted(files, name)
+        if step is not None and step >= max(within, 1):
+            return StepOfSave(step, epoch, f"{name} in the files")
     if moment == UNNUMBERED:
         raise ConfigError(
             f"{files[0].path}: nothing says at which step it was saved: its name is not PREFIX-EPOCH_STEP, and it has "
             "no step_num and no global_step that counts; save it under such a name"
         )
     if steps_per_epoch is not None:
-        return StepOfSave((epoch - 1) * steps_per_epoch + within, epoch, f"{steps_per_epoch} steps an epoch")
+        return StepOfSave((epoch - 1) * steps_per_epoch + within, epoch, f"{counted(steps_per_epoch, 'step')} an epoch")
     if epoch <= 1:
         return StepOfSave(within, epoch, "the files' names")
     raise ConfigError(

@@ -22,6 +22,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import LayoutError
 from shardline.checkpoint.strategy.boxes import Box
 from shardline.checkpoint.strategy.row_cuts import MOST_FIELDS, RowCut, cut_by_hand, interleaved
@@ -102,7 +103,7 @@ class Layout:
         Its slice has them one after another along dimension 0.
         """
         if not 0 <= rank < self.world_size:
-            raise LayoutError(f"rank {rank} is outside the layout's {self.world_size} ranks")
+            raise LayoutError(f"rank {rank} is outside the layout's {counted(self.world_size, 'rank')}")
         starts, sizes = self.pieces(full_shape)
         return tuple(
             Box(tuple(start), tuple(size))
@@ -116,7 +117,9 @@ class Layout:
         """
         box, *more = self.boxes_of(rank, full_shape)
         if more:
-            raise LayoutError(f"{self}: rank {rank} holds {1 + len(more)} separate parts of dimension 0, not one range")
+            raise LayoutError(
+                f"{self}: rank {rank} holds {counted(1 + len(more), 'separate part')} of dimension 0, not one range"
+            )
         return tuple(slice(start, start + size) for start, size in zip(box.starts, box.sizes, strict=True))
 
     def pieces(self, full_shape: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -201,8 +204,9 @@ class Layout:
         cut = cut_by_hand(self.param_split_shape, shards, str(self)) if is_by_hand else None
         if cut is not None and int(cut.sizes.sum()) != full_shape[0]:
             raise LayoutError(
-                f"{self}: param_split_shape {list(self.param_split_shape[:_SHOWN])} has {int(cut.sizes.sum())} rows, "
-                f"but the tensor's shape is {list(full_shape)}; is this the strategy of the run that saved it?"
+                f"{self}: param_split_shape {list(self.param_split_shape[:_SHOWN])} has "
+                f"{counted(int(cut.sizes.sum()), 'row')}, but the tensor's shape is {list(full_shape)}; is this the "
+                "strategy of the run that saved it?"
             )
         if self.field > 1 and shards[0] > 1 and 0 not in full_shape:
             cut = interleaved(full_shape[0], self.field, shards[0], str(self))
@@ -224,7 +228,7 @@ class Layout:
     def _matching_shards(self, shape: Sequence[int]) -> tuple[int, ...]:
         if len(shape) != len(self.tensor_map):
             raise LayoutError(
-                f"a tensor of shape {list(shape)} has {len(shape)} dimensions, but its layout ({self}) maps "
+                f"a tensor of shape {list(shape)} has {counted(len(shape), 'dimension')}, but its layout ({self}) maps "
                 f"{len(self.tensor_map)}; is this the strategy of the run that saved it?"
             )
         return self.shards()
@@ -242,7 +246,7 @@ def _check_device_matrix(device_matrix: tuple[int, ...]) -> None:
     if len(device_matrix) > MOST_AXES:
         raise LayoutError(f"device matrix {shown}… has {len(device_matrix)} axes, more than {MOST_AXES}")
     if prod(device_matrix) > MOST_RANKS:
-        raise LayoutError(f"device matrix {shown} has {prod(device_matrix)} ranks, more than {MOST_RANKS}")
+        raise LayoutError(f"device matrix {shown} has {counted(prod(device_matrix), 'rank')}, more than {MOST_RANKS}")
 
 
 def _check_tensor_map(layout: Layout) -> None:
@@ -266,7 +270,9 @@ def _check_optimizer_sharding(layout: Layout) -> None:
         return
     count = prod(layout.device_matrix[axis] for axis in _unmapped_axes(layout))
     if size < WHOLE_GROUP or count % layout.optimizer_parts:
-        raise LayoutError(f"{layout}: {count} ranks would hold equal slices, which {size} parts cannot share")
+        raise LayoutError(
+            f"{layout}: {counted(count, 'rank')} would hold equal slices, which {counted(size, 'part')} cannot share"
+        )
     if not layout.tensor_map:
         raise LayoutError(f"{layout}: a scalar cannot be cut")
     if count > 1 and step not in _neighbour_distances(layout, count):

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base.counts import counted
 from shardline.base.errors import LayoutError
 
 MOST_FIELDS = 2**16
@@ -42,8 +43,8 @@ def cut_by_hand(split: Sequence[int], shards: Sequence[int], layout: str) -> Row
     parts, slices = (shards[0], prod(shards)) if shards else (0, 1)
     if not shards or len(split) not in (parts, slices):
         raise LayoutError(
-            f"{layout}: expected a param_split_shape of {slices} entries, one a slice, found {len(split)}: "
-            f"{list(split[:_SHOWN])}; it is neither that nor the tensor's shape"
+            f"{layout}: expected a param_split_shape of {counted(slices, 'entry', 'entries')}, one a slice, found "
+            f"{len(split)}: {list(split[:_SHOWN])}; it is neither that nor the tensor's shape"
         )
     heights = [tuple(split[start : start + len(split) // parts]) for start in range(0, len(split), len(split) // parts)]
     if any(len(set(row)) > 1 for row in heights) or min(split) < 0 or sum(split) >= _LARGEST:
@@ -59,8 +60,8 @@ def interleaved(rows: int, field: int, parts: int, layout: str) -> RowCut:
     """The cut of `rows` rows that are `field` fields, each of them cut into `parts` equal pieces."""
     if rows % (field * parts):
         raise LayoutError(
-            f"{layout}: dimension 0 of {rows} rows cannot be cut into {field} fields of {parts} equal parts each; is "
-            "this the strategy of the run that saved it?"
+            f"{layout}: dimension 0 of {counted(rows, 'row')} cannot be cut into {counted(field, 'field')} of "
+            f"{counted(parts, 'equal part')} each; is this the strategy of the run that saved it?"
         )
     height = rows // (field * parts)
     part = np.arange(parts, dtype=np.int64)[:, np.newaxis]

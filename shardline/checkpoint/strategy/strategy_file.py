@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from shardline.base import atomic
+from shardline.base.counts import counted
 from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard
 from shardline.base.protobuf_wire import ENCRYPTED
@@ -256,4 +257,4 @@ def _check_kind(path: Path) -> None:
     if start[:1] == b"\n" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size):
         raise CorruptShard(f"{path} is a checkpoint, no strategy file; {_ANY_STRATEGY}")
     if size > _LARGEST_FILE:
-        raise CorruptShard(f"{path}: expected a strategy file, found {size} bytes; {_ANY_STRATEGY}")
+        raise CorruptShard(f"{path}: expected a strategy file, found {counted(size, 'byte')}; {_ANY_STRATEGY}")

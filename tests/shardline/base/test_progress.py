@@ -30,7 +30,7 @@ def test_a_log_gets_a_line_every_few_seconds(monkeypatch):
             time.sleep(0.01)
     lines = stream.getvalue().splitlines()
     assert len(lines) >= 2
-    assert lines[-1].startswith("merging: 0/1 tensors, 50 B of 100 B")
+    assert lines[-1].startswith("merging: 0/1 tensor, 50 B of 100 B")
     assert "\r" not in stream.getvalue()
 
 
@@ -43,8 +43,8 @@ def test_a_terminal_gets_a_bar_that_ends_full():
         meter.begin("proving", 100, 1)
         meter.advance(50)
     merging, proving, _ = stream.getvalue().split("\n")
-    assert merging.split("\r")[-1].startswith("\x1b[K[########################] merging: 1/1 tensors")
-    assert proving.split("\r")[-1].startswith("\x1b[K[############............] proving: 0/1 tensors")
+    assert merging.split("\r")[-1].startswith("\x1b[K[########################] merging: 1/1 tensor")
+    assert proving.split("\r")[-1].startswith("\x1b[K[############............] proving: 0/1 tensor")
 
 
 def test_a_short_merge_says_nothing_in_a_log():

@@ -139,7 +139,7 @@ def test_what_was_not_compared_is_not_counted_as_verified(run, tmp_path, capsys)
     assert merge_command.main(["--verify", output]) == 0
     out, errors = capsys.readouterr()
     assert json.loads(out.splitlines()[-1])["tensors"] == 0
-    assert "1 of 1 tensors were merged without proof" in errors
+    assert "1 of 1 tensor was merged without proof" in errors
 
 
 def test_given_are_the_options_that_are_not_their_defaults():

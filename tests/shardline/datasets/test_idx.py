@@ -80,7 +80,7 @@ def test_images_of_another_size_are_refused(file: Path):
 
 def test_truncated_images_are_refused(file: Path):
     file.write_bytes(ONE_IMAGE[:-1])
-    with pytest.raises(DatasetError, match=r"expected 784 bytes for the 1 images.*found 783 \(truncated\)"):
+    with pytest.raises(DatasetError, match=r"expected 784 bytes for the 1 image that.*found 783 \(truncated\)"):
         read_images(file)
 
 

@@ -86,7 +86,7 @@ AS_IT_IS = {"sources": ("a",), "targets": ("b",)}
             [TensorHeader("a", FLOAT32, (1,)), TensorHeader("c", BFLOAT16, (1,))],
             "m:1: expected one element type, to join them, found Float32 of a and BFloat16 of c",
         ),
-        ([{"sources": ("a",), "axes": (1, 0), "targets": ("b",)}], headers(a=(2,)), "the order of 1 axes, found"),
+        ([{"sources": ("a",), "axes": (1, 0), "targets": ("b",)}], headers(a=(2,)), "the order of 1 axis, found"),
         ([{"sources": ("a",), "split": 1, "targets": ("b", "c")}], headers(a=(2,)), r"no axis 1 in \[2\], a \[2\]"),
         (
             [{"sources": ("a",), "split": 0, "targets": ("b", "c")}],

@@ -195,7 +195,7 @@ def test_every_node_of_a_list_gets_its_tasks(nodes, data):
         ("n1;reboot", "4", "'n1;reboot' is no host's name"),
         ("", "4", "names 0 nodes, SLURM_TASKS_PER_NODE=4 is of 1"),
         ("a,b", "4", "names 2 nodes, SLURM_TASKS_PER_NODE=4 is of 1; write a hostfile instead"),
-        ("a,a", "4(x2)", "names 1 nodes"),
+        ("a,a", "4(x2)", "names 1 node,"),
         ("a,b", "8(x2000000000)", "is of 2000000000"),
         ("a,b", "4(x2", r"expected counts such as 8\(x2\),4, found '4\(x2'"),
         ("a,b", "4,four", "found 'four'"),

@@ -164,7 +164,7 @@ def test_what_an_earlier_try_left_on_another_host_is_ended_first(start, hosts, d
     wait_until(lambda: hosts[1].processes("sleep 600"), "the process runs")
     ended = start(on=hosts[0], **EXPORT).wait()
     assert ended.exit_code == 0
-    line = f"ended 1 processes that an earlier try had left running on {hosts[1].address} (host-b)"
+    line = f"ended 1 process that an earlier try had left running on {hosts[1].address} (host-b)"
     assert line in ended.stderr
     left.wait(timeout=PATIENCE_S)
 

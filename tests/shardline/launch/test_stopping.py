@@ -196,7 +196,7 @@ def test_what_an_earlier_try_left_running_is_ended_first(start, directory):
     try:
         ended = start().wait()
         assert ended.exit_code == 0
-        assert f"launch: ended 1 processes that an earlier try of {directory.path} had left running" in ended.stderr
+        assert f"launch: ended 1 process that an earlier try of {directory.path} had left running" in ended.stderr
         assert left.wait(timeout=PATIENCE_S) == -signal.SIGKILL
         assert other.poll() is None
     finally:

@@ -58,7 +58,7 @@ def test_more_ranks_than_cores_are_mentioned(start):
     through = f"import os, subprocess, sys; os.sched_setaffinity(0, [{core}]); sys.exit(subprocess.call(sys.argv[1:]))"
     ended = start(through=through).wait()
     assert ended.exit_code == 0
-    assert "launch: 4 ranks share the 1 cores of this host" in ended.stderr
+    assert "launch: 4 ranks share the 1 core of this host" in ended.stderr
 
 
 def test_the_end_of_the_thread_that_started_a_launch_does_not_end_it(start):

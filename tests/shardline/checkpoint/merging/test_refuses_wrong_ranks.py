@@ -105,7 +105,7 @@ def test_a_slice_that_only_a_replica_holds_is_taken_and_said(case):
     merged = case.merge()
     assert np.array_equal(read_checkpoint(merged.output)["layer1.weight"], tensors()["layer1.weight"])
     (notice,) = merged.notices
-    assert notice.startswith("1 tensors, such as layer1.weight, are missing on some ranks")
+    assert notice.startswith("1 tensor, such as layer1.weight, is missing on some ranks")
 
 
 def test_a_slice_that_no_replica_holds_is_refused(case):

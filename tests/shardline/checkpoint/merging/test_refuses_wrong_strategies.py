@@ -55,7 +55,7 @@ def test_a_sliced_state_that_the_strategy_does_not_know_is_refused(case):
 def test_a_parameter_missing_in_all_ranks_is_refused(case):
     for rank in range(8):
         case.rewrite(rank, **{"layer3.weight": None})
-    case.refused(MissingShard, r"knows 1 parameters that no file holds: layer3.weight; give the strategy of the run")
+    case.refused(MissingShard, r"knows 1 parameter that no file holds: layer3.weight; give the strategy of the run")
 
 
 def test_a_strategy_for_four_ranks_on_eight_is_refused(case):

@@ -206,7 +206,7 @@ def test_a_rank_folder_copied_over_another_is_refused(source):
 
 def test_a_strategy_of_another_network_is_refused(source):
     save_strategy(source / "4.ckpt", {**FOUR, "other.weight": Layout((4,), ((), ()))})
-    with pytest.raises(MissingShard, match=r"knows 1 parameters that no file holds: other.weight; .*the same network"):
+    with pytest.raises(MissingShard, match=r"knows 1 parameter that no file holds: other.weight; .*the same network"):
         to(source, 4)
 
 

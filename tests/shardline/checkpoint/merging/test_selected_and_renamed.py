@@ -137,7 +137,7 @@ def test_a_list_of_trainable_parameters_is_kept_alone(case):
 def test_what_is_left_out_is_told(case):
     merged = case.merge(selection=Selection(weights_only=True, exclude=("*.nothing",)))
     assert "--exclude '*.nothing' matches no tensor" in merged.notices
-    assert any("1 as optimizer states (moment1.layer1.weight)" in notice for notice in merged.notices)
+    assert any("1 as optimizer state (moment1.layer1.weight)" in notice for notice in merged.notices)
 
 
 def test_weights_saved_alone_are_merged_with_the_training_strategy(case):
@@ -214,7 +214,7 @@ def test_the_command_takes_lists_and_rules(case):
 def test_a_machine_readable_result_has_the_notices(case, module, options):
     given = [option.replace("NEW", str(case.path / "new")) for option in options]
     done = run_command(module, case, *given, "--weights-only", "--json")
-    assert any("left out: 1 as optimizer states" in notice for notice in json.loads(done.stdout)["notices"])
+    assert any("left out: 1 as optimizer state" in notice for notice in json.loads(done.stdout)["notices"])
     assert done.stderr == ""
 
 

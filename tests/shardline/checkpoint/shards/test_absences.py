@@ -42,7 +42,7 @@ def test_states_of_other_optimizers_may_be_missing_too(states):
 def test_a_missing_weight_is_refused_by_name():
     files = {name: shape for name, shape in FILES.items() if name != "b.w"}
     for options in ({}, {"weights_only": True}):
-        with pytest.raises(MissingShard, match=r"knows 1 parameters that no file holds: b\.w; .*--exclude"):
+        with pytest.raises(MissingShard, match=r"knows 1 parameter that no file holds: b\.w; .*--exclude"):
             check(WEIGHTS, files, **options)
     with pytest.raises(MissingShard, match=r"b\.w"):
         check(WEIGHTS | MOMENTS, files, include=("*.w",))

@@ -143,8 +143,8 @@ def test_what_the_metadata_does_not_name_is_said(balanced):
     file = balanced / "run-opt-0000000-0000004.safetensors"
     write_checkpoint({**read_checkpoint(file), "stray": read_checkpoint(file)["global_step"]}, file)
     assert plan(balanced).slices.notices == (
-        "1 files, such as copy.safetensors, are not named by metadata.json and were left aside",
-        "1 tensors in the files, such as stray, are not in metadata.json and were left aside",
+        "1 file, such as copy.safetensors, is not named by metadata.json and left aside",
+        "1 tensor in the files, such as stray, is not in metadata.json and left aside",
     )
 
 
@@ -163,7 +163,7 @@ def test_a_tensor_that_was_not_to_be_saved_is_said(balanced):
     change_metadata(balanced, change)
     found = plan(balanced)
     assert "scale" not in [tensor.header.name for tensor in found.tensors]
-    assert "1 tensors, such as scale, were not to be saved (allow_to_save) and are not there" in found.slices.notices
+    assert "1 tensor, such as scale, was not to be saved (allow_to_save), and not there" in found.slices.notices
 
 
 def test_a_tensor_that_was_not_to_be_saved_but_is_there_is_refused(balanced):
@@ -177,9 +177,7 @@ def test_a_tensor_that_was_not_to_be_saved_but_is_there_is_refused(balanced):
 
 def test_a_missing_slice_is_named_with_its_ranks(balanced):
     change_metadata(balanced, lambda document: document["storage_data"].pop("('decoder.0.weight', (2,))"))
-    with pytest.raises(
-        MissingShard, match=r"decoder.0.weight: of 4 slices, 1 are in no file, such as slice 2 of ranks"
-    ):
+    with pytest.raises(MissingShard, match=r"decoder.0.weight: of 4 slices, 1 is in no file, such as slice 2 of ranks"):
         plan(balanced)
 
 

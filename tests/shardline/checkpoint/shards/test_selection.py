@@ -30,7 +30,7 @@ def test_weights_only_leaves_states_and_what_training_saves_beside_the_network(l
     kept = choose(Selection(weights_only=True), layouts)
     assert kept == ["a.weight", "a.scale", "teacher.a.weight", "moment1.gone"]
     said = notices(Selection(weights_only=True), layouts)
-    assert "4 tensors kept; left out: 1 as optimizer states (moment1.a.weight), 2 as" in said
+    assert "4 tensors kept; left out: 1 as optimizer state (moment1.a.weight), 2 as" in said
     assert "(global_step and note); judged by names, shapes and layouts" in said
 
 
@@ -67,7 +67,7 @@ def test_exclusion_wins_over_inclusion():
 def test_states_that_lose_their_parameter_are_named():
     selection = Selection(exclude=("a.*",))
     assert "moment1.a.weight" in choose(selection)
-    assert "1 optimizer states (moment1.a.weight) are kept without their parameters" in notices(selection)
+    assert "1 optimizer state (moment1.a.weight) is kept without its parameter" in notices(selection)
 
 
 def test_patterns_that_match_nothing_are_named():
