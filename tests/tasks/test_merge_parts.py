@@ -13,8 +13,10 @@ import pytest
 
 from shardline.checkpoint.merging.parts import parts_folder
 from shardline.checkpoint.merging.verify import verify
+from shardline.cli.parts_command import main
 from shardline.run.directory import RunDirectory
 from shardline.run.slices_to_merge import merge_run
+from tests.commands import run_here
 from tests.shardline.checkpoint.sharding import save_manifest, save_shards, save_strategy, tensors
 from tests.tasks.test_merge import PROJECT, save_run, snapshot
 
@@ -41,20 +43,28 @@ def start(run: RunDirectory, *arguments: str, **environment: str) -> subprocess.
     )
 
 
-def step(run: RunDirectory, *arguments: str, **environment: str) -> dict:
+def here(run: RunDirectory, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The task in this process, where nothing is proved by another."""
+    return run_here(main, [*arguments, "--run-directory", str(run.path)], os.environ)
+
+
+def step(run: RunDirectory, *arguments: str) -> dict:
     """What the task returns; it must succeed."""
-    process = start(run, *arguments, **environment)
-    out, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return json.loads(out.splitlines()[-1])
+    finished = here(run, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout.splitlines()[-1])
 
 
 def test_the_parts_of_a_run_give_what_one_task_gives(run, whole):
-    planned = step(run, "plan", "--parts", "3")
+    planning = start(run, "plan", "--parts", "3")
+    planned = json.loads(planning.communicate()[0].splitlines()[-1])
     assert planned["parts"] == ["1/3", "2/3", "3/3"]
     writers = [start(run, "write", SHARDLINE_PART=part) for part in reversed(planned["parts"])]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
-    result = step(run, "commit")
+    committing = start(run, "commit")
+    out, errors = committing.communicate()
+    assert committing.returncode == 0, errors
+    result = json.loads(out.splitlines()[-1])
     assert snapshot(run.merged) == whole[1]
     assert result | {"run_directory": "", "merged_file": ""} == whole[0] | {"run_directory": "", "merged_file": ""}
     assert verify(Path(result["merged_file"]))
@@ -103,10 +113,9 @@ def test_a_part_that_was_killed_is_written_again(run, whole):
 def test_commit_fails_while_a_part_is_missing_and_names_it(run):
     step(run, "plan", "--parts", "3")
     step(run, "write", "--part", "2/3")
-    process = start(run, "commit")
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert "done are ['part-2-of-3.json']" in errors
+    refused = here(run, "commit")
+    assert refused.returncode == 1
+    assert "done are ['part-2-of-3.json']" in refused.stderr
     assert not run.merge_file.exists()
 
 
@@ -131,15 +140,13 @@ def test_slices_trained_anew_between_plan_and_commit_are_what_is_merged(run):
     ],
 )
 def test_a_wrong_command_is_refused_before_anything_is_done(run, arguments, message):
-    process = start(run, *arguments)
-    _, errors = process.communicate()
-    assert process.returncode == 2
-    assert message in errors
+    refused = here(run, *arguments)
+    assert refused.returncode == 2
+    assert message in refused.stderr
     assert not run.merged.exists()
 
 
 def test_a_part_before_its_plan_is_refused(run):
-    process = start(run, "write", "--part", "1/2")
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert "run the plan step first" in errors
+    refused = here(run, "write", "--part", "1/2")
+    assert refused.returncode == 1
+    assert "run the plan step first" in refused.stderr

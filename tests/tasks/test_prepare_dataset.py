@@ -12,21 +12,18 @@ import pytest
 from shardline.base.errors import ConfigError
 from shardline.run.environment import PROJECT
 from shardline.settings.run_config import RunConfig
-from tasks.prepare_dataset import configuration_from
+from tasks.prepare_dataset import _command_line, configuration_from
+from tests.commands import run_here
+
+
+def environment_of_task(home: Path) -> dict[str, str]:
+    run = {"SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "manual__1"}
+    return os.environ | {"SHARDLINE_HOME": str(home)} | run
 
 
 def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m tasks.prepare_dataset` as the DAG starts it."""
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.prepare_dataset", *arguments],
-        cwd=PROJECT,
-        env=os.environ
-        | {"SHARDLINE_HOME": str(home), "SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "manual__1"}
-        | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The task, given what the DAG gives it."""
+    return run_here(_command_line, list(arguments), environment_of_task(home) | environment)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +50,14 @@ def test_what_cannot_be_trained_is_refused_at_once_with_the_parameter_named(tmp_
 
 def test_the_embedded_digits_from_the_environment_to_the_result(tmp_path: Path):
     parameters = json.dumps({"epochs": 2, "world_size": 4})
-    finished = run(tmp_path, SHARDLINE_PARAMETERS=parameters)
+    finished = subprocess.run(
+        [sys.executable, "-m", "tasks.prepare_dataset"],
+        cwd=PROJECT,
+        env=environment_of_task(tmp_path) | {"SHARDLINE_PARAMETERS": parameters},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout.splitlines()[-1])
     directory = tmp_path / "runs" / "sharded_training" / "manual__1"

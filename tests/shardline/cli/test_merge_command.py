@@ -11,7 +11,9 @@ import pytest
 
 from shardline.base.digest import file_digest
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint, write_checkpoint
+from shardline.cli.merge_command import main
 from shardline.cli.options import output_with_format, size
+from tests.commands import run_here
 from tests.shardline.checkpoint.sharding import save_shards, save_strategy, tensors
 
 PROJECT = Path(__file__).parents[3]
@@ -30,12 +32,13 @@ def folder(tmp_path):
 
 def merge(folder: Path, *arguments: str, source: bool = True) -> subprocess.CompletedProcess[str]:
     given = ["--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt")] if source else []
-    command = [sys.executable, "-m", "tasks.merge", *given, *arguments]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    return run_here(main, [*given, *arguments], os.environ)
 
 
 def test_the_tutorials_folder_works_as_it_is(folder):
-    done = merge(folder, "--output", str(folder / "out" / "model.ckpt"))
+    given = ["--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt")]
+    command = [sys.executable, "-m", "tasks.merge", *given, "--output", str(folder / "out" / "model.ckpt")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["step"] == "2_20"

@@ -16,6 +16,8 @@ from safetensors.numpy import load_file
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import PROJECT
+from tasks.prepare_dataset import _command_line
+from tests.commands import run_here
 from tests.shardline.export.numpy_gpt2 import gpt2_logits
 from tests.shardline.recipes.whole_run import finished_run
 
@@ -114,13 +116,7 @@ def test_what_does_not_go_together_is_refused_before_training(tmp_path: Path, pa
     if "text_file" in parameters:  # in the allowed root of the tests, wherever the checkout lies
         parameters = parameters | {"text_file": str(tmp_path / parameters["text_file"])}
     document = json.dumps(SMALL | {"corpus_size": 50_000} | parameters)
-    finished = subprocess.run(
-        [sys.executable, "-m", "tasks.prepare_dataset", "--run-directory", str(tmp_path), "--parameters", document],
-        cwd=PROJECT,
-        env=os.environ | {"SHARDLINE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = ["--run-directory", str(tmp_path), "--parameters", document]
+    finished = run_here(_command_line, given, os.environ | {"SHARDLINE_HOME": str(tmp_path)})
     assert finished.returncode == 2
     assert message in finished.stderr

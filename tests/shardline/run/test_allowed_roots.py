@@ -1,8 +1,10 @@
 """No path that parameters give leads a task to what only its worker may read, and no message shows what is there.
 
-Each parameter is tried by the task that reads it, as the DAG starts it.
+Each parameter is tried by the task that reads it: the path of its own environment as the DAG starts it, in a process
+that has one, the others by the task's `main` in this process.
 """
 
+import importlib
 import json
 import os
 import socket
@@ -16,9 +18,11 @@ from shardline.base.errors import ConfigError
 from shardline.run.allowed_roots import AllowedRoots
 from shardline.run.directory import Home
 from shardline.run.environment import PROJECT
+from tests.commands import run_here
 from tests.patience import PATIENCE_S
 
 SECRET = "hunter2-of-the-worker"
+OF_A_PROCESS = "/proc/self/environ"
 PREPARE = {
     "text_file": {"data_source": "text", "network": "gpt"},
     "data_directory": {"data_source": "directory"},
@@ -68,15 +72,22 @@ def bad_paths(home: Path) -> dict[str, str]:
     }
 
 
-def run_task(home: Path, module: str, parameters: dict, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A task as the DAG starts it, with a secret in its environment, and no root but HOME."""
+def environment_of_task(home: Path, parameters: dict) -> dict[str, str]:
+    """As the DAG starts it, with a secret, and no root but HOME."""
     variables = {name: value for name, value in os.environ.items() if name != "SHARDLINE_ALLOWED_ROOTS"}
     run = {"SHARDLINE_DAG_ID": "sharded_training", "SHARDLINE_RUN_ID": "manual__1", "SHARDLINE_HOME": str(home)}
-    document = json.dumps(parameters)
+    return variables | run | {"SHARDLINE_PARAMETERS": json.dumps(parameters), "SHARDLINE_SECRET": SECRET}
+
+
+def run_task(home: Path, module: str, parameters: dict) -> subprocess.CompletedProcess[str]:
+    """The task in a process of its own where it may find its own environment, or else in this one."""
+    environment = environment_of_task(home, parameters)
+    if OF_A_PROCESS not in environment["SHARDLINE_PARAMETERS"]:
+        return run_here(importlib.import_module(module)._command_line, [], environment)
     return subprocess.run(
         [sys.executable, "-m", module],
         cwd=PROJECT,
-        env=variables | run | {"SHARDLINE_PARAMETERS": document, "SHARDLINE_SECRET": SECRET} | environment,
+        env=environment,
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
@@ -95,17 +106,16 @@ def refused(finished: subprocess.CompletedProcess[str], parameter: str) -> str:
     return said
 
 
-# One process for each parameter and kind would take minutes: every kind is tried on the rule itself, and on the
-# parameters those that differ by who resolves them.
+# Every kind is tried on the rule itself, and on the parameters those that differ by who resolves them.
 @pytest.mark.parametrize("parameter", PREPARE)
-@pytest.mark.parametrize("path", ["/proc/self/environ", "/etc/shadow", "HOME/out", "HOME/../secret", "HOME/pipe"])
+@pytest.mark.parametrize("path", [OF_A_PROCESS, "/etc/shadow", "HOME/out", "HOME/../secret", "HOME/pipe"])
 def test_preparing_refuses_a_path_that_is_not_allowed(home, parameter, path):
     path = path.replace("HOME", str(home))
     refused(run_task(home, "tasks.prepare_dataset", PREPARE[parameter] | {parameter: path}), parameter)
 
 
 @pytest.mark.parametrize("parameter", MERGE)
-@pytest.mark.parametrize("path", ["/proc/self/environ", "/etc/shadow", "HOME/out", "HOME/../secret", "HOME/pipe"])
+@pytest.mark.parametrize("path", [OF_A_PROCESS, "/etc/shadow", "HOME/out", "HOME/../secret", "HOME/pipe"])
 def test_merging_refuses_a_path_that_is_not_allowed(home, parameter, path):
     path = path.replace("HOME", str(home))
     given = MERGE[parameter] | {parameter: path if parameter in ("shards", "rename") else [path]}
