@@ -46,7 +46,7 @@ rehearsal: $(INSTALLED_DEV) ## Compile the device path as for 8 devices, without
 
 celery: $(INSTALLED_DEV) ## Run docker/compose.yaml without Docker; Debian's postgresql, redis-server and docker-compose
 	@scripts/install.sh requirements-celery.txt
-	@$(PYTHON_IN_VENV) -m pytest -m celery $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest tests/docker -m celery $(ARGS)
 
 mlflow: $(INSTALLED_DEV) ## Tell a real MLflow server of runs; it is installed into .venv-server, since it clashes with Airflow
 	@test -d .venv-server || $(PYTHON_IN_VENV) -m uv venv --quiet --python $(PYTHON_IN_VENV) .venv-server

@@ -82,8 +82,8 @@ class Composed:
         variables.write_text("".join(f"{name}={value}\n" for name, value in {**SECRETS, **settings}.items()))
         self.services = services(variables)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        # Apart from `folder`, which only its owner may enter: PostgreSQL refuses to run as root.
-        self._database = Path(tempfile.mkdtemp(prefix="shardline-postgres-"))
+        # In /tmp, which every user may enter, unlike `folder`: PostgreSQL refuses to run as root.
+        self._database = Path(tempfile.mkdtemp(prefix="shardline-postgres-", dir="/tmp"))
         if os.geteuid() == 0:
             shutil.chown(self._database, "postgres", "postgres")
 
@@ -208,8 +208,10 @@ class Composed:
                 shutil.chown(secret, "postgres", "postgres")
             user = self.services["postgres"]["environment"]["POSTGRES_USER"]
             authentication = ["--auth", "scram-sha-256", "--pwfile", secret, "--username", user]
-            self._postgres("initdb", "-D", self._data, "-E", "UTF8", *authentication)
-        options = f"-p {self.ports['postgres']} -k {self._database} -c listen_addresses=127.0.0.1"
+            self._postgres("initdb", "-D", self._data, "-E", "UTF8", "--locale", "C", "--no-sync", *authentication)
+        # No socket file: its path may have 107 bytes. Nothing is flushed: processes die here, machines do not.
+        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
+        options = " ".join([f"-p {self.ports['postgres']}", *(f"-c {setting}" for setting in settings)])
         self._postgres("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", self._database / "log", "start")
         name = self.services["postgres"]["environment"]["POSTGRES_DB"]
         secrets = {"PGPASSWORD": self.services["postgres"]["environment"]["POSTGRES_PASSWORD"]}
@@ -222,7 +224,12 @@ class Composed:
         said = self.folder / "postgres.log"
         with said.open("ab") as log:
             finished = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd="/", env=os.environ | variables, check=False
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=os.environ | {"LC_ALL": "C"} | variables,  # the caller's locale may not exist here
+                check=False,
             )
         assert finished.returncode == 0, said.read_text()
 

@@ -24,9 +24,10 @@ pytestmark = [pytest.mark.celery, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory) -> Iterator[Composed]:
+def stack(tmp_path_factory, digits) -> Iterator[Composed]:  # noqa: F811
     """All services, and a second container of `worker-cpu`; merges are made in two parts."""
-    with running(tmp_path_factory.mktemp("composed"), WORKERS, SHARDLINE_MERGE_WORKERS="2") as stack:
+    settings = {"SHARDLINE_MERGE_WORKERS": "2", "SHARDLINE_ALLOWED_ROOTS": str(digits)}
+    with running(tmp_path_factory.mktemp("composed"), WORKERS, **settings) as stack:
         yield stack
 
 
