@@ -13,9 +13,9 @@ from tasks import train
 
 def pass_on_what_is_given() -> None:
     """Take the sums over ranks out of the graph."""
-    from shardline.parallel.cpu import exchange
+    from shardline.parallel.cpu.collectives import Group
 
-    exchange.summed = lambda values, communicator: values
+    Group.summed = lambda group, values: values  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

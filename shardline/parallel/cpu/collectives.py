@@ -1,8 +1,9 @@
-"""Sums over CPU ranks: MPI's, through mpi4py, since mpirun started the ranks and MPI has joined them already.
+"""Sums over CPU ranks: mpirun started them, and MPI, through mpi4py, has joined them already.
 
-A rank that waits sleeps between two looks instead of spinning in `MPI_Allreduce`: where ranks outnumber cores, the
-slowest one needs the core that a spinning one would hold (Open MPI 4.1, 8 ranks on 2 cores: 470 ms an exchange of 1 MB
-spinning, 14 ms so). All ranks get the same bits, whichever algorithm Open MPI chooses.
+The ranks of one host sum through memory that they share (`host_sum`), those of several by MPI. A rank that waits
+sleeps, where `MPI_Allreduce` would spin: where ranks outnumber cores, the slowest one needs the core that a spinning
+one would hold (Open MPI 4.1, 8 ranks on 2 cores: 470 ms an exchange of 1 MB spinning, 14 ms asleep). All ranks of a
+group get the same bits, either way.
 
 Every group of ranks has a communicator of its own, and so have the sums of the graph and those outside of it: they may
 be under way at the same time, on different threads.
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardline.base.errors import LaunchError
+from shardline.parallel.cpu.host_sum import HostSum
 from shardline.parallel.cpu.stopwatch import Stopwatch
 
 _SHORTEST_NAP_S = 20e-6
@@ -47,17 +49,30 @@ def join(rank: int, world_size: int) -> None:
         )
 
 
+class Group:
+    """Ranks that sum among themselves."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._communicator = communicator
+        on_this_host = communicator.Split_type(_mpi().COMM_TYPE_SHARED)
+        self._host_sum = HostSum(communicator) if on_this_host.size == communicator.size > 1 else None
+
+    def summed(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The sum of the ranks' `values`, element by element, of the same type and shape."""
+        return summed(values, self._communicator) if self._host_sum is None else self._host_sum(values)
+
+
 @cache
-def communicator_of(ranks: tuple[int, ...], purpose: str = "graph") -> Any:
-    """The communicator of `ranks` for one purpose; all of them ask for it, in the same order."""
+def group_of(ranks: tuple[int, ...], purpose: str = "graph") -> Group:
+    """The group of `ranks` for one purpose; all of them ask for it, in the same order."""
     mpi = _mpi()
     group = mpi.COMM_WORLD.group.Incl(ranks)
     tag = sum(purpose.encode()) % 1024  # groups that overlap are made one after another on every rank
-    return mpi.COMM_WORLD.Create_group(group, tag)
+    return Group(mpi.COMM_WORLD.Create_group(group, tag))
 
 
 def summed(values: NDArray[Any], communicator: Any) -> NDArray[Any]:
-    """The sum of the ranks' `values`, element by element, of the same type and shape."""
+    """The sum of the ranks' `values`, element by element, of the same type and shape, by MPI."""
     sums = np.empty_like(values, order="C")
     request = communicator.Iallreduce(np.ascontiguousarray(values), sums)
     nap = _SHORTEST_NAP_S
@@ -69,8 +84,8 @@ def summed(values: NDArray[Any], communicator: Any) -> NDArray[Any]:
 
 def total(values: Sequence[float], world_size: int) -> list[float]:
     """The sums of `values` over all ranks, in float32; outside of the graph."""
-    communicator = communicator_of(tuple(range(world_size)), "total")
-    sums: list[float] = summed(np.array(values, np.float32), communicator).tolist()
+    everyone = group_of(tuple(range(world_size)), "total")
+    sums: list[float] = everyone.summed(np.array(values, np.float32)).tolist()
     return sums
 
 

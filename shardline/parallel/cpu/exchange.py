@@ -18,7 +18,7 @@ from mindspore import nn
 from numpy.typing import NDArray
 
 from shardline.parallel.cpu.array_function import Shape, in_graph
-from shardline.parallel.cpu.collectives import communicator_of, in_collectives, summed
+from shardline.parallel.cpu.collectives import group_of, in_collectives
 from shardline.parallel.placement import Movement
 
 _BLOCK = 8192
@@ -33,7 +33,7 @@ class Exchange(nn.Cell):
 
     def __init__(self, movements: Sequence[Movement], shapes: Sequence[Shape]) -> None:
         super().__init__()
-        communicator = communicator_of(movements[0].group)
+        group = group_of(movements[0].group)
         parts = [_Part(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
         ends = np.cumsum([prod(part.window) for part in parts])
         allocated = np.zeros if any(steps.padding for steps in movements) else np.empty
@@ -44,7 +44,7 @@ class Exchange(nn.Cell):
                 flat = allocated(ends[-1], tensors[0].dtype)
                 for tensor, part, window in zip(tensors, parts, np.split(flat, ends[:-1]), strict=True):
                     window.reshape(part.window)[part.place] = tensor
-                windows = zip(np.split(summed(flat, communicator), ends[:-1]), parts, strict=True)
+                windows = zip(np.split(group.summed(flat), ends[:-1]), parts, strict=True)
                 moved = tuple(np.ascontiguousarray(w.reshape(part.window)[part.region]) for w, part in windows)
             return moved[0] if len(moved) == 1 else moved
 
@@ -71,15 +71,15 @@ class SumOfSquares(nn.Cell):
 
     def __init__(self, shares: Sequence[float], ranks: tuple[int, ...]) -> None:
         super().__init__()
-        communicator = communicator_of(ranks) if len(ranks) > 1 else None
+        group = group_of(ranks) if len(ranks) > 1 else None
 
         def squares(*tensors: NDArray[np.float32]) -> NDArray[np.float32]:
             here = sum(share * _squares(tensor) for share, tensor in zip(shares, tensors, strict=True))
             total = np.array([here], np.float32)
-            if communicator is None:
+            if group is None:
                 return total
             with in_collectives:
-                return summed(total, communicator)
+                return group.summed(total)
 
         self.squares = in_graph(squares, len(shares), [(1,)], mindspore.float32)
 

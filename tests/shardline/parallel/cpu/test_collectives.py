@@ -1,4 +1,4 @@
-"""Sums by MPI on real ranks, of both Open MPIs where there are two: values, bits, groups, waiting, leaving."""
+"""Sums on real ranks, of both Open MPIs where there are two: values, bits, groups, hosts, waiting, leaving."""
 
 import json
 import subprocess
@@ -21,26 +21,33 @@ from shardline.parallel.cpu import collectives
 
 rank, size = int(os.environ["OMPI_COMM_WORLD_RANK"]), int(os.environ["OMPI_COMM_WORLD_SIZE"])
 collectives.join(rank, size)
-everyone = collectives.communicator_of(tuple(range(size)))
-pair = collectives.communicator_of((rank - rank % 2, rank - rank % 2 + 1))
-odd = collectives.communicator_of(tuple(range(rank % 2, size, 2)))
+everyone = collectives.group_of(tuple(range(size)))
+pair = collectives.group_of((rank - rank % 2, rank - rank % 2 + 1))
+odd = collectives.group_of(tuple(range(rank % 2, size, 2)))
+class SeveralHosts:  # as a communicator of ranks on two hosts answers
+    def __init__(self, communicator): self.all, self.size = communicator, communicator.size
+    def Split_type(self, kind): return self.all.Split(0 if self.all.rank == 0 else 1)
+    def Iallreduce(self, *buffers): return self.all.Iallreduce(*buffers)
+apart = collectives.Group(SeveralHosts(collectives._mpi().COMM_WORLD))
 draws = np.random.default_rng(rank).normal(size=(300, 701)).astype(np.float32)
 time.sleep({LAG} * (rank == 1))
 before = time.process_time()
 with collectives.in_collectives:
-    total = collectives.summed(draws, everyone)
+    total = everyone.summed(draws)
 left = {{
     "processor": time.process_time() - before,
     "seconds": collectives.in_collectives.seconds,
+    "difference": float(np.abs(apart.summed(draws) - total).max()),
+    "apart": apart.summed(draws).tobytes().hex()[:4000],
     "bits": total.tobytes().hex()[:4000],
     "sum": float(total.sum()),
-    "pair": collectives.summed(np.array([[rank]], np.int32), pair).tolist(),
-    "odd": collectives.summed(np.array(rank, np.float64), odd).tolist(),
-    "transposed": collectives.summed(draws.T, everyone).T.tobytes() == total.tobytes(),
+    "pair": pair.summed(np.array([[rank]], np.int32)).tolist(),
+    "odd": odd.summed(np.array(rank, np.float64)).tolist(),
+    "transposed": everyone.summed(draws.T).T.tobytes() == total.tobytes(),
 }}
 # While a thread sums in the graph, another may sum outside of it.
 inner = []
-thread = threading.Thread(target=lambda: inner.extend(collectives.summed(np.ones(3, np.float32), everyone).tolist()))
+thread = threading.Thread(target=lambda: inner.extend(everyone.summed(np.ones(3, np.float32)).tolist()))
 thread.start()
 left["outside"] = collectives.total([1.0, rank], size)
 thread.join()
@@ -62,6 +69,11 @@ def left(request, tmp_path_factory):
 def test_all_ranks_get_the_same_bits(left):
     assert len({(rank["bits"], rank["sum"]) for rank in left}) == 1
     assert all(rank["transposed"] for rank in left)
+
+
+def test_ranks_of_several_hosts_get_the_same_bits_too(left):
+    assert len({rank["apart"] for rank in left}) == 1
+    assert all(rank["difference"] < 1e-5 for rank in left)
 
 
 def test_groups_sum_among_themselves(left):
