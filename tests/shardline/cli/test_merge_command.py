@@ -30,15 +30,22 @@ def folder(tmp_path):
     return tmp_path
 
 
+def source_in(folder: Path) -> list[str]:
+    return ["--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt")]
+
+
 def merge(folder: Path, *arguments: str, source: bool = True) -> subprocess.CompletedProcess[str]:
-    given = ["--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt")] if source else []
-    return run_here(main, [*given, *arguments], os.environ)
+    return run_here(main, [*(source_in(folder) if source else []), *arguments], os.environ)
+
+
+def merge_alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as anyone starts it."""
+    command = [sys.executable, "-m", "tasks.merge", *source_in(folder), *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
 def test_the_tutorials_folder_works_as_it_is(folder):
-    given = ["--shards", str(folder / "shards"), "--strategy", str(folder / "strategy.ckpt")]
-    command = [sys.executable, "-m", "tasks.merge", *given, "--output", str(folder / "out" / "model.ckpt")]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = merge_alone(folder, "--output", str(folder / "out" / "model.ckpt"))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["step"] == "2_20"
@@ -87,7 +94,7 @@ def test_includes_are_globs(folder):
 
 
 def test_a_dry_run_forecasts_and_changes_nothing(folder):
-    done = merge(folder, "--output", str(folder / "out" / "model.ckpt"), "--dry-run")
+    done = merge_alone(folder, "--output", str(folder / "out" / "model.ckpt"), "--dry-run")  # its memory is forecast
     forecast = json.loads(done.stdout.splitlines()[-1])
     assert not (folder / "out").exists()
     assert (forecast["tensors"], forecast["ranks"], forecast["step"]) == (6, 8, "2_20")
