@@ -48,7 +48,7 @@ _TAIL = """## What is not promised
 
 - Real power failures, and real disks that fail: failures of the disk are raised at Python's calls of the
   system. A full disk is a real one: a small file system in memory.
-- Kills of Airflow's database and of Celery's workers by the campaign: `make celery` tries these.
+- Kills of Airflow's database, which `make celery` only restarts. Celery's worker is killed there, not here.
 - mpirun's daemons on other hosts, network partitions, NFS servers that go away.
 - Cards: the trainings of the campaign run on CPUs, with four ranks, with one where Airflow is hit.
 """
