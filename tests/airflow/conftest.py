@@ -48,6 +48,10 @@ class Server:
     notices: Path
     """What `FileNotifier` was told, a JSON object a line."""
 
+    @property
+    def scheduler_log(self) -> Path:
+        return self.home / "logs" / "scheduler.log"
+
     def stop(self) -> None:
         """End it as `kill` does, and return when it has ended."""
         self.process.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -57,14 +58,16 @@ class Api:
     def tries(self, dag_id: str, run_id: str) -> dict[str, int]:
         return {task_id: instance["try_number"] for task_id, instance in self.tasks(dag_id, run_id).items()}
 
-    def answer(self, dag_id: str, run_id: str, task_id: str, give: Callable[[str], None]) -> None:
+    def answer(self, dag_id: str, run_id: str, task_id: str, give: Callable[[str], None], scheduler_log: Path) -> None:
         """Have `give` answer what the task asks, at the path that it is given, until the task has ended.
 
-        Airflow loses an answer that comes before its scheduler has noted the pause, and asks again.
+        Airflow loses an answer that comes before its scheduler has noted the pause, and calls the try failed.
         """
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
-        while (state := self.tasks(dag_id, run_id)[task_id]["state"]) not in (*FINISHED, "skipped"):
-            if state == "awaiting_input" and not self.get(path)["response_received"]:
+        while (task := self.tasks(dag_id, run_id)[task_id])["state"] not in (*FINISHED, "skipped"):
+            key = f"dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={task['try_number']}"
+            is_noted = f"event with state success for task instance TaskInstanceKey({key}," in scheduler_log.read_text()
+            if task["state"] == "awaiting_input" and is_noted and not self.get(path)["response_received"]:
                 give(path)
             time.sleep(0.5)
 

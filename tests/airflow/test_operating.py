@@ -31,7 +31,7 @@ def wait_for_question(api, run_id: str) -> None:
         time.sleep(0.5)
 
 
-def test_a_person_sees_the_report_and_approves(asked_run, api, page, screenshot):
+def test_a_person_sees_the_report_and_approves(asked_run, api, page, screenshot, server):
     page.goto(f"/dags/{DAG}/runs/{asked_run}/tasks/approve/required_actions")
     expect(page.get_by_role("heading", name="Validation passed")).to_be_visible()
     plot = page.get_by_role("img", name="Confusion matrix")
@@ -46,7 +46,7 @@ def test_a_person_sees_the_report_and_approves(asked_run, api, page, screenshot)
         ):
             page.get_by_role("button", name="Approve").click()
 
-    api.answer(DAG, asked_run, "approve", approve)
+    api.answer(DAG, asked_run, "approve", approve, server.scheduler_log)
     assert api.wait_for_run(DAG, asked_run) == "success"
     assert api.xcom(DAG, asked_run, "promote")["version"] >= 1
 
@@ -65,12 +65,12 @@ def test_an_approved_model_is_taken_up_downstream_and_told(asked_run, api, serve
     assert (f"{DAG}: late" in told) == (DEADLINE_HOURS < 1)
 
 
-def test_rejected_the_model_is_not_promoted(asked_run, api):
+def test_rejected_the_model_is_not_promoted(asked_run, api, server):
     """Cleared, the question is asked again."""
     body = {"dag_run_id": asked_run, "task_ids": ["approve"], "only_failed": False, "dry_run": False}
     api.post(f"/dags/{DAG}/clearTaskInstances", body | {"include_downstream": True}).raise_for_status()
     wait_for_question(api, asked_run)
-    api.answer(DAG, asked_run, "approve", api.choose("Reject"))
+    api.answer(DAG, asked_run, "approve", api.choose("Reject"), server.scheduler_log)
     assert api.wait_for_run(DAG, asked_run) == "success"
     assert api.tasks(DAG, asked_run)["promote"]["state"] == "skipped"
 
@@ -115,5 +115,5 @@ def test_housekeeping_says_what_it_would_free_and_frees_no_running_one(asked_run
     assert waiting.path.name not in {Path(folder).name for folder in api.xcom("housekeeping", run_id, "finished")}
     assert "Would free" in api.log("housekeeping", run_id, "free")
     assert list(waiting.checkpoints.glob("shard_set-*.json"))
-    api.answer(DAG, asked_run, "approve", api.choose("Approve"))
+    api.answer(DAG, asked_run, "approve", api.choose("Approve"), server.scheduler_log)
     assert api.wait_for_run(DAG, asked_run) == "success"
