@@ -62,5 +62,5 @@ def test_a_language_model_goes_on_with_one_rank_as_if_it_had_never_been_interrup
     assert all(rank == held[0] for rank in held), "every rank saves the whole model, optimizer states included"
     run.write_config(RunConfig(**ON_1))
     train(run, home)
-    assert f"resumed from shard set {saved}, resharded: 4 ranks saved it, 1 go on" in run.rank_log(0).read_text()
+    assert f"resumed from shard set {saved}, resharded: 4 ranks saved it, 1 goes on" in run.rank_log(0).read_text()
     check_continuous(run, whole_run, last)
