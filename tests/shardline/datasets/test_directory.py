@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from shardline.base.errors import DatasetError
 from shardline.datasets.description import SPLITS
 from shardline.datasets.directory import Directory
 from shardline.datasets.idx import write_labels
+from tests.permissions import open_to_all, unprivileged  # noqa: F401 - a fixture
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -92,23 +92,6 @@ def test_a_label_missing_is_refused(idx_folder: Path):
     write_labels(idx_folder / "train-labels-idx1-ubyte", np.zeros(29, np.uint8))
     with pytest.raises(DatasetError, match=r"found 30 images in .* and 29 labels in"):
         Directory(idx_folder).read()
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[None]:
-    """Whoever runs the tests, permissions hold while this lasts."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
-def open_to_all(folder: Path) -> None:
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o055 != 0o055 and parent != Path("/"):
-            parent.chmod(0o755)
 
 
 def test_an_unreadable_folder_is_refused(idx_folder: Path, request: pytest.FixtureRequest):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shardline.base.errors import ConfigError
 from shardline.store.key_files import private_key, public_key, thumbprint
+from tests.permissions import open_to_all, unprivileged  # noqa: F401 - a fixture
 from tests.shardline.store.keys import encrypted, key, pair
 
 OPENSSH = ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -96,9 +97,10 @@ def test_what_is_no_file_is_not_repeated_for_it_may_be_the_key_itself(tmp_path: 
             private_key(given)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_key_that_may_not_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_key_that_may_not_be_read_is_said_to_be_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     private, _ = pair(tmp_path)
+    open_to_all(tmp_path)
     private.chmod(0)
+    request.getfixturevalue("unprivileged")
     with pytest.raises(ConfigError, match=re.escape("found none that can be read: Permission denied")):
         private_key(private)
