@@ -13,11 +13,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shardline.base.errors import LaunchError
 
 _WINDOW = 1 << 20
 """Bytes that a rank lays down at once; longer values go in several rounds. What is never used takes no memory."""
@@ -26,8 +27,11 @@ _WHOLE = 1 << 15
 """Of so few bytes, every rank sums all by itself: a second meeting takes longer."""
 
 _HEAD = 4096
+"""Bytes before the windows, for the barrier."""
+
 _LIBC = ctypes.CDLL(None)
 _PROCESS_SHARED = 1  # PTHREAD_PROCESS_SHARED of Linux, in glibc and musl
+_SERIAL_THREAD = -1  # PTHREAD_BARRIER_SERIAL_THREAD: what one of those who met is given, instead of 0
 
 
 class HostSum:
@@ -71,7 +75,7 @@ class HostSum:
 
     def _meet(self) -> None:
         """Wait, asleep, until all ranks are here: what each has written before, all see afterwards."""
-        _LIBC.pthread_barrier_wait(ctypes.byref(self._barrier))
+        _expect_well("pthread_barrier_wait", ctypes.byref(self._barrier))
 
 
 def _add(terms: list[NDArray[Any]], sums: NDArray[Any]) -> None:
@@ -85,9 +89,9 @@ def _shared_memory(communicator: Any, length: int) -> mmap.mmap:
     if communicator.rank == 0:
         file = os.memfd_create("shardline")
         os.ftruncate(file, length)
-    where = communicator.bcast(f"/proc/{os.getpid()}/fd/{file}" if communicator.rank == 0 else None)
-    if communicator.rank != 0:
-        file = os.open(Path(where), os.O_RDWR)
+        communicator.bcast(f"/proc/{os.getpid()}/fd/{file}")
+    else:
+        file = os.open(communicator.bcast(None), os.O_RDWR)
     memory = mmap.mmap(file, length)
     communicator.Barrier()
     os.close(file)
@@ -96,6 +100,13 @@ def _shared_memory(communicator: Any, length: int) -> mmap.mmap:
 
 def _make_barrier(place: ctypes.c_char, ranks: int) -> None:
     attributes = ctypes.create_string_buffer(64)
-    _LIBC.pthread_barrierattr_init(attributes)
-    _LIBC.pthread_barrierattr_setpshared(attributes, _PROCESS_SHARED)
-    _LIBC.pthread_barrier_init(ctypes.byref(place), attributes, ranks)
+    _expect_well("pthread_barrierattr_init", attributes)
+    _expect_well("pthread_barrierattr_setpshared", attributes, _PROCESS_SHARED)
+    _expect_well("pthread_barrier_init", ctypes.byref(place), attributes, ranks)
+
+
+def _expect_well(name: str, *arguments: Any) -> None:
+    """Call a function of the C library; `LaunchError` where it fails: ranks that do not meet sum what is not there."""
+    code = _LIBC[name](*arguments)
+    if code not in (0, _SERIAL_THREAD):
+        raise LaunchError(f"{name}: {os.strerror(code)}; the ranks of this host cannot sum through shared memory")

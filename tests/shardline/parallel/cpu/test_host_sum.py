@@ -1,5 +1,6 @@
 """Sums through shared memory on real ranks: each length and type, round after round, whoever is late."""
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from shardline.base.errors import LaunchError
 from shardline.parallel.cpu import host_sum
 from shardline.run.environment import PROJECT
 from tests.shardline.parallel.ranks import mpirun, rank_environment
@@ -90,3 +92,8 @@ def test_any_type_and_order_of_dimensions(folder, kind):
 
 def test_no_rank_reads_what_another_lays_down_next(folder):
     assert [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)] == [0] * RANKS
+
+
+def test_a_meeting_that_fails_is_an_error_not_a_wrong_sum():
+    with pytest.raises(LaunchError, match=r"^pthread_barrierattr_setpshared: Invalid argument; the ranks of this host"):
+        host_sum._expect_well("pthread_barrierattr_setpshared", ctypes.create_string_buffer(64), 7)
