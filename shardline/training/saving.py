@@ -19,7 +19,7 @@ import numpy as np
 from mindspore import Parameter, save_checkpoint
 
 from shardline.base import atomic
-from shardline.base.counts import of_count
+from shardline.base.counts import counted, of_count
 from shardline.base.digest import file_digest
 from shardline.base.errors import CheckpointError, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
@@ -86,9 +86,9 @@ class Saver:
 
     def _check_finite(self, step: int, parameters: Iterable[Any]) -> None:
         if names := non_finite(parameters):
-            found = of_count(len(names), "parameter or optimizer state", "parameters or optimizer states")
+            found = counted(len(names), "parameter or optimizer state", "parameters or optimizer states")
             raise TrainingError(
-                f"step {step}: {len(names)} {found} of rank {self._backend.rank} "
+                f"step {step}: {found} of rank {self._backend.rank} "
                 f"{of_count(len(names), 'holds', 'hold')} NaN or infinity, the first is {names[0]}; expected finite "
                 "numbers: no shard set of this step is saved, and the ones before are kept. Lower learning_rate, and "
                 "start a new run"

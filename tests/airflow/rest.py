@@ -66,8 +66,9 @@ class Api:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
         while (task := self.tasks(dag_id, run_id)[task_id])["state"] not in (*FINISHED, "skipped"):
             key = f"dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={task['try_number']}"
-            is_noted = f"event with state success for task instance TaskInstanceKey({key}," in scheduler_log.read_text()
-            if task["state"] == "awaiting_input" and is_noted and not self.get(path)["response_received"]:
+            noted = f"event with state success for task instance TaskInstanceKey({key},"
+            is_asked = task["state"] == "awaiting_input" and noted in scheduler_log.read_text()
+            if is_asked and not self.get(path)["response_received"]:
                 give(path)
             time.sleep(0.5)
 
