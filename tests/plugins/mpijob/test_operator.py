@@ -183,7 +183,14 @@ def test_pods_that_outlive_their_job_are_waited_for(cluster, run, manifest):
 
 def test_told_to_stop_it_deletes_the_job(cluster, run, manifest):
     operator, ended = operator_of(manifest), []
-    running = threading.Event()
+    running, paused, counted = (threading.Event() for _ in range(3))
+    pause = operator._pause
+
+    def pause_until_counted():
+        if running.is_set():
+            paused.set()
+            assert counted.wait(PATIENCE_S)
+        pause()
 
     def execute():
         try:
@@ -191,12 +198,14 @@ def test_told_to_stop_it_deletes_the_job(cluster, run, manifest):
         except LaunchError as error:
             ended.append(str(error))
 
+    operator._pause = pause_until_counted  # told to stop, it would delete the job as well, at the same time
     cluster.steps = [lambda: cluster.pod("launcher"), lambda: cluster.condition("Running"), running.set]
     task = threading.Thread(target=execute)
     task.start()
-    assert running.wait(PATIENCE_S)
+    assert paused.wait(PATIENCE_S)
     operator.on_kill()
     assert len(cluster.deleted) == 1
+    counted.set()
     task.join(PATIENCE_S)
     assert not task.is_alive()
     assert ended[0].startswith("stopped by Airflow")
