@@ -20,7 +20,7 @@ from typing import Any
 from shardline.networks.train_spec import TrainSpec
 from shardline.parallel.backends import backend_of, rank_of
 from shardline.parallel.strategies import with_strategies_of
-from shardline.parallel.threads import threads_per_rank
+from shardline.parallel.threads import keep_to_one_core, threads_per_rank
 from shardline.recipes.lookup import check_network, train_spec
 from shardline.run import command_line
 from shardline.run.allowed_roots import AllowedRoots
@@ -38,6 +38,8 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     config = with_real_start(run.read_config(), run, AllowedRoots.of(home_from(environment), environment))
     rank = rank_of(environment, config.world_size)
     spec = _sharded_spec(config, run)
+    if config.device_target == "CPU":
+        keep_to_one_core(environment)
     with phases.measure("imports"):
         from shardline.training.session import run_rank
     gc.freeze()  # what MindSpore consists of stays: looking through it again and again takes a fifth of compiling

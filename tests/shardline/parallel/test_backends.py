@@ -16,7 +16,6 @@ from shardline.parallel.cpu.backend import CpuBackend
 from shardline.parallel.layouts import strategy_of
 from shardline.parallel.semi_auto import SemiAutoBackend
 from shardline.parallel.single_device import SingleDevice, device_of
-from shardline.parallel.threads import threads_per_rank
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 
@@ -46,13 +45,6 @@ def test_the_rank_is_the_one_mpirun_gave():
 def test_another_number_of_ranks_than_configured_is_refused(environment):
     with pytest.raises(ConfigError, match=r"world_size is 8, but \d ranks? runs?.*tasks\.launch tasks\.train"):
         rank_of(environment, 8)
-
-
-def test_cores_are_shared_out_among_the_ranks_of_a_machine(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}) == 2
-    assert threads_per_rank({"OMPI_COMM_WORLD_LOCAL_SIZE": "64"}) == 1
-    assert threads_per_rank({}) is None, "a single rank has them all"
 
 
 @pytest.fixture
