@@ -6,51 +6,20 @@ import math
 
 import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import Uniform, initializer
+from mindspore import Tensor, nn, ops
 
 from shardline.datasets.digits import Digits
 from shardline.datasets.text import Text
 from shardline.networks.cell_network import CellNetwork
+from shardline.networks.initial import initial_slice
 from shardline.networks.train_spec import TrainSpec
+from shardline.recipes.examples import tutorial_cell
+from shardline.recipes.mlp import MLP
 from shardline.scoring.accuracy import Accuracy
 from shardline.scoring.perplexity import Perplexity
 
 PICTURE = (1, 28, 28)
 POSITIONS, HIDDEN, HEADS, VOCABULARY = 16, 32, 4, 256
-
-
-class TutorialDense(nn.Cell):
-    """The dense layer of MindSpore's tutorial on saving models in parallel."""
-
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.weight = Parameter(initializer(Uniform(inputs**-0.5), [inputs, outputs]), name="weight")
-        self.bias = Parameter(initializer(Uniform(inputs**-0.5), [outputs]), name="bias")
-        self.matmul = ops.MatMul()
-        self.add = ops.Add()
-
-    def construct(self, x):
-        return self.add(self.matmul(x, self.weight), self.bias)
-
-
-class Tutorial(nn.Cell):
-    def __init__(self):
-        super().__init__()
-        self.flatten = ops.Flatten()
-        self.layer1, self.layer2, self.layer3 = TutorialDense(784, 512), TutorialDense(512, 512), TutorialDense(512, 10)
-        self.relu1, self.relu2 = ops.ReLU(), ops.ReLU()
-
-    def construct(self, x):
-        x = self.relu1(self.layer1(self.flatten(x)))
-        return self.layer3(self.relu2(self.layer2(x)))
-
-
-def tutorial_cell():
-    net = Tutorial()
-    net.layer1.matmul.shard(((2, 1), (1, 2)))
-    net.layer3.matmul.shard(((2, 2), (2, 1)))
-    return net
 
 
 class Residual(nn.Cell):
@@ -175,8 +144,18 @@ def _of_digits(name, build, config):
     return TrainSpec(network=network, dataset=Digits(), metric=Accuracy(config.min_accuracy))
 
 
-def tutorial(config):
-    return _of_digits("tutorial", tutorial_cell, config)
+def tutorial_as_mlp(config):
+    """The example that ships, from the values that the built-in network starts from."""
+
+    def build():
+        cell = tutorial_cell.sharded()
+        starts = {weight.name: weight for operator in MLP.operators(1) for weight, _ in operator.weights}
+        for parameter in cell.get_parameters():
+            whole = tuple(slice(0, size) for size in parameter.shape)
+            parameter.set_data(Tensor(initial_slice(starts[parameter.name], whole, config.seed)))
+        return cell
+
+    return _of_digits("tutorial", build, config)
 
 
 def residual(config):

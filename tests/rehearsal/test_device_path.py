@@ -54,7 +54,7 @@ CASES = {
         "gpt",
         GPT | STAGES | {"layers": 3, "tensor_parallel": 2, "enable_parallel_optimizer": True},
     ),
-    "own cell, tutorial": ("tests.cells:tutorial", {"optimizer": "Momentum"}),
+    "own cell, tutorial": ("shardline.recipes.examples.tutorial:tutorial", {"optimizer": "Momentum"}),
     "own cell, residual": ("tests.cells:residual", {"optimizer": "Adam"}),
     "own cell, convolutional": ("tests.cells:convolutional", {"optimizer": "Momentum"}),
     "own cell, gpt": ("tests.cells:gpt", {"optimizer": "Adam", "batch_size": 8}),

@@ -1,5 +1,6 @@
 """Cells exported by MindSpore itself, read as operators; and what is refused, by the cell it stands in."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mindspore
@@ -11,7 +12,14 @@ from shardline.base.errors import ConfigError
 from shardline.networks.cell_graph import operators_of
 from shardline.networks.cell_network import built
 from shardline.networks.operators import Notation
+from shardline.parallel.layouts import strategy_of
+from shardline.recipes.examples.tutorial import tutorial as tutorials_factory
+from shardline.recipes.lookup import network_of
+from shardline.recipes.mlp import MLP
+from shardline.settings.run_config import RunConfig
 from tests import cells, refused_cells
+
+TUTORIAL = tutorials_factory(RunConfig()).network
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tutorial(exported):
-    return exported(cells.tutorial(SimpleNamespace(min_accuracy=0.5)).network)
+    return exported(TUTORIAL)
 
 
 def test_operators_have_the_strategies_that_shard_gave_them(tutorial):
@@ -43,8 +51,22 @@ def test_operators_have_the_strategies_that_shard_gave_them(tutorial):
     }
 
 
+def test_the_tutorials_cell_is_the_built_in_network(tutorial):
+    def described(operators):
+        return [(each.primitive, each.shapes, each.splits, [w.name for w, _ in each.weights]) for each in operators]
+
+    flatten, *others = described(tutorial)
+    reshape, *of_built_in = described(MLP.operators(4))
+    assert others == of_built_in
+    assert (flatten[0], flatten[1:]) == ("Flatten", reshape[1:])
+    for world_size in (4, 8):
+        config = RunConfig(world_size=world_size, optimizer="Adam", batch_size=4)
+        cell, built_in = replace(TUTORIAL, graph=tutorial, batch_size=4), network_of(config)
+        assert strategy_of(cell, config) == strategy_of(built_in, config)
+
+
 def test_parameters_start_as_the_cells_own(tutorial):
-    expected = built(cells.tutorial(SimpleNamespace(min_accuracy=0.5)).network, 1)
+    expected = built(TUTORIAL, 1)
     found = {weight.name: weight.initial.array for operator in tutorial for weight, _ in operator.weights}
     assert set(found) == {parameter.name for parameter in expected.get_parameters()}
     for parameter in expected.get_parameters():

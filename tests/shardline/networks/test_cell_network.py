@@ -1,7 +1,5 @@
 """The graph of a cell computes what the cell does: the same loss and gradients, unsharded, in one process."""
 
-from types import SimpleNamespace
-
 import mindspore
 import numpy as np
 import pytest
@@ -10,11 +8,14 @@ from mindspore import Tensor
 from shardline.base.errors import ConfigError
 from shardline.networks.cell_network import CellNetwork
 from shardline.parallel.single_device import SingleDevice
+from shardline.recipes.examples.tutorial import tutorial
 from shardline.recipes.exporting import write
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 from shardline.training.steps import CrossEntropy
 from tests import cells
+
+TUTORIAL = "shardline.recipes.examples.tutorial:tutorial"
 
 
 @pytest.mark.parametrize("name", ["many", "residual"])
@@ -43,7 +44,7 @@ def outcome(cell, samples, labels):
 
 
 def test_a_cell_that_was_not_exported_has_no_operators():
-    network = cells.tutorial(SimpleNamespace(min_accuracy=0.5)).network
+    network = tutorial(RunConfig()).network
     assert isinstance(network, CellNetwork)
     with pytest.raises(ConfigError, match=r"network tutorial: its cell has not been exported; run prepare_dataset"):
         network.parameters()
@@ -52,6 +53,9 @@ def test_a_cell_that_was_not_exported_has_no_operators():
 def test_a_cell_that_has_changed_since_its_export_is_refused(tmp_path):
     config = RunConfig(network="tests.cells:residual", world_size=1, batch_size=8)
     write(config, tmp_path / "network.mindir")
-    network = network_of(config.model_copy(update={"network": "tests.cells:tutorial"}), tmp_path / "network.mindir")
+    network = network_of(
+        config.model_copy(update={"network": TUTORIAL}),
+        tmp_path / "network.mindir",
+    )
     with pytest.raises(ConfigError, match=r"another than the one that was exported: .*head\.weight.* differ"):
         network.cell(8, SingleDevice(config, 0, network), 1)

@@ -15,7 +15,7 @@ from shardline.settings.run_config import RunConfig
 
 STEPS = 20
 PARAMETERS = {
-    "tutorial": {"batch_size": 64, "learning_rate": 0.01},
+    "tutorial_as_mlp": {"batch_size": 64, "learning_rate": 0.01},
     "residual": {"batch_size": 64, "learning_rate": 0.01},
     "convolutional": {"batch_size": 32, "learning_rate": 0.01},
     "gpt": {"batch_size": 8, "learning_rate": 0.05, "enable_parallel_optimizer": True},
@@ -59,7 +59,15 @@ def plain(tmp_path_factory, runs):
 
 @pytest.fixture(scope="module")
 def on_four(sharded, runs):
-    return sharded(4, runs)
+    """The runs, and one of the built-in network."""
+    (tutorial,) = (run for run in runs if run["name"] == "tutorial_as_mlp")
+    built_in = {
+        "name": "mlp",
+        "network": "mlp",
+        "steps": STEPS,
+        "parameters": tutorial["parameters"] | {"network": "mlp"},
+    }
+    return sharded(4, [*runs, built_in])
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -67,6 +75,16 @@ def test_losses_equal_those_of_the_cell_unsharded(on_four, plain, name):
     for rank in on_four.losses:
         np.testing.assert_allclose(rank[name], plain[name], rtol=1e-5)
     assert plain[name][-1] < plain[name][0]
+
+
+def test_the_tutorials_cell_trains_as_the_built_in_network(on_four):
+    for rank in on_four.losses:
+        np.testing.assert_allclose(rank["tutorial_as_mlp"], rank["mlp"], rtol=1e-5)
+    for rank in on_four.parameters:
+        held = {name.partition("/")[2]: array for name, array in rank.items() if name.startswith("tutorial_as_mlp/")}
+        assert {f"mlp/{name}" for name in held} == {name for name in rank if name.startswith("mlp/")}
+        for name, array in held.items():
+            np.testing.assert_allclose(array, rank[f"mlp/{name}"], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
