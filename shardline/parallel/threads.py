@@ -20,7 +20,7 @@ def keep_to_one_core(environment: Mapping[str, str]) -> None:
     """
     cores = sorted(os.sched_getaffinity(0))
     ranks = _ranks_here(environment)
-    if 1 < ranks and len(cores) <= ranks:
+    if ranks > 1 and len(cores) <= ranks:
         os.sched_setaffinity(0, {cores[int(environment["OMPI_COMM_WORLD_LOCAL_RANK"]) % len(cores)]})
 
 
