@@ -2,7 +2,8 @@
 
 Nothing waits long for MLflow, and nothing fails for its sake. What a task has to tell lies in HOME/mlflow, one file a
 run, until the server has taken it: the end of the next task, of whatever run, tries again, and so does
-`shardline track`.
+`shardline track`. A server that accepts and says nothing is waited for once, and then for a while by no task
+(`shardline/tracking/silence.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,12 +29,14 @@ from shardline.base.json_object import object_in
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.lineage import Lineage, commits_in, digests_in, lineage_of
 from shardline.tracking.mlflow_run import MLflowRun, RegisteredVersion, RunFacts, Status, move_alias, short
-from shardline.tracking.mlflow_server import MLflowServer, NoAnswer
+from shardline.tracking.mlflow_server import TIMEOUT_S, MLflowServer, NoAnswer
 from shardline.tracking.sent import read_sent
+from shardline.tracking.silence import Silence
 
 EVERY_S = 10.0
 PATIENCE_S = 15.0
 """How long the end of a task waits for MLflow, at most."""
+_LATER = "it is told when a next task ends, or by `shardline track`"
 _LAST_TASKS = ("validate", "promote")
 _NOT_WRONG = (ChampionStays, AlreadyAVersion)
 
@@ -51,9 +57,12 @@ def track_outcome(home: Home, environment: Mapping[str, str], error: Exception |
     except (ConfigError, OSError) as problem:
         _say(f"MLflow is not told of this run: {problem}")
         return
+    if seconds := _silence(home, server).seconds_left():
+        _say(f"{server.uri} did not answer, and is not waited for in the next {seconds:.0f} s; {_LATER}")
+        return
     problems = send_notes(home, server, PATIENCE_S, first=note)
     for problem_of_one in problems:
-        _say(f"{problem_of_one}; it is told when a next task ends, or by `shardline track`")
+        _say(f"{problem_of_one}; {_LATER}")
 
 
 def send_notes(home: Home, server: MLflowServer, patience: float | None = None, first: Path | None = None) -> list[str]:
@@ -62,11 +71,12 @@ def send_notes(home: Home, server: MLflowServer, patience: float | None = None, 
     It goes on in the background where it takes longer than `patience` seconds, until this process ends.
     """
     problems: list[str] = []
+    silence, started = _silence(home, server), time.monotonic()
 
     def send() -> None:
         for note in sorted(_notes(home).glob("*.json"), key=lambda each: (each != first, each.name)):
             try:
-                problem = _send_note(home, server, note)
+                problem = _answered(silence, partial(_send_note, home, server, note))
             except NoAnswer as error:  # not for the others either
                 problems.append(str(error))
                 return
@@ -76,7 +86,10 @@ def send_notes(home: Home, server: MLflowServer, patience: float | None = None, 
     sender = threading.Thread(target=send, daemon=True, name="mlflow")
     sender.start()
     sender.join(patience)
-    return ["MLflow has not taken everything yet: it is slow"] if sender.is_alive() else problems
+    if not sender.is_alive():
+        return problems
+    silence.begin(time.monotonic() - started)
+    return ["MLflow has not taken everything yet: it is slow"]
 
 
 @contextmanager
@@ -91,28 +104,62 @@ def tracked_meanwhile(run: RunDirectory, environment: Mapping[str, str], home: H
         yield
         return
     _leave_note(_note_file(home, run), home, run, "RUNNING")
-    has_ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(run, home, server, has_ended), daemon=True, name="mlflow")
+    follower = _Follower(run, home, server)
+    thread = threading.Thread(target=follower.follow, daemon=True, name="mlflow")
     thread.start()
     try:
         yield
     finally:
-        has_ended.set()
-        thread.join(PATIENCE_S)
+        follower.has_ended.set()
+        if not follower.is_unanswered:
+            thread.join(PATIENCE_S)
 
 
-def _follow(run: RunDirectory, home: Home, server: MLflowServer, has_ended: threading.Event) -> None:
-    told = ""
-    while True:
-        try:
-            problem = _update(run, home, server, "RUNNING")
-        except NoAnswer as error:
-            problem = str(error)
-        if problem != told:
-            _say(f"{problem}; the training goes on, and MLflow is told later" if problem else "MLflow answers again")
-            told = problem
-        if has_ended.wait(EVERY_S):
-            return
+@dataclass
+class _Follower:
+    """Tells MLflow of a training from time to time."""
+
+    run: RunDirectory
+    home: Home
+    server: MLflowServer
+    has_ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._silence = _silence(self.home, self.server)
+        self.is_unanswered = bool(self._silence.seconds_left())
+
+    def follow(self) -> None:
+        """Until the training has ended; what is in the way is said when it comes, and when it has gone."""
+        told = ""
+        while True:
+            try:
+                problem = _answered(self._silence, partial(_update, self.run, self.home, self.server, "RUNNING"))
+                self.is_unanswered = False
+            except NoAnswer as error:
+                problem, self.is_unanswered = str(error), True
+            if problem != told:
+                later = f"{problem}; the training goes on, and MLflow is told later"
+                _say(later if problem else "MLflow answers again")
+                told = problem
+            if self.has_ended.wait(EVERY_S):
+                return
+
+
+def _silence(home: Home, server: MLflowServer) -> Silence:
+    return Silence(_notes(home), server.uri, PATIENCE_S)
+
+
+def _answered(silence: Silence, tell: Callable[[], str]) -> str:
+    """What `tell` returns; after a `NoAnswer` nobody waits for the server for a while, unless it is quick again."""
+    begun = time.monotonic()
+    try:
+        problem = tell()
+    except NoAnswer:
+        silence.begin(time.monotonic() - begun)
+        raise
+    if time.monotonic() - begun < TIMEOUT_S:
+        silence.end()
+    return problem
 
 
 def _send_note(home: Home, server: MLflowServer, note: Path) -> str:

@@ -3,6 +3,9 @@
 import json
 import math
 import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
 from shardline.tracking.mlflow_server import MLflowServer
+from shardline.tracking.silence import Silence
 from tests.shardline.tracking.conftest import free_port, mlflow_server  # noqa: F401  a fixture
 
 
@@ -168,16 +172,84 @@ def test_what_a_server_that_is_down_missed_is_told_once_it_is_up(home, mlflow_se
     assert [step for step, _ in history(uri, run, "loss")] == list(range(1, 21))
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up(home, monkeypatch, capsys):
+@pytest.fixture
+def silent():
+    """The address of a server that accepts connections and says nothing, and its socket."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", listening
+
+
+def is_asked(listening: socket.socket) -> bool:
+    """Whether somebody has connected whom nobody has accepted; it is accepted, and not answered."""
+    listening.setblocking(False)
+    try:
+        listening.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_a_server_that_accepts_and_says_nothing_is_waited_for_once(home, monkeypatch, capsys, silent):
     monkeypatch.setattr("shardline.run.tracking.PATIENCE_S", 0.2)
+    uri, listening = silent
     run_of(home, "silent")
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        track_outcome(home, environment(uri, "prepare_dataset"), None)
+    track_outcome(home, environment(uri, "prepare_dataset"), None)
     assert "MLflow has not taken everything yet: it is slow" in capsys.readouterr().err
-    assert [file.name for file in (home.path / "mlflow").iterdir()] == ["sharded_training~run.json"]
+    assert sorted(file.name for file in (home.path / "mlflow").iterdir()) == ["sharded_training~run.json", "unanswered"]
+    assert is_asked(listening)
+    monkeypatch.setattr("shardline.run.tracking.PATIENCE_S", 600)  # what it would wait now
+    track_outcome(home, environment(uri, "merge"), LaunchError("the disk is full"))
+    assert f"{uri} did not answer, and is not waited for in the next" in capsys.readouterr().err
+    assert not is_asked(listening)
+    note = json.loads((home.path / "mlflow" / "sharded_training~run.json").read_bytes())
+    assert note["status"] == "FAILED"
+
+
+def test_a_training_asks_a_server_that_did_not_answer_and_does_not_wait_for_it(home, monkeypatch):
+    asked, ended = threading.Event(), threading.Event()
+
+    def never_answers(*_: object, **__: object) -> None:
+        asked.set()
+        ended.wait()
+        raise OSError("timed out")
+
+    monkeypatch.setattr("shardline.run.tracking.PATIENCE_S", 600)
+    monkeypatch.setattr("shardline.tracking.mlflow_server.urlopen", never_answers)
+    uri = f"http://127.0.0.1:{free_port()}"
+    run = run_of(home, "untold")
+    Silence(home.path / "mlflow", uri, 15.0).begin(5.0)
+    with tracked_meanwhile(run, environment(uri, "train"), home):
+        asked.wait()
+    (asking,) = [thread for thread in threading.enumerate() if thread.name == "mlflow" and thread.is_alive()]
+    ended.set()
+    asking.join()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that answers, if only that it knows nothing."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Not shown."""
+
+
+def test_a_server_that_answers_a_training_is_waited_for_again(home, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        run = run_of(home, "answered")
+        silence = Silence(home.path / "mlflow", uri, 15.0)
+        silence.begin(5.0)
+        with tracked_meanwhile(run, environment(uri, "train"), home):
+            while silence.seconds_left():
+                time.sleep(0.01)
+        track_outcome(home, environment(uri, "train"), None)
+        server.shutdown()
+    assert "MLflow refused /api/2.0/mlflow/experiments/get-by-name: 404" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("address", ["ftp://host", "databricks", "http://user:secret@host"])
