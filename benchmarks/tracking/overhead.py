@@ -48,6 +48,7 @@ def main() -> int:
         for number in range(arguments.rounds):
             for name in arguments.names:
                 pairs[name].append(bench.pair(name, is_told_first=number % 2 == 1))
+                print(name, *(f"{one['the whole run, s']:.1f} s" for one in pairs[name][-1]), file=sys.stderr)
         for name, found in pairs.items():
             report(name, found)
     return 0
@@ -92,13 +93,12 @@ class Bench:
         ended = time.monotonic()
         if worker.returncode:
             sys.exit(log.read_text())
-        began, found = worker.stdout.splitlines()[-2:]
-        tasks: dict[str, dict[str, float]] = json.loads(found)
+        (found,) = (json.loads(line) for line in worker.stdout.splitlines() if line.startswith("{"))
         return {
             "ms a step": steps(RunDirectory(home.run(DAG, run_id)), WARM_UP_STEPS)["ms a step"],
-            "the whole run, s": ended - float(began),
-            **{f"{task}, s": value for task, value in tasks["seconds"].items()},
-            **{f"lineage of {task}, s": value for task, value in tasks["lineage"].items()},
+            "the whole run, s": ended - found["began"],
+            **{f"{task}, s": value for task, value in found["seconds"].items()},
+            **{f"lineage of {task}, s": value for task, value in found["lineage"].items()},
         }
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks.tracking.worker
 
 The environment is a task's (SHARDLINE_HOME, SHARDLINE_DAG_ID, SHARDLINE_RUN_ID, SHARDLINE_PARAMETERS) and whatever
-names who is told. Prints when the run began, so that what this process does at its end counts as well, such as sending
-the last metrics; then a JSON object of seconds by the clock: of each task, and of our part of OpenLineage behind each,
-where it has a transport. The first of these imports its client.
+names who is told. Prints a JSON object: when the run began, so that what this process does at its end counts as well,
+such as sending the last metrics; seconds by the clock, of each task, and of our part of OpenLineage behind each, where
+it has a transport. The first of these imports its client.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
     home = home_from(os.environ)
     run = RunDirectory(home.run(os.environ["SHARDLINE_DAG_ID"], os.environ["SHARDLINE_RUN_ID"]))
     tells_lineage = bool(conf.get("openlineage", "transport", fallback=""))
-    print(time.monotonic(), flush=True)
+    began = time.monotonic()
     seconds, lineage = {}, {}
     for task, module in TASKS.items():
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def main() -> int:
         seconds[task] = time.perf_counter() - start
         if tells_lineage:
             lineage[task] = tell_lineage(task, run, home)
-    print(json.dumps({"seconds": seconds, "lineage": lineage}), flush=True)
+    print(json.dumps({"began": began, "seconds": seconds, "lineage": lineage}), flush=True)
     return 0
 
 
