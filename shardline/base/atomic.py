@@ -105,6 +105,13 @@ def remove_abandoned(target: Path) -> list[Path]:
     return removed
 
 
+def remove_all_abandoned(folder: Path) -> list[Path]:
+    """The same of all that is staged in `folder`, of whatever target: its next writer may never come."""
+    matches = map(_STAGED.match, sorted(path.name for path in folder.glob(".*.staged")))
+    targets = dict.fromkeys(match["target"] for match in matches if match)
+    return [path for target in targets for path in remove_abandoned(folder / target)]
+
+
 def exchange(path: Path, other: Path) -> bool:
     """Let two files or folders swap their names in one step; false where the file system cannot, as NFS."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

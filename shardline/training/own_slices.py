@@ -1,7 +1,7 @@
 """Which files among a run's checkpoints its training wrote: by their names, and nothing else is ever removed.
 
-`src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt` or `.safetensors`: regular files in real folders. What else somebody
-put there, a copy of a folder or a note, is theirs.
+`src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt` or `.safetensors`: regular files in real folders. `.tmp` is what
+MindSpore calls either until it is written. What else somebody put there, a copy of a folder or a note, is theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 
 _FOLDER = re.compile(r"rank_(0|[1-9][0-9]{0,6})")
 _FILE = re.compile(r"checkpoint-[0-9]+_[0-9]+\.(ckpt|safetensors)")
+_BEGUN = re.compile(r"checkpoint-[0-9]+_[0-9]+\.tmp")
 _NONE = -1
 
 
@@ -31,7 +32,17 @@ def rank_folders(checkpoints: Path) -> list[Path]:
 
 def is_slice(file: Path) -> bool:
     """Whether a rank saved `file`, by its name and place, and it is there."""
-    in_place = rank_of_folder(file.parent) != _NONE and _FILE.fullmatch(file.name)
+    return _is_ours(file, _FILE)
+
+
+def begun_slices(checkpoints: Path) -> list[Path]:
+    """What ranks were writing when they ended."""
+    files = (file for folder in rank_folders(checkpoints) for file in sorted(folder.iterdir()))
+    return [file for file in files if _is_ours(file, _BEGUN)]
+
+
+def _is_ours(file: Path, name: re.Pattern[str]) -> bool:
+    in_place = rank_of_folder(file.parent) != _NONE and name.fullmatch(file.name)
     return bool(in_place) and file.is_file() and not file.is_symlink()
 
 

@@ -25,7 +25,7 @@ from shardline.base.errors import CheckpointError, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet, SliceFile
 from shardline.training.behind import Behind
 from shardline.training.context import TrainingContext
-from shardline.training.own_slices import is_slice, manifest, rank_folders, rank_of_folder, unnamed_slices
+from shardline.training.own_slices import begun_slices, is_slice, manifest, rank_folders, rank_of_folder, unnamed_slices
 from shardline.training.redundancy import saved_by
 from shardline.training.snapshot import Snapshot
 
@@ -42,9 +42,12 @@ class Saver:
 
     def discard_incomplete(self) -> None:
         """Remove the files that no complete set names: what an earlier try was saving when it ended."""
-        incomplete = [file for file in unnamed_slices(self._checkpoints) if self._looks_after(file.parent)]
+        files = (*unnamed_slices(self._checkpoints), *begun_slices(self._checkpoints))
+        incomplete = [file for file in files if self._looks_after(file.parent)]
         for file in incomplete:
             file.unlink()
+        if self._backend.rank == 0:
+            incomplete += atomic.remove_all_abandoned(self._checkpoints)
         if incomplete:
             print(f"removed what no complete shard set names: {', '.join(map(str, incomplete))}", flush=True)
         for folder in rank_folders(self._checkpoints):

@@ -1,22 +1,28 @@
 """The faults of the campaign: a table. Each is one kind of failure of one task, and what is expected of it.
 
 A fault comes at the `count`-th call `on` of the system whose path matches `path`, in the task's own process or in
-`rank` of a training; `act` says what happens there: `kill`, `term` or `stop` (that process gets the signal), the name
-of an error of the system (ENOSPC), which that call and all later ones like it then have, `short` (reads and writes move
-a few bytes each), `clock` (it is yesterday), `second` (the same task is started once more, and waited for), or
-`remove`, `rewrite`, `truncate` of what `target`, a pattern in the run directory, matches.
+`rank` of a training, of those of its `thread` where one is named; `act` says what happens there: `kill`, `term` or
+`stop` (that process gets the signal), the name of an error of the system (ENOSPC), which that call and all later ones
+like it then have, `short` (reads and writes move a few bytes each), `clock` (it is yesterday), `second` (the same task
+is started once more, and waited for), `hold` (that thread stands still from then on), or `remove`, `rewrite`,
+`truncate` of what `target`, a pattern in the run directory, matches. What happens while a slice is written is said as
+a `share` of a slice: `cut` (the kernel kills the process when so much is written), `limit` (no file may be larger:
+EFBIG), `fill` (the file system has so much room left).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 KILLED, FAILS, SUCCEEDS = "killed", "fails", "succeeds"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`message`, a regular expression, is found in what the task prints last where it fails."""
+    """`message`, a regular expression, is found in what the task prints last where it fails. Of a training, `newest` is
+    the shard set that is there then, and that the next try resumes from; 0 where there is none."""
 
     kind: str
     task: str
@@ -28,17 +34,30 @@ class Fault:
     target: str = ""
     ends: str = FAILS
     message: str = ""
+    thread: str = ""
+    share: float = 0.0
+    newest: int = 0
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> str | None:
+        """What tells two faults of a kind apart."""
+        return f"{self.share:.0%} of a slice" if self.share else None
 
 
 @dataclass(frozen=True)
 class Moment:
     """A task is killed at a moment that a seed draws: before one of the calls that it makes in the home, all of which
-    were counted. That is the task's own process, or one of its ranks, which the seed draws as well."""
+    were counted. That is the task's own process, or one of its ranks, which the seed draws as well; of a rank, any of
+    its threads, or the one that is named."""
 
     kind: str
     task: str
     times: int
     in_a_rank: bool = False
+    act: str = "kill"
+    thread: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class FullDisk:
     kind: str
     task: str
     shares: tuple[float, ...]
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,8 +80,20 @@ class Loss:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class LossWhileSaving:
+    """A process of a training is killed while set 4 is saved behind it: the saving thread of a rank that a seed draws
+    is held at one of `SAVING_CALLS`, the others have written their slices, there is no manifest, and training goes on.
+    The seed draws the rank that is lost as well, which `message` calls RANK."""
+
+    kind: str
+    victim: str
+    message: str = ""
+    times: int = 2
+
+
 _OUT, _RECORD, _SLICE = r"merged/\.model\.ckpt\..*staged$", r"model\.ckpt\.merge\.json", r"rank_3/checkpoint"
-_VERSION, _SAVED = r"versions/\.1\.staged/", r"rank_1/checkpoint-1_4"
+_VERSION, _SAVED, _MANIFEST = r"versions/\.1\.staged/", r"rank_1/checkpoint-1_4", r"shard_set-4\.json$"
 
 IN_PROCESS = (
     Fault("merge killed before its output is opened", "merge", "kill", "open", _OUT, ends=KILLED),
@@ -259,6 +291,64 @@ IN_A_RANK = (
     ),
 )
 
+SAVING = "saving"
+"""The name of the thread that saves behind the training."""
+BEHIND = {"save_behind": True, "save_checkpoint_steps": 2}
+_WRITTEN = r"rank_1/checkpoint-1_4.*"
+
+
+def _behind(kind: str, act: str, on: str, path: str, message: str, **more: Any) -> Fault:
+    """A fault of rank 1's saving thread, or another's, while it saves set 4: set 2 is whole."""
+    given: dict[str, Any] = {"rank": 1, "newest": 2, "thread": SAVING, "parameters": BEHIND, **more}
+    return Fault(f"{kind}, behind training", "train", act, on, path, message=message, **given)
+
+
+_INSIDE, _NO_LARGER, _NO_ROOM = "rank 1.*SIGXFSZ", "rank 1.*File too large", "rank 1.*No space left"
+_SAFETENSORS = {**BEHIND, "checkpoint_format": "safetensors"}
+
+BEHIND_TRAINING = (
+    *(_behind("a rank killed inside a slice", "cut", "open", _SAVED, _INSIDE, share=at) for at in (0.1, 0.5, 0.9)),
+    _behind(
+        "a rank killed inside a slice of safetensors",
+        "cut",
+        "open",
+        _SAVED,
+        _INSIDE,
+        share=0.4,
+        parameters=_SAFETENSORS,
+    ),
+    _behind("a rank killed before its slices have their name", "kill", "os.rename", _SAVED, "rank 1.*SIGKILL"),
+    _behind("a rank killed before its slices are flushed", "kill", "fsync", _WRITTEN, "rank 1.*SIGKILL"),
+    _behind("a rank killed before its receipt", "kill", "os.rename", r"\.receipts/4/", "rank 1.*SIGKILL"),
+    _behind("rank 0 killed before the manifest", "kill", "os.rename", _MANIFEST, "rank 0.*SIGKILL", rank=0),
+    *(_behind("a full disk inside a slice", "fill", "open", _SAVED, _NO_ROOM, share=at) for at in (0.05, 0.6)),
+    _behind("no space for the manifest", "ENOSPC", "open", r"\.shard_set-4\.json.*staged", "rank 0.*No space", rank=0),
+    _behind("a slice larger than files may be", "limit", "open", _SAVED, _NO_LARGER, share=0.5),
+    _behind("a slice's disk fails when flushed", "EIO", "fsync", _WRITTEN, "rank 1.*Input/output error"),
+    _behind("a read-only file system", "EROFS", "open", _SAVED, "rank 1.*Read-only"),
+    _behind(
+        "the checkpoints are removed", "remove", "open", _SAVED, "src_checkpoints", target="src_checkpoints", newest=0
+    ),
+    _behind("a rank stopped by SIGSTOP", "stop", "open", _SAVED, "rank 1"),
+)
+
+SAVING_CALLS = (
+    ("open", r"rank_RANK/checkpoint-1_4"),
+    ("os.rename", r"rank_RANK/checkpoint-1_4"),
+    ("fsync", r"rank_RANK/checkpoint-1_4"),
+    ("os.rename", r"\.receipts/4/rank_RANK\.json"),
+    ("os.rename", r"shard_set-4\.json$"),
+)
+"""By the call and its path: where a saving thread is held. The last is rank 0's alone."""
+
+WHILE_SAVING = (
+    LossWhileSaving("a rank is killed while a set is saved behind training", "rank", "rank RANK .*SIGKILL", 3),
+    LossWhileSaving("a rank's witness is killed while a set is saved behind training", "witness", "rank RANK"),
+    LossWhileSaving("mpirun is killed while a set is saved behind training", "mpirun", "mpirun"),
+    LossWhileSaving("the supervisor is killed while a set is saved behind training", "supervisor"),
+    LossWhileSaving("the machine goes down while a set is saved behind training", "all", times=3),
+)
+
 FROM_OUTSIDE = (
     Loss("a rank is killed", "rank", "rank 1.*SIGKILL"),
     Loss("a rank's witness is killed", "witness", "rank 1"),
@@ -271,6 +361,14 @@ AT_ANY_MOMENT = (
     Moment("prepare_dataset killed at any moment", "prepare_dataset", 5),
     Moment("a rank killed at any moment of training", "train", 3, in_a_rank=True),
     Moment("the launch of a training killed at any moment", "train", 2),
+    Moment(
+        "a rank killed at any moment of saving behind training",
+        "train",
+        6,
+        in_a_rank=True,
+        thread=SAVING,
+        parameters=BEHIND,
+    ),
     Moment("merge killed at any moment", "merge", 10),
     Moment("the rank that validates killed at any moment", "validate", 2, in_a_rank=True),
     Moment("the launch of validation killed at any moment", "validate", 2),
@@ -294,4 +392,13 @@ OF_AIRFLOW = (
     Loss("the process that runs a task is killed", "runner of a task"),
 )
 
-ALL = (*IN_PROCESS, *IN_A_RANK, *FROM_OUTSIDE, *AT_ANY_MOMENT, *FULL_DISKS, *OF_AIRFLOW)
+ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
+    *IN_PROCESS,
+    *IN_A_RANK,
+    *BEHIND_TRAINING,
+    *FROM_OUTSIDE,
+    *WHILE_SAVING,
+    *AT_ANY_MOMENT,
+    *FULL_DISKS,
+    *OF_AIRFLOW,
+)

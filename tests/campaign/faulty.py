@@ -10,11 +10,13 @@ import errno
 import json
 import os
 import re
+import resource
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,8 @@ class Injection:
         self._acting = False
 
     def install(self) -> None:
+        if self.fault["act"] == "cut":
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python has it ignored
         if self.fault["act"] == "clock":
             now = time.time
             time.time = lambda: now() - 86_400
@@ -65,7 +69,8 @@ class Injection:
         return call
 
     def _called(self, path: str) -> None:
-        if self._acting or not re.search(self.fault["path"], path):
+        is_elsewhere = self.fault["thread"] not in ("", threading.current_thread().name)
+        if self._acting or is_elsewhere or not re.search(self.fault["path"], path):
             return
         self.count += 1
         if self.count == self.fault["count"] and self.fault["act"] != "count":
@@ -86,8 +91,29 @@ def act(fault: dict[str, Any]) -> None:
         again = [sys.executable, "-m", fault["module"], "--run-directory", fault["run"]]
         second = subprocess.run(again, capture_output=True, text=True, check=False)
         print(f"the second: {second.returncode}: {second.stderr}", file=sys.stderr, flush=True)
+    elif what == "hold":
+        Path(fault["held"]).touch()
+        threading.Event().wait()
+    elif what in ("cut", "limit", "fill"):
+        leave_room(what, int(fault["share"] * size_of_a_slice(run, fault["rank"])), fault)
     for target in run.glob(fault["target"]) if fault["target"] else ():
         change(target, what)
+
+
+def size_of_a_slice(run: Path, rank: int) -> int:
+    """Of the bytes that the rank has saved before."""
+    (saved,) = run.glob(f"src_checkpoints/rank_{rank}/checkpoint-1_2.*")
+    return saved.stat().st_size
+
+
+def leave_room(what: str, size: int, fault: dict[str, Any]) -> None:
+    """For files of `size` bytes, or for so much on the whole file system, which `filler` takes the rest of."""
+    if what != "fill":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        return
+    with Path(fault["filler"]).open("wb") as file:
+        room = os.fstatvfs(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - size)
 
 
 def change(target: Path, what: str) -> None:

@@ -19,7 +19,7 @@ from tests.airflow.conftest import digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
 from tests.campaign.faults import OF_AIRFLOW, Loss
 from tests.campaign.running_airflow import RunningAirflow, running
-from tests.campaign.test_faults import tried
+from tests.campaign.trial import tried
 from tests.patience import PATIENCE_S
 from tests.processes import environment_of
 from tests.protocol.invariants import leftovers

@@ -1,6 +1,7 @@
 """Shard sets as they are saved: what they name, what goes when they are too old, and what is never saved."""
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from shardline.base import atomic
+from shardline.base import atomic, process_identity
 from shardline.base.errors import TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.training.saving import Saver
@@ -26,11 +27,28 @@ def test_too_old_sets_go_and_incomplete_ones_are_discarded(context, capsys):
         save(context, step)
     assert ShardSet.steps(context.run.checkpoints) == [10, 15]
     folder = context.run.checkpoints / "rank_0"
-    (folder / "checkpoint-1_20.ckpt").write_bytes(b"half")
+    begun = ("checkpoint-1_20.ckpt", "checkpoint-1_25.tmp")
+    for name in begun:
+        (folder / name).write_bytes(b"half")
     Saver(context).discard_incomplete()
     assert sorted(file.name for file in folder.iterdir()) == ["checkpoint-1_10.ckpt", "checkpoint-1_15.ckpt"]
     ShardSet.read(ShardSet.path(context.run.checkpoints, 15)).verify(context.run.checkpoints)
-    assert "checkpoint-1_20.ckpt" in capsys.readouterr().out, "what is removed is told"
+    told = capsys.readouterr().out
+    assert all(name in told for name in begun), "what is removed is told"
+
+
+def test_a_manifest_that_a_killed_process_was_writing_goes_whatever_is_saved_next(context, capsys):
+    save(context, 5)
+    checkpoints = context.run.checkpoints
+    dead = f"1073741824-1@{process_identity.place()}"
+    (abandoned := checkpoints / f".shard_set-20.json.{dead}.staged").write_text("{")
+    parent = os.getppid()
+    alive = f"{parent}-{process_identity.started(parent)}@{process_identity.place()}"
+    (at_work := checkpoints / f".shard_set-25.json.{alive}.staged").write_text("{")
+    Saver(context).discard_incomplete()
+    assert not abandoned.exists()
+    assert at_work.exists(), "its writer may still be"
+    assert abandoned.name in capsys.readouterr().out
 
 
 def test_slices_are_on_disk_before_their_manifest_and_manifests_go_before_their_slices(context):
@@ -71,6 +89,8 @@ STRAY = {
     "rank_x/checkpoint-1_1.ckpt": "",
     "rank_0/notes.txt": "",
     "rank_0/checkpoint-1_99.ckpt.bak": "",
+    "rank_0/mine.tmp": "",
+    "rank_00/checkpoint-1_1.tmp": "",
     "rank_0/folder/checkpoint-1_1.ckpt": "",
     "notes": "",
     "shard_set-x.json": "{",

@@ -1,0 +1,50 @@
+"""Where each task of the campaign begins, made by the tasks before it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.campaign.faults import Fault, Moment
+from tests.campaign.trial import Trial
+
+
+class Begins:
+    """By task: a home that it begins with, and the bytes of the model that the run is merged into in the end."""
+
+    def __init__(self, folder: Path, saved: tuple[Path, bytes], trained: tuple[Path, bytes]) -> None:
+        self.folder = folder
+        validated = trained[0].with_name("undisturbed"), trained[1]
+        merged, promoted = (folder / "merged", saved[1]), (folder / "promoted", saved[1])
+        self.homes = {
+            "prepare_dataset": (folder / "nothing", trained[1]),
+            "train": trained,
+            "merge": saved,
+            "validate": validated,
+            "promote": merged,
+            "merge_checkpoint": promoted,
+            "housekeeping": merged,
+        }
+        self._calls: dict[str, list[int]] = {}
+
+    def trial(self, task: str, home: Path) -> Trial:
+        shutil.copytree(self.homes[task][0], home, symlinks=True)
+        return Trial(home)
+
+    def calls(self, moment: Moment, home: Path) -> list[int]:
+        """How many calls a try makes that nothing disturbs, of each rank."""
+        if moment.kind not in self._calls:
+            (counted := home.with_name(f"counted {home.name}")).mkdir()
+            trial = self.trial(moment.task, home.with_name("undisturbed"))
+            trial.change(moment.parameters)
+            fault = fault_of("count", 0, 0, trial, moment.thread)
+            done = trial.task(moment.task, fault, moment.in_a_rank, counted=str(counted))
+            assert done.returncode == 0, done.stdout + done.stderr
+            found = {int(file.name): int(file.read_text()) for file in counted.iterdir()}
+            self._calls[moment.kind] = [found[rank] for rank in sorted(found)]
+        return self._calls[moment.kind]
+
+
+def fault_of(act: str, count: int, rank: int, trial: Trial, thread: str = "") -> Fault:
+    return Fault("", "", act, "any", re.escape(str(trial.home)), count, rank, thread=thread)
