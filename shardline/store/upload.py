@@ -4,7 +4,8 @@
 
 The copy has the files of the version's folder, byte for byte. `version.json`, which has every file's digest, is written
 last: whoever sees it there has a whole version. Each file is read back before the next one is sent, in parts, so that
-memory does not grow with the model. A file appears there once it is whole, where the storage keeps it so, as S3 does.
+memory does not grow with the model. A file appears there once it is whole, where the storage keeps it so, as S3 and
+drives do.
 
 What is there already stays: with the digest that it should have, it is not sent again; with another one, that is an
 error. So whatever stopped an upload, the next one goes on where it ended. This module knows of the storage what fsspec
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from shardline.base import atomic
 from shardline.base.digest import file_digest
 from shardline.base.errors import ShardlineError, UploadError
 from shardline.store.version import DESCRIPTION, SIGNATURE, Version
@@ -88,7 +90,9 @@ def _upload_file(place: Place, version: Version, name: str, digest: str) -> None
     """Send a file that is not at `place` yet, and read it back."""
     path, uri = place.file(version, name)
     with _explained(uri):
-        if place.storage.isdir(place.root):  # a file system with folders; elsewhere none has to be made, nor a bucket
+        if _is_drive(place.storage):
+            Path(place.root).stat()  # what is below it is made; a drive that is not mounted is not
+        elif place.storage.isdir(place.root):  # it has folders; elsewhere none has to be made, nor a bucket
             place.storage.makedirs(path.rpartition("/")[0], exist_ok=True)
         _send(version.path / name, digest, place.storage, path)
         place.storage.invalidate_cache()
@@ -105,8 +109,7 @@ def _send(source: Path, digest: str, storage: AbstractFileSystem, path: str) -> 
     """Write `source` to `path`, visible once it is complete; nothing where its bytes have not that `digest`."""
     sent = blake3()
     part = max(_PART, -(-source.stat().st_size // _MOST_PARTS >> 20) << 20)
-    # The transaction, since closing a file of fsspec publishes what it has got so far, after an error as well.
-    with source.open("rb") as reader, storage.transaction, storage.open(path, "wb", block_size=part) as writer:
+    with source.open("rb") as reader, _appearing(storage, path, part) as writer:
         while block := reader.read(1 << 20):
             sent.update(block)
             writer.write(block)
@@ -115,6 +118,24 @@ def _send(source: Path, digest: str, storage: AbstractFileSystem, path: str) -> 
                 f"{source}: expected the digest {digest} of its promotion, found {sent.hexdigest()}: it was changed "
                 "since; restore it, then clear upload"
             )
+
+
+@contextmanager
+def _appearing(storage: AbstractFileSystem, path: str, part: int) -> Iterator[Any]:
+    """A file to write, `part` bytes at a time: it is at `path` when the block ends, and not where that raises."""
+    if _is_drive(storage):
+        # There fsspec would write to /tmp, and copy from there: half of it would be visible meanwhile, and stay.
+        with atomic.staged(Path(path)) as staged, staged.open("wb") as writer:
+            yield writer
+        return
+    # The transaction, since closing a file of fsspec publishes what it has got so far, after an error as well.
+    with storage.transaction, storage.open(path, "wb", block_size=part) as writer:
+        yield writer
+
+
+def _is_drive(storage: AbstractFileSystem) -> bool:
+    """Whether it is this host's own file system."""
+    return getattr(storage, "local_file", False)
 
 
 def _remote_digest(storage: AbstractFileSystem, path: str) -> str:

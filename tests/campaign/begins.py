@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from tests.campaign.commands import COMMANDS
 from tests.campaign.faults import Fault, Moment
 from tests.campaign.trial import Trial
 
@@ -27,10 +28,22 @@ class Begins:
             "housekeeping": merged,
         }
         self._calls: dict[str, list[int]] = {}
+        self._outputs: dict[str, dict[str, bytes]] = {}
 
     def trial(self, task: str, home: Path) -> Trial:
-        shutil.copytree(self.homes[task][0], home, symlinks=True)
+        if task in COMMANDS:
+            COMMANDS[task].make(home)
+        else:
+            shutil.copytree(self.homes[task][0], home, symlinks=True)
         return Trial(home)
+
+    def output(self, command: str) -> dict[str, bytes]:
+        """What the command leaves where nothing disturbs it."""
+        if command not in self._outputs:
+            trial = self.trial(command, self.folder / command)
+            trial.succeed(command)
+            self._outputs[command] = COMMANDS[command].content(trial.home)
+        return self._outputs[command]
 
     def calls(self, moment: Moment, home: Path) -> list[int]:
         """How many calls a try makes that nothing disturbs, of each rank."""

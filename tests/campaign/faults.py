@@ -5,9 +5,9 @@ A fault comes at the `count`-th call `on` of the system whose path matches `path
 `stop` (that process gets the signal), the name of an error of the system (ENOSPC), which that call and all later ones
 like it then have, `short` (reads and writes move a few bytes each), `clock` (it is yesterday), `second` (the same task
 is started once more, and waited for), `hold` (that thread stands still from then on), or `remove`, `rewrite`,
-`truncate` of what `target`, a pattern in the run directory, matches. What happens while a slice is written is said as
-a `share` of a slice: `cut` (the kernel kills the process when so much is written), `limit` (no file may be larger:
-EFBIG), `fill` (the file system has so much room left).
+`truncate` of what `target`, a pattern in the run directory, or in the home of a command, matches. What happens while a
+slice is written is said as a `share` of a slice: `cut` (the kernel kills the process when so much is written), `limit`
+(no file may be larger: EFBIG), `fill` (the file system has so much room left).
 """
 
 from __future__ import annotations
@@ -303,6 +303,81 @@ def _behind(kind: str, act: str, on: str, path: str, message: str, **more: Any) 
     return Fault(f"{kind}, behind training", "train", act, on, path, message=message, **given)
 
 
+_FOREIGN, _VERSIONS = r"rank_3/CKP-1_20\.ckpt", r"versions/1/model\.ckpt"
+_CUT_ANEW, _EXPORTED = r"\.resharded\..*staged/", r"exports/\.1\..*staged/"
+
+OF_COMMANDS = (
+    Fault("a slice's disk fails while adopting", "adopt", "EIO", "open", _FOREIGN, message="CKP-1_20.*Input/out"),
+    Fault("no space for an adopted set's manifest", "adopt", "ENOSPC", "open", r"set-20.*staged", message="space"),
+    Fault("an adopted folder is read-only", "adopt", "EROFS", "os.mkdir", "provenance", message="[Rr]ead-only"),
+    Fault(
+        "a second adoption of the folder at the same time",
+        "adopt",
+        "second",
+        "os.rename",
+        r"shard_set-20\.json$",
+        ends=SUCCEEDS,
+        message="the second: 0",
+    ),
+    Fault("no space while resharding", "reshard", "ENOSPC", "pwritev", _CUT_ANEW, message="make room"),
+    Fault("a slice's disk fails while resharding", "reshard", "EIO", "preadv", _FOREIGN, message="CKP-1_20.*Input/out"),
+    Fault("short writes while resharding", "reshard", "short", "pwritev", _CUT_ANEW, ends=SUCCEEDS),
+    Fault(
+        "a slice is rewritten while resharding",
+        "reshard",
+        "rewrite",
+        "pwritev",
+        _CUT_ANEW,
+        target="shards/rank_0/*.ckpt",
+        message=r"rank_0/CKP-1_20\.ckpt",
+    ),
+    Fault(
+        "a second reshard to the same place at the same time",
+        "reshard",
+        "second",
+        "pwritev",
+        _CUT_ANEW,
+        ends=SUCCEEDS,
+        message="is being written by another process",
+    ),
+    Fault("no space while exporting", "export", "ENOSPC", "pwritev", _EXPORTED, message="make room"),
+    Fault("no space for the record of an export", "export", "ENOSPC", "open", r"export\.json", message="make room"),
+    Fault("a version's disk fails while exporting", "export", "EIO", "preadv", _VERSIONS, message="ckpt.*Input/out"),
+    Fault("short writes while exporting", "export", "short", "pwritev", _EXPORTED, ends=SUCCEEDS),
+    Fault(
+        "a version is rewritten before it is exported",
+        "export",
+        "rewrite",
+        "os.mkdir",
+        r"exports$",
+        target="models/gpt/versions/1/model.ckpt",
+        message="model.ckpt",
+    ),
+    Fault(
+        "a second export of the version at the same time",
+        "export",
+        "second",
+        "pwritev",
+        _EXPORTED,
+        ends=SUCCEEDS,
+        message="in use by process",
+    ),
+    Fault(
+        "an upload's storage is full", "upload", "ENOSPC", "open", r"uploads/gpt/1/.*staged", message="No space left"
+    ),
+    Fault("an upload's storage fails", "upload", "EIO", "open", r"uploads/gpt/1/version", message="Input/output error"),
+    Fault("an upload's storage is read-only", "upload", "EROFS", "os.mkdir", r"uploads/gpt", message="Read-only"),
+    Fault(
+        "a version is rewritten before it is uploaded",
+        "upload",
+        "rewrite",
+        "os.mkdir",
+        r"uploads/gpt",
+        target="models/gpt/versions/1/model.ckpt",
+        message="changed since; restore it",
+    ),
+)
+
 _INSIDE, _NO_LARGER, _NO_ROOM = "rank 1.*SIGXFSZ", "rank 1.*File too large", "rank 1.*No space left"
 _SAFETENSORS = {**BEHIND, "checkpoint_format": "safetensors"}
 
@@ -311,8 +386,8 @@ BEHIND_TRAINING = (
     _behind(
         "a rank killed inside a slice of safetensors",
         "cut",
-        "open",
-        _SAVED,
+        "os.rename",
+        r"\.receipts/2/rank_1",  # what comes before: what writes safetensors files tells Python nothing
         _INSIDE,
         share=0.4,
         parameters=_SAFETENSORS,
@@ -375,12 +450,19 @@ AT_ANY_MOMENT = (
     Moment("promotion killed at any moment", "promote", 10),
     Moment("merge_checkpoint killed at any moment", "merge_checkpoint", 5),
     Moment("housekeeping killed at any moment", "housekeeping", 10),
+    Moment("adoption killed at any moment", "adopt", 10),
+    Moment("a reshard killed at any moment", "reshard", 10),
+    Moment("a Hugging Face export killed at any moment", "export", 10),
+    Moment("an upload killed at any moment", "upload", 5),
 )
 
 FULL_DISKS = (
     FullDisk("a full disk while training and saving", "train", (0.0, 0.5, 0.9)),
     FullDisk("a full disk while merging and writing the record", "merge", (0.0, 0.5, 0.8)),
     FullDisk("a full disk while promoting and writing what came of it", "promote", (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)),
+    FullDisk("a full disk while adopting", "adopt", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while resharding", "reshard", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while exporting to Hugging Face", "export", (0.0, 0.5, 0.9)),
 )
 
 OF_AIRFLOW = (
@@ -394,6 +476,7 @@ OF_AIRFLOW = (
 
 ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *IN_PROCESS,
+    *OF_COMMANDS,
     *IN_A_RANK,
     *BEHIND_TRAINING,
     *FROM_OUTSIDE,

@@ -88,7 +88,7 @@ def act(fault: dict[str, Any]) -> None:
     if what in ("kill", "term", "stop"):
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}[what])
     elif what == "second":
-        again = [sys.executable, "-m", fault["module"], "--run-directory", fault["run"]]
+        again = [sys.executable, "-m", fault["module"], *sys.argv[1:]]
         second = subprocess.run(again, capture_output=True, text=True, check=False)
         print(f"the second: {second.returncode}: {second.stderr}", file=sys.stderr, flush=True)
     elif what == "hold":
@@ -96,8 +96,11 @@ def act(fault: dict[str, Any]) -> None:
         threading.Event().wait()
     elif what in ("cut", "limit", "fill"):
         leave_room(what, int(fault["share"] * size_of_a_slice(run, fault["rank"])), fault)
-    for target in run.glob(fault["target"]) if fault["target"] else ():
-        change(target, what)
+    if fault["target"]:
+        targets = list(run.glob(fault["target"]))
+        assert targets, f"{run}: nothing matches {fault['target']}"
+        for target in targets:
+            change(target, what)
 
 
 def size_of_a_slice(run: Path, rank: int) -> int:

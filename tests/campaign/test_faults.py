@@ -17,9 +17,11 @@ import pytest
 
 from shardline.checkpoint.merging.verify import verify
 from tests.campaign.begins import Begins, fault_of
-from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, Fault, FullDisk, Moment
+from tests.campaign.commands import COMMANDS
+from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, Fault, FullDisk, Moment
 from tests.campaign.trial import PAGE, Trial, check_ended, pages, small_file_system, tried
 from tests.patience import PATIENCE_S
+from tests.protocol.invariants import leftovers
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(2 * PATIENCE_S)]
 
@@ -39,6 +41,19 @@ def test_a_task_that_is_disturbed(saved: tuple[Path, bytes], tmp_path: Path, fau
         for task in ("merge", "promote"):
             trial.succeed(task)
         trial.check_ends_undisturbed(saved[1])
+
+    tried(fault.kind, run)
+
+
+@pytest.mark.parametrize("fault", OF_COMMANDS, ids=lambda fault: fault.kind)
+def test_a_command_that_is_disturbed(begins: Begins, tmp_path: Path, fault: Fault) -> None:
+    def run() -> None:
+        trial = begins.trial(fault.task, tmp_path / "home")
+        before = {file: file.read_bytes() for file in trial.home.rglob("*") if file.is_file()}
+        check_ended(trial.task(fault.task, fault), fault)
+        for file, content in before.items() if fault.target else ():  # restored, as the message says
+            file.write_bytes(content)
+        check_command_done_again(begins, trial, fault.task)
 
     tried(fault.kind, run)
 
@@ -66,15 +81,19 @@ def test_a_task_killed_at_any_moment(begins: Begins, tmp_path: Path, moment: Mom
             assert done.returncode == -signal.SIGKILL, printed
         trial.check_no_orphan()
         newest = trial.newest_set()
-        check_done_again(trial, moment.task, begins.homes[moment.task][1])
+        check_done_again(begins, trial, moment.task)
         if moment.task == "train":
             assert json.loads(trial.run.train_file.read_text())["resumed_from"] == newest
 
     tried(moment.kind, run, seed)
 
 
-def check_done_again(trial: Trial, task: str, expected: bytes) -> None:
+def check_done_again(begins: Begins, trial: Trial, task: str) -> None:
     """The task, and those that follow, end as they do where nothing was disturbed."""
+    if task in COMMANDS:
+        check_command_done_again(begins, trial, task)
+        return
+    expected = begins.homes[task][1]
     following = {
         "prepare_dataset": ("train", "merge", "promote"),
         "train": ("merge", "promote"),
@@ -96,6 +115,19 @@ def check_done_again(trial: Trial, task: str, expected: bytes) -> None:
     if task == "validate":
         assert json.loads(trial.run.report_file.read_bytes())["passed"]
     trial.check_ends_undisturbed(expected)
+
+
+def check_command_done_again(begins: Begins, trial: Trial, name: str) -> None:
+    """What there is of its output counts only where all of it is there, and done again, all of it is."""
+    command, expected = COMMANDS[name], begins.output(name)
+    is_there = command.is_there(trial.home)
+    assert not is_there or command.content(trial.home) == expected
+    done = trial.task(name)
+    refused = is_there and re.search(command.refuses, done.stderr) if command.refuses else None
+    assert refused or done.returncode == 0, done.stdout + done.stderr
+    assert command.content(trial.home) == expected
+    trial.check_no_orphan()
+    assert not leftovers(trial.home.parent)
 
 
 DISKS = [(disk, share) for disk in FULL_DISKS for share in disk.shares]
@@ -125,6 +157,6 @@ def test_a_disk_that_is_full(begins: Begins, tmp_path: Path, disk: FullDisk, sha
             assert "Traceback" not in done.stderr, done.stderr
             trial.check_no_orphan()
             filler.unlink()
-            check_done_again(trial, disk.task, begins.homes[disk.task][1])
+            check_done_again(begins, trial, disk.task)
 
     tried(disk.kind, run, f"room for {share:.0%}")

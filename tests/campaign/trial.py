@@ -23,6 +23,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import PROJECT
 from shardline.store.model_store import ModelStore
+from tests.campaign.commands import COMMANDS
 from tests.campaign.faults import FAILS, KILLED, Fault
 from tests.campaign_record import record
 from tests.patience import PATIENCE_S
@@ -59,9 +60,12 @@ class Trial:
         """Start a task, as `task` does."""
         command = self._command(name)
         environment = os.environ | {"SHARDLINE_HOME": str(self.home)}
+        if name in COMMANDS:
+            environment |= COMMANDS[name].variables(self.home)
         if fault is not None:
             place = 1 if command[0] == "tasks.launch" and in_a_rank else 0
-            said = {**asdict(fault), "run": str(self.run.path), "module": command[place], **others}
+            run = self.home if name in COMMANDS else self.run.path
+            said = {**asdict(fault), "run": str(run), "module": command[place], **others}
             environment["FAULT"] = json.dumps(said)
             command[place] = "tests.campaign.faulty"
         return subprocess.Popen(
@@ -74,6 +78,8 @@ class Trial:
         )
 
     def _command(self, name: str) -> list[str]:
+        if name in COMMANDS:
+            return COMMANDS[name].spelt(self.home)
         directory = ["--run-directory", str(self.run.path)]
         commands = {
             "prepare_dataset": ["tasks.prepare_dataset", "--parameters", json.dumps(TRAINING), *directory],

@@ -15,6 +15,7 @@ from shardline.base.errors import UploadError
 from shardline.store.signature import check_signature
 from shardline.store.upload import Place, upload
 from shardline.store.version import Candidate, Version, read_version, write_version
+from tests.durability import recorded
 from tests.shardline.store.keys import pair
 from tests.shardline.store.test_signature import promoted, signer
 
@@ -73,6 +74,19 @@ def test_a_version_is_copied_whole_and_its_description_comes_last(tmp_path, stor
     assert storage.written == FILES
     for name in FILES:
         assert storage.cat(f"/models/digits/1/{name}") == (version.path / name).read_bytes()
+
+
+def test_on_a_drive_a_file_is_never_there_in_part(tmp_path, monkeypatch):
+    """It is written beside its place, not copied there from /tmp, which may be another drive."""
+    version, root = version_of(tmp_path / "1"), tmp_path / "drive"
+    root.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there is no such folder"))
+    with recorded(root) as durability:
+        upload(version, place(LocalFileSystem(), str(root)))
+    for name in FILES:
+        durability.check(root / "digits" / "1" / name)
+        assert (root / "digits" / "1" / name).read_bytes() == (version.path / name).read_bytes()
+    assert sorted(path.name for path in (root / "digits" / "1").iterdir()) == FILES
 
 
 def test_a_signature_goes_along_before_the_description(tmp_path, storage):
