@@ -20,6 +20,7 @@ from scripts.local_airflow import PROJECT
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.datasets import embedded, idx
 from shardline.run.directory import RunDirectory
+from tests.airflow.documented import Reader
 from tests.airflow.rest import Api
 from tests.patience import PATIENCE_MS
 from tests.processes import free_port
@@ -120,7 +121,7 @@ def statsd() -> Iterator[StatsdServer]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, small, statsd) -> Iterator[Server]:
-    """Airflow on a free port with a home of its own; `retraining` is scheduled every 15 seconds, but paused.
+    """Airflow on a free port with a home of its own; `retraining` is paused, or runs every 15 seconds and on new data.
 
     It has `CARDS` cards. Everything that happens is told to a file; a run is late after `DEADLINE_HOURS`.
     """
@@ -136,6 +137,7 @@ def server(tmp_path_factory, small, statsd) -> Iterator[Server]:
         **cards,
         SHARDLINE_HOME=str(shared),
         SHARDLINE_RETRAINING_CRON="* * * * * */15",
+        SHARDLINE_RETRAINING_ON_DATASET="true",
         SHARDLINE_RETRAINING_PARAMETERS=json.dumps(small | {"start_from": "current", "champion_margin": 1.0}),
         SHARDLINE_NOTIFIERS=json.dumps([notifier]),
         SHARDLINE_DEADLINE_HOURS=str(DEADLINE_HOURS),
@@ -152,6 +154,14 @@ def api(server) -> Api:
     client = Api(server.address, ui.USER, server.password)
     assert client.wait_for_dags(DAGS) == DAGS
     return client
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory, api, server) -> Reader:
+    """Somebody who follows the documents in a checkout whose `make ui` is the server."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    (checkout / ".airflow").symlink_to(server.home)
+    return Reader(checkout, server.address)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,9 @@ class Api:
     def patch(self, path: str, **body: Any) -> None:
         self._client.patch(path, json=body).raise_for_status()
 
+    def delete(self, path: str) -> None:
+        self._client.delete(path).raise_for_status()
+
     def wait_for_dags(self, dag_ids: set[str]) -> set[str]:
         """Wait until the server knows `dag_ids`, and return all that it knows; no file of DAGs may be wrong."""
         while not dag_ids <= (known := {dag["dag_id"] for dag in self.get("/dags")["dags"]}):

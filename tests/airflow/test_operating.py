@@ -98,7 +98,9 @@ def test_any_shard_set_is_merged_from_the_form_which_says_what_is_missing(asked_
     assert {str(array.dtype) for array in merged.values()} == {"float16"}
 
 
-def test_housekeeping_says_what_it_would_free_and_frees_no_running_one(asked_run, api, server, page, screenshot):
+def test_housekeeping_says_what_it_would_free_and_frees_no_running_one(
+    asked_run, api, *, server, page, screenshot, reader
+):
     page.goto("/dags/housekeeping")
     page.get_by_role("button", name="Trigger Dag").click()
     expect(page.get_by_role("dialog").locator("[name=element_keep_runs]")).to_be_visible()
@@ -115,5 +117,5 @@ def test_housekeeping_says_what_it_would_free_and_frees_no_running_one(asked_run
     assert waiting.path.name not in {Path(folder).name for folder in api.xcom("housekeeping", run_id, "finished")}
     assert "Would free" in api.log("housekeeping", run_id, "free")
     assert list(waiting.checkpoints.glob("shard_set-*.json"))
-    api.answer(DAG, asked_run, "approve", api.choose("Approve"), server.scheduler_log)
+    api.answer(DAG, asked_run, "approve", lambda _: reader.types("approve", RUN=asked_run), server.scheduler_log)
     assert api.wait_for_run(DAG, asked_run) == "success"

@@ -1,5 +1,6 @@
 """Trigger it from the form, let a schedule trigger it, clear only the merge: on a running Airflow."""
 
+import json
 import time
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def test_the_ranks_progress_is_in_the_tasks_log(form_run, api):
     assert "epoch: 1 step: 20, loss is " in api.log(DAG, form_run, "train")
 
 
-def test_airflow_keeps_what_the_training_has_reached(form_run, api):
-    path = f"/dags/{DAG}/dagRuns/{form_run}/taskInstances/train/state-store/training"
-    assert api.get(path)["value"] == {"step": 20, "steps": 20, "shard_set": 20, "seconds_left": 0}
+def test_airflow_keeps_what_the_training_has_reached(form_run, reader):
+    answer = json.loads(reader.types("reached", RUN=form_run))
+    assert answer["value"] == {"step": 20, "steps": 20, "shard_set": 20, "seconds_left": 0}
 
 
 def test_the_training_s_figures_arrive_by_airflow_s_own_metrics(form_run, statsd):
@@ -73,16 +74,11 @@ def test_the_training_s_figures_arrive_by_airflow_s_own_metrics(form_run, statsd
     assert min(found[f"{place}.queue_seconds"]) >= 0
 
 
-def clear_merge_by_rest(api, run_id):
-    body = {"dag_run_id": run_id, "task_ids": ["merge"], "only_failed": False, "dry_run": False}
-    api.post(f"/dags/{DAG}/clearTaskInstances", body).raise_for_status()
-
-
-def test_only_the_merge_is_run_again_by_rest(form_run, api):
+def test_only_the_merge_is_run_again_by_rest(form_run, api, reader):
     before, result = api.tries(DAG, form_run), api.xcom(DAG, form_run, "merge")
     merged = Path(result["merged_file"])
     merged.unlink()  # so that it is there afterwards only if it was made again
-    clear_merge_by_rest(api, form_run)
+    reader.types("clear the merge", RUN=form_run)
     assert api.wait_for_run(DAG, form_run) == "success"
     assert api.tries(DAG, form_run) == before | {"merge": before["merge"] + 1}
     assert api.xcom(DAG, form_run, "merge") == result
@@ -107,9 +103,9 @@ def test_only_the_merge_is_run_again_from_the_browsers_dialog(form_run, api, pag
     assert api.xcom(DAG, form_run, "merge") == result
 
 
-def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, page, server, screenshot):
+def test_retraining_runs_on_its_schedule_from_the_current_model(form_run, api, *, page, server, screenshot, reader):
     promoted = api.xcom(DAG, form_run, "promote")["version"]
-    api.patch("/dags/retraining", is_paused=False)
+    reader.types("unpause")
     while not (runs := api.get("/dags/retraining/dagRuns", order_by="id")["dag_runs"]):
         page.wait_for_timeout(500)
     state = api.wait_for_run("retraining", runs[0]["dag_run_id"])
