@@ -26,6 +26,7 @@ from shardline.launch.records import Failure, RankFolder, Started
 from shardline.launch.step_lines import StepLines
 
 _CHUNK = 64 * 1024
+_GATHER_S = 0.05
 _STATUS_EVERY_S = 2.0
 _NOT_STARTED = 127
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -92,16 +93,23 @@ class _Output:
         self._status = folder.path / "status.json"
         self._child = child
         self._told_at = 0.0
+        self._counted_at, self._came = 0.0, 0
         self._began = (time.monotonic(), self._steps.last_step if self._steps else 0)
 
     def copy(self, reader: int) -> None:
-        """Copy until the program has ended, and what it has printed by then."""
+        """Copy until the program has ended, and what it has printed by then.
+
+        A line at a time would take a core from a rank for each: where they come slowly, several are waited for.
+        """
         ended = os.pidfd_open(self._child)
         open_files = [reader, ended]
         while ended in open_files:
             ready, _, _ = select.select(open_files, [], [])
-            if reader in ready and not self._read(reader):
-                open_files.remove(reader)  # the program has closed its output, and may go on
+            if reader in ready:
+                if not self._read(reader):
+                    open_files.remove(reader)  # the program has closed its output, and may go on
+                elif self._comes_slowly():
+                    select.select([ended], [], [], _GATHER_S)
             elif ready == [ended]:
                 open_files.remove(ended)
         os.set_blocking(reader, False)
@@ -117,10 +125,20 @@ class _Output:
             content = os.read(reader, _CHUNK)
         except BlockingIOError:
             return False
+        self._came += len(content)
         self._log.write(content)
         if self._steps is not None and self._steps.feed(content):
             self._say_step()
         return bool(content)
+
+    def _comes_slowly(self) -> bool:
+        """Whether a pipe will hold what comes in the next moment, going by the last."""
+        now = time.monotonic()
+        if now - self._counted_at < _GATHER_S:
+            return False
+        slowly = self._came < _CHUNK // 2
+        self._counted_at, self._came = now, 0
+        return slowly
 
     def _say_step(self, *, at_once: bool = False) -> None:
         """Leave how far the program is, as the ranks of our own trainings do."""

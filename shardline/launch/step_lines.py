@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class StepLines:
     _in_epoch: int = 0
     _before_epoch: int = 0
     _bytes: int = 0
+    _file: int = -1
 
     def __post_init__(self) -> None:
         self._compiled = [re.compile(pattern) for pattern in self.patterns]
@@ -95,14 +97,18 @@ class StepLines:
                 record[name] = value if math.isfinite(value) else None
         line = json.dumps(record) + "\n"
         try:
-            with self.metrics.open("a") as file:
-                file.write(line)
+            self._write(line.encode())
         except OSError:  # a full drive: the page lacks a step, the program goes on
             return False
         self.last_step = step
         self._bytes += len(line)
         self._fields.pop("step", None)
         return True
+
+    def _write(self, line: bytes) -> None:
+        if self._file < 0:
+            self._file = os.open(self.metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(self._file, line)
 
     def _global_step(self) -> int:
         if "step" not in self._fields:
