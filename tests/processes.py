@@ -1,14 +1,33 @@
 """Processes of this host, and ports for them."""
 
+import random
 import socket
+from pathlib import Path
 
 import psutil
 
+_TAKEN: list[socket.socket] = []
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, and that is nobody else's while this process lives.
+
+    Not one that the kernel gives to connections, as it would between a service's end and its new start, nor one that a
+    browser refuses; nor one that another process was told: an abstract socket, which ends with its process, marks it.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(11_000, first if first > 12_000 else 32_768)  # where connections get all, one of those
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0shardline-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+            continue
+        _TAKEN.append(mark)
+        return port
 
 
 def environment_of(process: psutil.Process) -> dict[str, str]:

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -21,9 +24,9 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.datasets import embedded, idx
 from shardline.run.directory import RunDirectory
 from tests.airflow.documented import Reader
-from tests.airflow.rest import Api
+from tests.airflow.rest import FINISHED, Api
 from tests.patience import PATIENCE_MS
-from tests.processes import free_port
+from tests.processes import environment_of, free_port
 from tests.statsd_server import StatsdServer, statsd_server
 
 SCREENSHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")  # a folder; without it the tests leave the checkout as it is
@@ -215,6 +218,39 @@ def form_run(page, api, digits, screenshot) -> str:
     run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]
     api.wait_for_run("sharded_training", run_id)
     return run_id
+
+
+@contextmanager
+def endless_runs(api: Api, small: dict[str, Any]) -> Iterator[Callable[..., str]]:
+    """What starts a run of `sharded_training` that has no end, and returns its id.
+
+    None goes on after the block, whatever that came to, and keeps others from cores and cards.
+    """
+    started = []
+
+    def start(**conf: Any) -> str:
+        started.append(api.trigger("sharded_training", small | {"epochs": ENDLESS} | conf))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for run_id in started:
+            if api.get(f"/dags/sharded_training/dagRuns/{run_id}")["state"] not in FINISHED:
+                api.patch(f"/dags/sharded_training/dagRuns/{run_id}", state="failed")
+        while any(processes_of_run(run_id) for run_id in started):
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def endless(api, small) -> Iterator[Callable[..., str]]:
+    """Starts a run that has no end but that of the test."""
+    with endless_runs(api, small) as start:
+        yield start
+
+
+def processes_of_run(run_id: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if environment_of(process).get("SHARDLINE_RUN_ID") == run_id]
 
 
 def end_soon(directory: RunDirectory) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shardline.launch.records import rank_folder
 from shardline.run.directory import Home, RunDirectory
-from tests.airflow.conftest import CARDS, ENDLESS, end_soon
+from tests.airflow.conftest import CARDS, end_soon, processes_of_run
 from tests.processes import environment_of
 
 DAG = "sharded_training"
@@ -63,19 +63,15 @@ def is_launcher(process: psutil.Process) -> bool:
         return False
 
 
-def processes_of_run(run_id: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if environment_of(process).get("SHARDLINE_RUN_ID") == run_id]
-
-
 def wait_until(condition) -> None:
     """Wait for something that must come; the test's own timeout is the limit."""
     while not condition():
         time.sleep(0.2)
 
 
-def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
+def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server, endless):
     """The one that is hit resumes in its next try, the other waits for its cards; both end, neither meets the other."""
-    hit = api.trigger(DAG, small | {"world_size": CARDS, "epochs": ENDLESS, "seed": 3})
+    hit = endless(world_size=CARDS, seed=3)
     directory = RunDirectory(Home(server.shared).run(DAG, hit))
     wait_until(lambda: list(directory.checkpoints.glob("shard_set-*.json")))
     ranks = [psutil.Process(rank_folder(directory.logs, rank).read_started().pid) for rank in range(CARDS)]
@@ -105,9 +101,9 @@ def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server):
     assert first.read_bytes() != second.read_bytes()
 
 
-def test_a_training_that_is_cleared_while_it_runs_saves_and_goes_on_in_its_next_try(api, small, server):
+def test_a_training_that_is_cleared_while_it_runs_saves_and_goes_on_in_its_next_try(api, server, endless):
     """Airflow gives its own process for the task 5 seconds; the launch has its rank save all the same."""
-    run_id = api.trigger(DAG, small | {"epochs": ENDLESS, "save_checkpoint_steps": 1_000_000})
+    run_id = endless(save_checkpoint_steps=1_000_000)
     directory = RunDirectory(Home(server.shared).run(DAG, run_id))
     wait_until(directory.metrics_file.exists)
     body = {"dag_run_id": run_id, "task_ids": ["train"], "only_failed": False, "dry_run": False}
@@ -119,5 +115,3 @@ def test_a_training_that_is_cleared_while_it_runs_saves_and_goes_on_in_its_next_
     assert f"resumed from {saved.stem.replace('-', ' ').replace('_', ' ')}\n" in directory.rank_log(0).read_text()
     assert (stopped / "rank.0" / "stopped.json").exists()
     assert api.tries(DAG, run_id)["train"] == 2
-    api.patch(f"/dags/{DAG}/dagRuns/{run_id}", state="failed")
-    wait_until(lambda: not processes_of_run(run_id))

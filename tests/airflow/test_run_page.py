@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import FrameLocator, expect
 
 from shardline.run.directory import Home, RunDirectory
-from tests.airflow.conftest import ENDLESS, SCREENSHOTS, end_soon
+from tests.airflow.conftest import SCREENSHOTS, end_soon, endless_runs
 
 DAG = "sharded_training"
 
@@ -40,25 +40,26 @@ def screenshot(page):
 @pytest.fixture(scope="module")
 def trained(api, page, server, small, screenshot) -> str:
     """The id of a run whose page was watched while it trained on four ranks, lost one, resumed, and ended well."""
-    run_id = api.trigger(DAG, small | {"world_size": 4, "epochs": ENDLESS})
-    directory = RunDirectory(Home(server.shared).run(DAG, run_id))
-    frame = open_tab(page, run_id)
-    frame.get_by_role("tab", name="Training").click()
-    expect(frame.locator("#run-summary")).to_contain_text("step ")
-    seen = step_of(frame)
-    expect(frame.locator(".bk-Figure canvas").first).to_be_visible()
-    while step_of(frame) <= seen:
-        page.wait_for_timeout(200)
-    screenshot("run-page-training")
-    frame.get_by_role("tab", name="Ranks").click()
-    expect(frame.get_by_role("row", name="2 running")).to_be_visible()
-    os.kill(json.loads((directory.rank_log(2).parent / "started.json").read_text())["pid"], signal.SIGKILL)
-    end_soon(directory)  # the next try begins 10 seconds later
-    expect(frame.locator(".failure")).to_contain_text("train failed, and is tried again: rank 2")
-    screenshot("run-page-killed-rank")
-    assert api.wait_for_run(DAG, run_id) == "success"
-    expect(frame.locator("#run-summary")).to_contain_text("success")
-    expect(frame.locator(".failure")).to_have_count(0)
+    with endless_runs(api, small) as start:
+        run_id = start(world_size=4)
+        directory = RunDirectory(Home(server.shared).run(DAG, run_id))
+        frame = open_tab(page, run_id)
+        frame.get_by_role("tab", name="Training").click()
+        expect(frame.locator("#run-summary")).to_contain_text("step ")
+        seen = step_of(frame)
+        expect(frame.locator(".bk-Figure canvas").first).to_be_visible()
+        while step_of(frame) <= seen:
+            page.wait_for_timeout(200)
+        screenshot("run-page-training")
+        frame.get_by_role("tab", name="Ranks").click()
+        expect(frame.get_by_role("row", name="2 running")).to_be_visible()
+        os.kill(json.loads((directory.rank_log(2).parent / "started.json").read_text())["pid"], signal.SIGKILL)
+        end_soon(directory)  # the next try begins 10 seconds later
+        expect(frame.locator(".failure")).to_contain_text("train failed, and is tried again: rank 2")
+        screenshot("run-page-killed-rank")
+        assert api.wait_for_run(DAG, run_id) == "success"
+        expect(frame.locator("#run-summary")).to_contain_text("success")
+        expect(frame.locator(".failure")).to_have_count(0)
     return run_id
 
 

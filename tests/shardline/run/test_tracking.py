@@ -19,7 +19,8 @@ from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
 from shardline.tracking.mlflow_server import MLflowServer
 from shardline.tracking.silence import Silence
-from tests.shardline.tracking.conftest import free_port, mlflow_server  # noqa: F401  a fixture
+from tests.processes import free_port
+from tests.shardline.tracking.conftest import mlflow_server  # noqa: F401  a fixture
 
 
 @pytest.fixture

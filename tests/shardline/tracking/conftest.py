@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,8 +13,8 @@ import pytest
 
 from shardline.run.environment import PROJECT
 
-SERVER_PYTHON = PROJECT / ".venv-server" / "bin" / "python"
 PATIENCE_S = 120
+SERVER_PYTHON = PROJECT / ".venv-server" / "bin" / "python"
 
 
 def server_python() -> str | None:
@@ -23,12 +22,6 @@ def server_python() -> str | None:
     if SERVER_PYTHON.is_file():
         return str(SERVER_PYTHON)
     return sys.executable if importlib.util.find_spec("mlflow") else None
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 class Server:
