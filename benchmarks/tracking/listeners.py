@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,22 +19,40 @@ Settings = dict[str, str]
 
 
 class Accepting(BaseHTTPRequestHandler):
-    """Takes whatever is posted."""
+    """Takes whatever is sent, as an OpenTelemetry collector does."""
+
+    answer = b""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.answer)))
         self.end_headers()
+        self.wfile.write(self.answer)
+
+    do_GET = do_PUT = do_POST  # noqa: N815  the names that http.server looks for
 
     def log_message(self, *arguments: object) -> None:
         """Not shown."""
 
 
+class LikeMLflow(Accepting):
+    """Answers at once as MLflow's server does, as far as Shardline looks, and keeps nothing."""
+
+    answer = json.dumps(
+        {
+            "experiment": {"experiment_id": "1"},
+            "run": {"info": {"run_id": "1", "artifact_uri": "mlflow-artifacts:/1"}},
+            "model_version": {"version": "1"},
+            "model_versions": [{"version": "1", "tags": [{"key": "shardline.version", "value": "1"}]}],
+        }
+    ).encode()
+
+
 @contextmanager
-def collector() -> Iterator[int]:
-    """The port of an HTTP server that takes everything, as an OpenTelemetry collector does."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Accepting) as server:
+def accepting(handler: type[Accepting]) -> Iterator[int]:
+    """The port of an HTTP server that takes everything."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
@@ -107,11 +127,12 @@ def all_listeners(folder: Path) -> dict[str, Callable[[], AbstractContextManager
     """Each by name; an MLflow server keeps in `folder` what it is told."""
     return {
         "mlflow": lambda: told(mlflow_settings, lambda: mlflow(folder)),
+        "mlflow-elsewhere": lambda: told(mlflow_settings, partial(accepting, LikeMLflow)),
         "mlflow-down": lambda: told(mlflow_settings, nobody),
         "mlflow-silent": lambda: told(mlflow_settings, silent),
         "statsd": lambda: told(statsd_settings, statsd),
         "statsd-down": lambda: told(statsd_settings, nobody),
-        "opentelemetry": lambda: told(opentelemetry_settings, collector),
+        "opentelemetry": lambda: told(opentelemetry_settings, partial(accepting, Accepting)),
         "opentelemetry-down": lambda: told(opentelemetry_settings, nobody),
         "opentelemetry-silent": lambda: told(opentelemetry_settings, silent),
         "openlineage": lineage,

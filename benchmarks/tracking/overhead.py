@@ -4,7 +4,8 @@
 
 A run is prepared, trained, merged, validated and promoted as Airflow's worker does it (`worker`), with nobody told;
 then again with one of `listeners.all_listeners` told, in every other round first. The ratio is of such a pair; printed
-are medians of the rounds. The MLflow server is a real one, which `make mlflow` installs.
+are medians of the rounds. `mlflow` is a real server, which `make mlflow` installs, on the same cores as the training;
+`mlflow-elsewhere` takes everything at once, as a server with cores of its own does.
 
 A step's time is the median over the run's steps. A run's is by the clock, from its first task to the end of the
 worker's process, Airflow's imports before it left out.

@@ -34,6 +34,9 @@ from shardline.tracking.sent import read_sent
 from shardline.tracking.silence import Silence
 
 EVERY_S = 10.0
+LOOK_EVERY_S = 1.0
+MANY_BYTES = 1 << 15
+"""Of new lines, about as many as a request holds: they are sent at once, so that few are left when training ends."""
 PATIENCE_S = 15.0
 """How long the end of a task waits for MLflow, at most."""
 _LATER = "it is told when a next task ends, or by `shardline track`"
@@ -132,6 +135,7 @@ class _Follower:
         """Until the training has ended; what is in the way is said when it comes, and when it has gone."""
         told = ""
         while True:
+            size = self._size()
             try:
                 problem = _answered(self._silence, partial(_update, self.run, self.home, self.server, "RUNNING"))
                 self.is_unanswered = False
@@ -141,8 +145,22 @@ class _Follower:
                 later = f"{problem}; the training goes on, and MLflow is told later"
                 _say(later if problem else "MLflow answers again")
                 told = problem
-            if self.has_ended.wait(EVERY_S):
+            if self._has_ended_before_more_is_due(size):
                 return
+
+    def _has_ended_before_more_is_due(self, size: int) -> bool:
+        due = time.monotonic() + EVERY_S
+        while not self.has_ended.wait(LOOK_EVERY_S):
+            if time.monotonic() >= due or (self._size() >= size + MANY_BYTES and not self.is_unanswered):
+                return False
+        return True
+
+    def _size(self) -> int:
+        """Bytes of `metrics.jsonl`."""
+        try:
+            return self.run.metrics_file.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _silence(home: Home, server: MLflowServer) -> Silence:

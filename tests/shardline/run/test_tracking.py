@@ -2,6 +2,7 @@
 
 import json
 import math
+import queue
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from shardline.base.errors import LaunchError, Stopped
 from shardline.cli import models_command, track_command
 from shardline.run.directory import Home, RunDirectory
-from shardline.run.tracking import track_outcome, tracked_meanwhile
+from shardline.run.tracking import MANY_BYTES, track_outcome, tracked_meanwhile
 from shardline.settings.run_config import RunConfig
 from shardline.store.model_store import ModelStore
 from shardline.store.version import Candidate
@@ -226,6 +227,25 @@ def test_a_training_asks_a_server_that_did_not_answer_and_does_not_wait_for_it(h
     (asking,) = [thread for thread in threading.enumerate() if thread.name == "mlflow" and thread.is_alive()]
     ended.set()
     asking.join()
+
+
+def test_many_new_steps_are_sent_at_once_and_few_when_it_is_time(home, monkeypatch):
+    told = queue.SimpleQueue()
+    run = run_of(home, "many")
+    monkeypatch.setattr("shardline.run.tracking.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("shardline.run.tracking.EVERY_S", 3600)
+    monkeypatch.setattr("shardline.run.tracking._update", lambda run, *_: told.put(run.metrics_file.stat().st_size))
+    run.metrics_file.write_text(lines(1, 10))
+    with tracked_meanwhile(run, environment("http://127.0.0.1:1", "train"), home):
+        few = told.get()
+        with run.metrics_file.open("a") as file:
+            file.write(lines(11, 1000))
+        assert told.get() - few >= MANY_BYTES
+        monkeypatch.setattr("shardline.run.tracking.EVERY_S", 0.02)
+        with run.metrics_file.open("a") as file:
+            file.write(lines(1001, 2000))
+        told.get()
+        told.get()  # nothing is new, but it is time
 
 
 class Refusing(BaseHTTPRequestHandler):
