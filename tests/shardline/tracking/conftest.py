@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from shardline.run.environment import PROJECT
+from tests.processes import free_port
 
 PATIENCE_S = 120
 SERVER_PYTHON = PROJECT / ".venv-server" / "bin" / "python"
