@@ -1,8 +1,8 @@
 """How long Airflow takes to parse each DAG file: `python -m benchmarks.airflow.parse`.
 
-As in the DAG processor, each file is parsed in a child of a process that has loaded Airflow but nothing of ours. That of
-described trainings is parsed without a description, and with copies of the one in docs/own-training.md. Printed are
-medians, in milliseconds; processor time is what a busy machine leaves comparable.
+As in the DAG processor, each file is parsed in a child of a process that has loaded Airflow but nothing of ours.
+Described trainings are copies of the one in docs/own-training.md. Printed are medians, in milliseconds; processor time
+is what a busy machine leaves comparable.
 """
 
 from __future__ import annotations
