@@ -12,13 +12,14 @@ of training on one rank. From Airflow's records, in seconds:
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from tests.airflow.rest import Api
 from tests.docker.composed import SECRETS, running
 
 DAG = "sharded_training"
-TASKS = ("prepare_dataset", "train", "merge", "validate", "approve", "promote", "upload")
+CHAIN = ("prepare_dataset", "train", "merge", "validate", "approve", "promote")
+LAST = ("upload", "export")
+"""Both follow `promote`, at once."""
+TASKS = (*CHAIN, *LAST)
 SMALL = {"world_size": 1, "epochs": 1, "batch_size": 512, "min_accuracy": 0.0}
 
 
@@ -79,7 +83,8 @@ def measure(api: Api, run_id: str) -> dict[str, Any]:
             for task_id in TASKS
         },
         "between": [
-            seconds(tasks[first]["end_date"], tasks[second]["start_date"]) for first, second in pairwise(TASKS)
+            seconds(tasks[first]["end_date"], tasks[second]["start_date"])
+            for first, second in (*pairwise(CHAIN), *product(CHAIN[-1:], LAST))
         ],
         "run": seconds(run["start_date"], run["end_date"]) - sum(own.values()),
         "own": sum(own.values()),
@@ -106,6 +111,7 @@ def main() -> int:
     print(f"{'between two tasks':<20} {statistics.median(gap for one in measured for gap in one['between']):6.2f} s")
     print(f"{'a run':<20} {statistics.median(one['run'] for one in measured):6.2f} s", end="")
     print(f", besides {statistics.median(one['own'] for one in measured):.1f} s of its tasks' own processes")
+    print(f"load {os.getloadavg()[0]:.1f}")
     return 0
 
 
