@@ -194,6 +194,8 @@ class Many(nn.Cell):
         z = z + self.expand(self.least(z, 1), 1) - self.most(z, 0)
         z = z * self.squeeze(self.tile(self.expand(z, 1), (1, 1, 2)))[:, :10]
         z = z + self.slice(z, (0, 1), (8, 1)) + y.sum() + y.mean(1, keep_dims=True)
+        for chosen in (z > y, z >= y, z < y, z <= y, z == y, z != y):
+            z = ops.select(chosen, z + 0.5, ops.sin(z) * ops.cos(z))
         return self.log_softmax(z)
 
 

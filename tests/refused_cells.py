@@ -48,6 +48,57 @@ class Unknown(Linear):
         return ops.CumSum()(self.dense(self.flatten(x)), 1)
 
 
+def largest(x):
+    return ops.topk(x, 10)[0]
+
+
+class Within(Linear):
+    """By a function of ours that calls one of MindSpore's."""
+
+    def construct(self, x):
+        y = self.dense(self.flatten(x))
+        for _ in range(2):
+            y = y + largest(
+                y,
+            )
+        return y
+
+
+class Nested(nn.Cell):
+    """In a cell of MindSpore's in a cell of MindSpore's."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.SequentialCell(Linear(), nn.SequentialCell(nn.Dense(10, 10), nn.Dropout(p=0.5)))
+
+    def construct(self, x):
+        return self.blocks(x)
+
+
+class NestedBranch(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.SequentialCell(Branch())
+
+    def construct(self, x):
+        return self.blocks(x)
+
+
+class Loop(Linear):
+    def construct(self, x):
+        y = self.dense(self.flatten(x))
+        while y.sum() < 100:
+            y = y * 2
+        return y
+
+
+class Mismatch(Linear):
+    """MindSpore itself refuses it."""
+
+    def construct(self, x):
+        return self.dense(self.dense(self.flatten(x)))
+
+
 class Tied(Linear):
     def construct(self, x):
         x = self.flatten(x)
@@ -97,6 +148,34 @@ def network_of(build):
 
 def _spec(build, config):
     return TrainSpec(network=network_of(build), dataset=Digits(), metric=Accuracy(config.min_accuracy))
+
+
+def within(config):
+    return _spec(Within, config)
+
+
+def nested(config):
+    return _spec(Nested, config)
+
+
+def nested_branch(config):
+    return _spec(NestedBranch, config)
+
+
+def loop(config):
+    return _spec(Loop, config)
+
+
+def tied(config):
+    return _spec(Tied, config)
+
+
+def strategy_of_whole(config):
+    return _spec(StrategyOfWhole, config)
+
+
+def mismatch(config):
+    return _spec(Mismatch, config)
 
 
 def frozen(config):

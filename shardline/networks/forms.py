@@ -148,7 +148,10 @@ _EXTENDED_REDUCTION = Form(1, _none, arguments=3)
 
 FORMS: Mapping[str, Form] = {
     **dict.fromkeys(
-        ("Abs", "Erf", "Exp", "GeLU", "Log", "Neg", "ReLU", "Rsqrt", "Sigmoid", "SiLU", "Sqrt", "Square", "Tanh"),
+        (
+            *("Abs", "Cos", "Erf", "Exp", "GeLU", "Log", "Neg", "ReLU", "Rsqrt", "Sigmoid", "SiLU", "Sin", "Sqrt"),
+            *("Square", "Tanh"),
+        ),
         _UNARY,
     ),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "RealDiv", "Maximum", "Minimum"), _BINARY),
@@ -177,6 +180,8 @@ FORMS: Mapping[str, Form] = {
         },
     ),
     "MaxPool": _POOL,
+    **dict.fromkeys(("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"), Form(2, _none)),
+    "Select": Form(3, _none),
     "ExpandDims": Form(1, _none, arguments=1),
     "Squeeze": Form(1, _none, attributes=("axis",)),
     "Tile": Form(1, _none, arguments=1),

@@ -6,20 +6,29 @@ python -m shardline.recipes.exporting OUTPUT < CONFIG.json
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardline.base import atomic
 from shardline.base.errors import ConfigError
 from shardline.networks.cell_network import CellNetwork, built
+from shardline.networks.source_lines import innermost, source_lines, written_to
 from shardline.recipes.factories import declared
 from shardline.settings.run_config import RunConfig
 
+if TYPE_CHECKING:
+    from shardline.networks.mindir import MindIr
+
 _MOST_BYTES = 2**31 - 2**24
 """Of a graph with its parameters: one message of protocol buffers, of which MindSpore writes no larger one."""
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+_COMPILED = "compiled"
+"""The folder beside the graph in which the compiler writes it as text."""
 
 
 def export(config: RunConfig, file: Path) -> None:
@@ -33,7 +42,7 @@ def export(config: RunConfig, file: Path) -> None:
             [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(output)],
             input=config.to_json(),
             cwd=folder,
-            env=_environment(),
+            env=_environment() | written_to(Path(folder) / _COMPILED),
             capture_output=True,
             text=True,
             check=False,
@@ -56,7 +65,18 @@ def _message(errors: str, config: RunConfig) -> str:
     for number, line in enumerate(lines):
         if line.startswith(kind):
             return "\n".join(lines[number:]).removeprefix(kind)
-    return f"network {config.network!r}: its cell can't be exported:\n  " + "\n  ".join(lines[-12:])
+    place = innermost(errors)
+    return f"network {config.network!r}: its cell can't be exported{f' ({place})' if place else ''}:\n  " + "\n  ".join(
+        _cause(lines)
+    )
+
+
+def _cause(lines: list[str]) -> list[str]:
+    """Of a traceback and MindSpore's own, which follows it: the error's own words."""
+    starts = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    if not starts:
+        return lines[-12:]
+    return list(takewhile(lambda line: not line.startswith("-----"), filter(None, lines[starts[-1] :])))
 
 
 def write(config: RunConfig, output: Path) -> None:
@@ -64,6 +84,9 @@ def write(config: RunConfig, output: Path) -> None:
     import mindspore
     import numpy as np
     from mindspore import Tensor
+
+    from shardline.networks.cell_graph import operators_in
+    from shardline.networks.mindir import read_mindir
 
     network: Any = declared(config).network
     assert isinstance(network, CellNetwork)  # noqa: S101
@@ -78,13 +101,16 @@ def write(config: RunConfig, output: Path) -> None:
     samples = np.zeros((config.micro_batch_size, *network.sample_shape), network.sample_type)
     os.chdir(output.parent)  # MindSpore refuses a path in which there is a space or a plus sign
     mindspore.export(cell, Tensor(samples), file_name=output.stem, file_format="MINDIR")
-    _check_all_are_used(cell, output, network.name)
+    graph = read_mindir(output)
+    _check_all_are_used(cell, graph, network.name)
+    try:
+        operators_in(graph, source_lines(output.parent / _COMPILED))  # here, where the lines of code are known
+    except ConfigError as error:
+        raise ConfigError(f"network {network.name}: {error}") from error
 
 
-def _check_all_are_used(cell: Any, output: Path, network: str) -> None:
-    from shardline.networks.mindir import read_mindir
-
-    used = {name for name, _ in read_mindir(output).parameters.values()}
+def _check_all_are_used(cell: Any, graph: MindIr, network: str) -> None:
+    used = {name for name, _ in graph.parameters.values()}
     unused = sorted({parameter.name for parameter in cell.get_parameters()} - used)
     if unused:
         raise ConfigError(

@@ -93,10 +93,10 @@ def test_a_convolution_is_cut_by_samples_alone(exported):
 
 REFUSALS = {
     refused_cells.Branch: r"control flow depends on values that are known when it runs.*ops\.select",
-    refused_cells.Dropped: r"dropout-Dropout/Dropout-op0: Dropout can't be sharded on the CPU",
-    refused_cells.Half: r"Cast-op0: Cast can't be sharded on the CPU",
+    refused_cells.Dropped: r"dropout-Dropout/Dropout-op0: Dropout draws random numbers .* p=0",
+    refused_cells.Half: r"Cast-op0: Cast changes a tensor's type",
     refused_cells.Unknown: r"CumSum can't be sharded on the CPU, and isn't known to give the same on every rank",
-    refused_cells.Tied: r"dense\.bias, dense\.weight: expected each parameter to be taken by one operator",
+    refused_cells.Tied: r"each parameter .* by one operator, found dense\.bias by dense-Dense/BiasAdd-op0 and",
     refused_cells.TwoOutputs: r"expected the last operator to give the logits",
     refused_cells.StrategyOfWhole: r"ReduceSum of \[4, 10\] is computed whole .* as its strategy \(\(2, 1\),\) says",
     refused_cells.OutStrategy: r"dense-Dense/MatMul-op0: MatMul was given an out_strategy",
