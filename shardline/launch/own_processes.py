@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,7 +27,6 @@ from shardline.launch.rank_number import OWN, SCHEDULER
 _TERM_TO_KILL_S = 1.0
 _SCHEDULER_LEAVES_S = 5.0
 _RANKS_FAIL_TOO_S = 30.0
-_POLL_S = 0.05
 _CLUSTER_TIMEOUT_S = 600  # msrun's default of --cluster_time_out
 
 
@@ -50,6 +50,9 @@ class OwnProcesses:
 
     def __init__(self, program: Sequence[str], ranks: int, port: int | None) -> None:
         self._told: int | None = None
+        self._woken, waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waking)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # wakes
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGUSR2, self._pass_on)
         signal.signal(signal.SIGTERM, self._end)
@@ -77,7 +80,7 @@ class OwnProcesses:
                 return self._leave(0)
             if self._scheduler and self._scheduler.poll():
                 return self._leave(self._why_the_scheduler_left(self._scheduler.returncode))
-            time.sleep(_POLL_S)
+            self._wait_for_news()
         return self._leave(128 + self._told)
 
     def _why_the_scheduler_left(self, code: int) -> int:
@@ -86,7 +89,7 @@ class OwnProcesses:
         while self._told is None and time.monotonic() < deadline:
             if failed := [process.returncode for process in self._ranks if process.poll()]:
                 return _exit_code(failed[0])
-            time.sleep(_POLL_S)
+            self._wait_for_news(deadline)
         print(f"the scheduler left with exit code {code}", file=sys.stderr, flush=True)
         return _exit_code(code)
 
@@ -94,7 +97,7 @@ class OwnProcesses:
         """When all ranks have left, the scheduler does, too."""
         deadline = time.monotonic() + _SCHEDULER_LEAVES_S
         while self._scheduler and self._scheduler.poll() is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+            self._wait_for_news(deadline)
 
     def _leave(self, code: int) -> int:
         """End what still runs."""
@@ -103,12 +106,18 @@ class OwnProcesses:
                 process.terminate()
         deadline = time.monotonic() + _TERM_TO_KILL_S
         while time.monotonic() < deadline and any(process.poll() is None for process in self._all):
-            time.sleep(_POLL_S)
+            self._wait_for_news(deadline)
         for process in self._all:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         return code
+
+    def _wait_for_news(self, deadline: float | None = None) -> None:
+        """Until a process ends or a signal comes: to look several times a second would take a core from the ranks."""
+        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if select.select([self._woken], [], [], seconds)[0]:
+            os.read(self._woken, 4096)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         for process in self._ranks:
