@@ -1,7 +1,8 @@
 """Which files among a run's checkpoints its training wrote: by their names, and nothing else is ever removed.
 
-`src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt` or `.safetensors`: regular files in real folders. `.tmp` is what
-MindSpore calls either until it is written. What else somebody put there, a copy of a folder or a note, is theirs.
+`src_checkpoints/rank_N/checkpoint-EPOCH_STEP.ckpt` or `.safetensors`: regular files in real folders. Until one is
+written, MindSpore calls it `.tmp`, and the package safetensors that in turn `.tmp` and six letters or digits. What else
+somebody put there, a copy of a folder or a note, is theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 
 _FOLDER = re.compile(r"rank_(0|[1-9][0-9]{0,6})")
 _FILE = re.compile(r"checkpoint-[0-9]+_[0-9]+\.(ckpt|safetensors)")
-_BEGUN = re.compile(r"checkpoint-[0-9]+_[0-9]+\.tmp")
+_BEGUN = re.compile(r"checkpoint-[0-9]+_[0-9]+\.tmp|\.tmp[A-Za-z0-9]{6}")
 _NONE = -1
 
 

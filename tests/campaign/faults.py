@@ -6,8 +6,8 @@ A fault comes at the `count`-th call `on` of the system whose path matches `path
 like it then have, `short` (reads and writes move a few bytes each), `clock` (it is yesterday), `second` (the same task
 is started once more, and waited for), `hold` (that thread stands still from then on), or `remove`, `rewrite`,
 `truncate` of what `target`, a pattern in the run directory, or in the home of a command, matches. What happens while a
-slice is written is said as a `share` of a slice: `cut` (the kernel kills the process when so much is written), `limit`
-(no file may be larger: EFBIG), `fill` (the file system has so much room left).
+slice is written is said as a `share` of one that was written before, `target`: `cut` (the kernel kills the process when
+so much is written), `limit` (no file may be larger: EFBIG), `fill` (the file system has so much room left).
 """
 
 from __future__ import annotations
@@ -240,6 +240,49 @@ IN_PROCESS = (
     Fault("the clock is set back before promoting", "promote", "clock", "", "", ends=SUCCEEDS),
 )
 
+_SIGNED = r"versions/\.1\.staged/"
+_KEY = "../../../../keys/team.pem"
+
+SIGNING = (
+    Fault("the signing key is gone when a version is signed", "promote", "remove", "open", _SIGNED, target=_KEY),
+    Fault("the signing key is damaged when a version is signed", "promote", "truncate", "open", _SIGNED, target=_KEY),
+    Fault("promotion killed while it signs", "promote", "kill", "open", r"\.staged/model\.sig", ends=KILLED),
+    Fault("no space for a signature", "promote", "ENOSPC", "open", r"\.staged/model\.sig", message="No space left"),
+)
+"""Of promotions that sign."""
+
+DESCRIBED = (
+    Fault(
+        "a program of one's own killed before its slice",
+        "train",
+        "kill",
+        "os.mkdir",
+        r"rank_1$",
+        4,
+        rank=1,
+        newest=30,
+        message="rank 1 .*SIGKILL",
+    ),
+    *(
+        Fault(
+            f"a program of one's own killed inside its slice, under {launcher}",
+            "train",
+            "cut",
+            "os.mkdir",
+            r"rank_1$",
+            4,
+            rank=1,
+            newest=30,
+            share=0.5,
+            target="checkpoint/rank_1/linear-3_10.safetensors",
+            message="rank 1 .*SIGXFSZ",
+            parameters={"launcher": launcher},
+        )
+        for launcher in ("mpirun", "msrun")
+    ),
+)
+"""Of trainings that a description names: in a rank of the program."""
+
 IN_A_RANK = (
     Fault("a rank killed while it saves", "train", "kill", "open", _SAVED, rank=1, message="rank 1.*SIGKILL"),
     Fault(
@@ -300,6 +343,8 @@ _WRITTEN = r"rank_1/checkpoint-1_4.*"
 def _behind(kind: str, act: str, on: str, path: str, message: str, **more: Any) -> Fault:
     """A fault of rank 1's saving thread, or another's, while it saves set 4: set 2 is whole."""
     given: dict[str, Any] = {"rank": 1, "newest": 2, "thread": SAVING, "parameters": BEHIND, **more}
+    if act in ("cut", "limit", "fill"):
+        given["target"] = "src_checkpoints/rank_1/checkpoint-1_2.*"
     return Fault(f"{kind}, behind training", "train", act, on, path, message=message, **given)
 
 
@@ -477,6 +522,8 @@ OF_AIRFLOW = (
 ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *IN_PROCESS,
     *OF_COMMANDS,
+    *SIGNING,
+    *DESCRIBED,
     *IN_A_RANK,
     *BEHIND_TRAINING,
     *FROM_OUTSIDE,

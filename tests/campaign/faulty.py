@@ -94,19 +94,13 @@ def act(fault: dict[str, Any]) -> None:
     elif what == "hold":
         Path(fault["held"]).touch()
         threading.Event().wait()
-    elif what in ("cut", "limit", "fill"):
-        leave_room(what, int(fault["share"] * size_of_a_slice(run, fault["rank"])), fault)
-    if fault["target"]:
-        targets = list(run.glob(fault["target"]))
-        assert targets, f"{run}: nothing matches {fault['target']}"
-        for target in targets:
+    targets = list(run.glob(fault["target"])) if fault["target"] else []
+    assert targets or not fault["target"], f"{run}: nothing matches {fault['target']}"
+    for target in targets:
+        if what in ("cut", "limit", "fill"):
+            leave_room(what, int(fault["share"] * target.stat().st_size), fault)
+        else:
             change(target, what)
-
-
-def size_of_a_slice(run: Path, rank: int) -> int:
-    """Of the bytes that the rank has saved before."""
-    (saved,) = run.glob(f"src_checkpoints/rank_{rank}/checkpoint-1_2.*")
-    return saved.stat().st_size
 
 
 def leave_room(what: str, size: int, fault: dict[str, Any]) -> None:

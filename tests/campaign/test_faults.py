@@ -16,12 +16,16 @@ from pathlib import Path
 import pytest
 
 from shardline.checkpoint.merging.verify import verify
+from shardline.run.directory import Home
+from shardline.store.model_store import ModelStore
+from shardline.store.signature import check_signature
 from tests.campaign.begins import Begins, fault_of
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, Fault, FullDisk, Moment
-from tests.campaign.trial import PAGE, Trial, check_ended, pages, small_file_system, tried
+from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, SIGNING, Fault, FullDisk, Moment
+from tests.campaign.trial import MODEL, PAGE, Trial, check_ended, pages, small_file_system, tried
 from tests.patience import PATIENCE_S
 from tests.protocol.invariants import leftovers
+from tests.shardline.store.keys import pair
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(2 * PATIENCE_S)]
 
@@ -41,6 +45,25 @@ def test_a_task_that_is_disturbed(saved: tuple[Path, bytes], tmp_path: Path, fau
         for task in ("merge", "promote"):
             trial.succeed(task)
         trial.check_ends_undisturbed(saved[1])
+
+    tried(fault.kind, run)
+
+
+@pytest.mark.parametrize("fault", SIGNING, ids=lambda fault: fault.kind)
+def test_a_promotion_that_signs_is_disturbed(begins: Begins, tmp_path: Path, fault: Fault) -> None:
+    """No version is there without its signature; the key brought back, it is made, and anybody can check it."""
+
+    def run() -> None:
+        trial, (private, public) = begins.trial("promote", tmp_path / "home"), pair(tmp_path / "keys")
+        trial.variables["SHARDLINE_SIGNING_KEY"] = str(private)
+        check_ended(trial.task("promote", fault), fault)
+        trial.check_no_orphan()
+        assert not ModelStore(Home(trial.home), MODEL).versions()
+        pair(tmp_path / "keys")
+        trial.succeed("promote")
+        trial.check_ends_undisturbed(begins.homes["promote"][1])
+        (version,) = ModelStore(Home(trial.home), MODEL).versions()
+        assert check_signature(version.path, public) == f"{MODEL}/1"
 
     tried(fault.kind, run)
 

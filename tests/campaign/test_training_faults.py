@@ -22,7 +22,6 @@ import pytest
 
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch.records import rank_folder
-from shardline.training.own_slices import unnamed_slices
 from tests.campaign.faults import (
     BEHIND,
     BEHIND_TRAINING,
@@ -119,7 +118,8 @@ def place_for(fault: Fault, folder: Path) -> AbstractContextManager[Path]:
 def check_hit_inside_a_slice(trial: Trial, fault: Fault) -> None:
     """So much of the slice was written, no more and no less."""
     (before,) = trial.run.checkpoints.glob(f"rank_{fault.rank}/checkpoint-1_2.*")
-    (begun,) = trial.run.checkpoints.glob(f"rank_{fault.rank}/checkpoint-1_{UNDER_WAY}.*")
+    folder = trial.run.checkpoints / f"rank_{fault.rank}"
+    (begun,) = (*folder.glob(f"checkpoint-1_{UNDER_WAY}.*"), *folder.glob(".tmp*"))
     assert begun.stat().st_size == int(fault.share * before.stat().st_size)
 
 
@@ -168,6 +168,8 @@ def finish(trial: Trial, expected: bytes, resumed_from: int) -> None:
         trial.succeed(task)
     assert json.loads(trial.run.train_file.read_text())["resumed_from"] == resumed_from
     assert trial.newest_set() == LAST
-    assert not unnamed_slices(trial.run.checkpoints)
+    sets = [ShardSet.read(ShardSet.path(trial.run.checkpoints, step)) for step in ShardSet.steps(trial.run.checkpoints)]
+    named = {trial.run.checkpoints / item.path for each in sets for item in each.slices}
+    assert set(trial.run.checkpoints.glob("rank_*/*")) == named
     trial.check_no_orphan()
     trial.check_ends_undisturbed(expected)

@@ -41,6 +41,8 @@ class Trial:
 
     def __init__(self, home: Path) -> None:
         self.home, self.run = home, RunDirectory(home / "runs" / "training" / "run")
+        self.variables: dict[str, str] = {}
+        """Of its tasks' environment, beside `SHARDLINE_HOME`."""
 
     def task(
         self, name: str, fault: Fault | None = None, in_a_rank: bool = True, **others: object
@@ -59,7 +61,7 @@ class Trial:
     ) -> subprocess.Popen[str]:
         """Start a task, as `task` does."""
         command = self._command(name)
-        environment = os.environ | {"SHARDLINE_HOME": str(self.home)}
+        environment = os.environ | {"SHARDLINE_HOME": str(self.home)} | self.variables
         if name in COMMANDS:
             environment |= COMMANDS[name].variables(self.home)
         if fault is not None:
@@ -83,6 +85,7 @@ class Trial:
         directory = ["--run-directory", str(self.run.path)]
         commands = {
             "prepare_dataset": ["tasks.prepare_dataset", "--parameters", json.dumps(TRAINING), *directory],
+            "prepare_training": ["tasks.prepare_training", "linear.toml", *directory],
             "merge_checkpoint": [
                 *("tasks.merge_checkpoint", "--parameters", json.dumps({"run": "training/run"})),
                 *("--run-directory", str(self.on_request.path)),

@@ -67,6 +67,17 @@ def test_what_a_living_writer_stages_is_left_alone(tmp_path: Path):
     assert other_target.exists()
 
 
+def test_all_that_dead_writers_staged_in_a_folder_is_removed_where_nobody_writes_its_targets_again(tmp_path: Path):
+    parent, place = os.getppid(), process_identity.place()
+    dead = [tmp_path / f".{name}.1073741824-1@{place}.staged" for name in ("file", "file [1].json")]
+    alive = tmp_path / f".file.{parent}-{process_identity.started(parent)}@{place}.staged"
+    theirs = [alive, tmp_path / ".notes.staged", tmp_path / "file"]
+    for path in (*dead, *theirs):
+        path.write_text("half")
+    assert sorted(atomic.remove_all_abandoned(tmp_path)) == sorted(dead)
+    assert sorted(tmp_path.iterdir()) == sorted(theirs)
+
+
 def test_an_id_that_another_process_has_now_keeps_nothing(tmp_path: Path):
     target, parent = tmp_path / "file", os.getppid()
     before = process_identity.started(parent) - 1

@@ -27,7 +27,7 @@ def test_too_old_sets_go_and_incomplete_ones_are_discarded(context, capsys):
         save(context, step)
     assert ShardSet.steps(context.run.checkpoints) == [10, 15]
     folder = context.run.checkpoints / "rank_0"
-    begun = ("checkpoint-1_20.ckpt", "checkpoint-1_25.tmp")
+    begun = ("checkpoint-1_20.ckpt", "checkpoint-1_25.tmp", ".tmpEdHa5I")
     for name in begun:
         (folder / name).write_bytes(b"half")
     Saver(context).discard_incomplete()
@@ -90,6 +90,8 @@ STRAY = {
     "rank_0/notes.txt": "",
     "rank_0/checkpoint-1_99.ckpt.bak": "",
     "rank_0/mine.tmp": "",
+    "rank_0/.tmp": "",
+    "rank_0/.tmpEdHa5I.swp": "",
     "rank_00/checkpoint-1_1.tmp": "",
     "rank_0/folder/checkpoint-1_1.ckpt": "",
     "notes": "",
