@@ -48,9 +48,9 @@ _TAIL = """## What is not promised
 
 - Real power failures, and real disks that fail: failures of the disk are raised at Python's calls of the
   system. A full disk is a real one: a small file system in memory.
-- Kills of Airflow's database, which `make celery` only restarts. Celery's worker is killed there, not here.
 - mpirun's daemons on other hosts, network partitions, NFS servers that go away.
-- Cards: the trainings of the campaign run on CPUs, with four ranks, with one where Airflow is hit.
+- Cards: the trainings of the campaign run on CPUs, with four ranks, with one where Airflow is hit, with
+  two under Celery.
 """
 _PARTS = {
     "faults": (
@@ -58,7 +58,10 @@ _PARTS = {
         """Each is brought about in a run of its own, whose tasks are then done again to the end, by hand, or by Airflow
 where a process of Airflow is killed. Compared with a run that nothing disturbed: the merged bytes, the versions,
 processes and files left behind; the message is the right one. The table of them is `tests/campaign/faults.py`. What
-comes at any moment comes at one that its seed draws: the same when that test is run again.""",
+comes at any moment comes at one that its seed draws: the same when that test is run again.
+
+What Celery, PostgreSQL and Redis suffer is brought about by `make celery`, in the middle of the task that is named:
+one run's training is hit by all of it in turn, another run is merged again. Compared are the merged bytes and the tries.""",
     ),
     "disk": (
         "## A disk that dies at any call",

@@ -2,9 +2,12 @@
 
 import random
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+
+from tests.patience import wait_until
 
 _TAKEN: list[socket.socket] = []
 
@@ -41,3 +44,16 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 def processes_of(airflow_home: str) -> list[psutil.Process]:
     """Every process, of whatever session or parent, that was started for the Airflow in that folder."""
     return [process for process in psutil.process_iter() if environment_of(process).get("AIRFLOW_HOME") == airflow_home]
+
+
+def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
+    """Return when none of them runs, whether or not somebody has asked what became of it."""
+    wait_until(lambda: all(status_of(process) in ("", psutil.STATUS_ZOMBIE) for process in processes))
+
+
+def status_of(process: psutil.Process) -> str:
+    """Of one that is gone, nothing."""
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return ""

@@ -519,6 +519,18 @@ OF_AIRFLOW = (
     Loss("the process that runs a task is killed", "runner of a task"),
 )
 
+UNDER_CELERY = (
+    Loss("Celery's worker is killed while it plans a merge", "merge.plan"),
+    Loss("Celery's worker is killed while it writes a part of a merge", "merge.write"),
+    Loss("Celery's worker is killed while it commits a merge", "merge.commit"),
+    Loss("Celery's worker is killed while its ranks save", "train"),
+    Loss("Redis is killed while a training waits in it for a worker", "queue"),
+    Loss("PostgreSQL is killed during a training", "postgres"),
+    Loss("Redis is killed during a training", "redis"),
+    Loss("Airflow's scheduler and its API server are killed at once during a training", "scheduler and api-server"),
+)
+"""Brought about by `make celery`."""
+
 ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *IN_PROCESS,
     *OF_COMMANDS,
@@ -531,4 +543,5 @@ ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *AT_ANY_MOMENT,
     *FULL_DISKS,
     *OF_AIRFLOW,
+    *UNDER_CELERY,
 )

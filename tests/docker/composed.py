@@ -4,16 +4,15 @@ Docker Compose itself reads the file, so that commands and environment are those
 container would give differs: addresses, folders, and the names of hosts.
 """
 
+import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ import psutil
 import yaml
 
 from scripts.local_airflow import PROJECT
-from tests.processes import environment_of, free_port, processes_of
+from tests.patience import PATIENCE_S, wait_until
+from tests.processes import environment_of, free_port, processes_of, status_of, wait_until_ended
 
 DOCKER = PROJECT / "docker"
 BIN = Path(sys.executable).parent
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+HELD = PROJECT / "tests" / "docker" / "held"
 SECRETS = {
     "AIRFLOW_FERNET_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "AIRFLOW_API_SECRET_KEY": "a" * 64,
@@ -36,14 +37,21 @@ SECRETS = {
     "AIRFLOW_PASSWORD": "admin-secret",
 }
 SERVICES = ("postgres", "redis", "init", "api-server", "scheduler", "dag-processor", "triggerer")
-QUICKER = {  # a lost task is noticed after seconds instead of five minutes; workers with fewer processes
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
-    "AIRFLOW__API__WORKERS": "1",
+OTHERWISE = {
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.docker.composed.container",
+    # What is looked for is looked for often; what counts as lost is Airflow's own default.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    # A busy machine has as long as it takes.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(PATIENCE_S),
+    "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": str(PATIENCE_S),
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(PATIENCE_S),
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "100",
+    # A small machine: DAGs are parsed once, workers have one process unless they are told.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
+    "AIRFLOW__API__WORKERS": "1",
 }
+"""What is unlike the containers, or Airflow's defaults."""
 
 
 def compose_command() -> list[str]:
@@ -82,6 +90,7 @@ class Composed:
         variables.write_text("".join(f"{name}={value}\n" for name, value in {**SECRETS, **settings}.items()))
         self.services = services(variables)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._hold = folder / "hold.json"
         # In /tmp, which every user may enter, unlike `folder`: PostgreSQL refuses to run as root.
         self._database = Path(tempfile.mkdtemp(prefix="shardline-postgres-", dir="/tmp"))
         if os.geteuid() == 0:
@@ -97,7 +106,8 @@ class Composed:
         given = {key: self._here(str(value or "")) for key, value in self.services[service]["environment"].items()}
         image = {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": f"{PROJECT}{os.pathsep}{HELD}",
+            "HOLD": str(self._hold),
             "SHARDLINE_HOME": str(self.home),
             "AIRFLOW_HOME": str(self.folder / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
@@ -113,10 +123,10 @@ class Composed:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.ports.get(name, 0)),
         }
         inherited = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
-        return inherited | image | given | QUICKER | self._airflow | addresses | {"CONTAINER": name}
+        return inherited | image | given | OTHERWISE | self._airflow | addresses | {"CONTAINER": name}
 
     def start(self, name: str) -> None:
-        """Start a service; `init` runs to its end."""
+        """Start a service; `init` runs to its end, databases until they answer."""
         if name == "postgres":
             self._start_postgres()
             return
@@ -127,25 +137,65 @@ class Composed:
             command.insert(0, "airflow")
         if "celery" in command:
             command += ["--celery-hostname", f"celery@{name}"]
-        environment = {"PATH": os.environ["PATH"]} if name == "redis" else self.environment(name)
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder, start_new_session=True
-            )
+        self._run(name, command, {"PATH": os.environ["PATH"]} if name == "redis" else self.environment(name))
         if name == "init":
-            assert process.wait() == 0, (self.folder / "init.log").read_text()
-        else:
-            self.processes[name] = process
+            assert self.processes.pop(name).wait() == 0, (self.folder / "init.log").read_text()
+        elif name == "redis":
+            wait_until(lambda: self.redis("PING") == "PONG")
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the service's process group, as the kernel or an operator would."""
+        """SIGKILL to every process of the container at once, as when it is killed."""
         process = self.processes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        self._kill([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])
+        while left := [each for each in self._all() if environment_of(each).get("CONTAINER") == name]:
+            self._kill(left)
         process.wait()
 
-    def restart_database(self) -> None:
-        """All connections end at once."""
-        self._postgres("pg_ctl", "-D", self._data, "-m", "fast", "-w", "restart", "-l", self._database / "log")
+    def _kill(self, processes: Sequence[psutil.Process]) -> None:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_until_ended(processes)
+
+    @contextmanager
+    def holding(self, command: str, event: str, path: str, count: int = 1) -> Iterator[list[psutil.Process]]:
+        """Processes that stand still, in the middle of their work, within the block: the first `count` with `command`
+        among their arguments, each before its first such call. Those that are alive after the block go on."""
+        self._hold.write_text(json.dumps({"command": command, "event": event, "path": path}))
+        held: list[psutil.Process] = []
+
+        def are_held() -> bool:
+            self.revive()
+            found = self.processes_with(command)
+            held[:] = [process for process in found if status_of(process) == psutil.STATUS_STOPPED]
+            return len(held) >= count
+
+        try:
+            wait_until(are_held)
+            self._hold.unlink()
+            yield held
+        finally:
+            for process in held:
+                if process.is_running():
+                    process.resume()
+
+    def lose(self, worker: str) -> None:
+        """Kill the worker, and let its tasks have been silent for as long as Airflow waits for them."""
+        self.kill(worker)
+        silent = f"UPDATE task_instance SET last_heartbeat_at = now() - interval '1 hour' WHERE hostname = '{worker}'"
+        self.sql(f"{silent} AND state = 'running'")
+
+    def sql(self, statement: str, database: str = "airflow") -> None:
+        """Have PostgreSQL do that."""
+        secrets = {"PGPASSWORD": self.services["postgres"]["environment"]["POSTGRES_PASSWORD"]}
+        address = ["-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", "airflow", "-d", database]
+        self._postgres("psql", *address, "-v", "ON_ERROR_STOP=1", "-c", statement, **secrets)
+
+    def redis(self, *command: str) -> str:
+        """What Redis answers."""
+        client = ["redis-cli", "-h", "127.0.0.1", "-p", str(self.ports["redis"]), *command]
+        environment = {"PATH": os.environ["PATH"], **self.services["redis"]["environment"]}
+        return subprocess.run(client, env=environment, capture_output=True, text=True, check=False).stdout.strip()
 
     def revive(self) -> list[str]:
         """Start what has ended, as Docker's `restart: unless-stopped` does; return the names."""
@@ -157,15 +207,16 @@ class Composed:
     def wait_until_healthy(self) -> None:
         """Return when the API answers and scheduler and DAG processor report to it."""
         parts = ("metadatabase", "scheduler", "dag_processor")
-        while True:
+
+        def is_healthy() -> bool:
             self.revive()
             try:
-                health = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=10).json()
-                if all(health[part]["status"] == "healthy" for part in parts):
-                    return
+                health = httpx.get(f"{self.address}/api/v2/monitor/health", timeout=60).json()
             except (httpx.HTTPError, ValueError):
-                time.sleep(0.5)
-            time.sleep(0.5)
+                return False
+            return all(health[part]["status"] == "healthy" for part in parts)
+
+        wait_until(is_healthy)
 
     def processes_with(self, text: str) -> list[psutil.Process]:
         """Every process of this stack, of whatever parent, whose command line has `text`."""
@@ -177,13 +228,9 @@ class Composed:
 
     def stop(self) -> None:
         """End everything that was started, and what that started."""
-        for process in self.processes.values():
-            process.send_signal(signal.SIGTERM)
-        psutil.wait_procs([psutil.Process(process.pid) for process in self.processes.values()], timeout=30)
-        for process in self._all():
-            process.kill()
-        if (self._database / "data" / "postmaster.pid").exists():
-            self._postgres("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        for name in [*self.processes]:
+            self.kill(name)
+        self._kill(self._all())
         shutil.rmtree(self._database)
 
     @property
@@ -200,31 +247,45 @@ class Composed:
         text = text.replace("http://api-server:8080", self.address)
         return re.sub(r"\$\$", "$", text)  # Compose's way to write $
 
+    def _run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the service's process."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._database if name == "postgres" else self.folder,
+                start_new_session=True,
+            )
+
     def _start_postgres(self) -> None:
-        if not self._data.exists():
+        """PostgreSQL, which makes its database where there is none."""
+        variables = self.services["postgres"]["environment"]
+        is_new = not self._data.exists()
+        if is_new:
             secret = self._database / "secret"
-            secret.write_text(self.services["postgres"]["environment"]["POSTGRES_PASSWORD"])
+            secret.write_text(variables["POSTGRES_PASSWORD"])
             if os.geteuid() == 0:
                 shutil.chown(secret, "postgres", "postgres")
-            user = self.services["postgres"]["environment"]["POSTGRES_USER"]
-            authentication = ["--auth", "scram-sha-256", "--pwfile", secret, "--username", user]
+            authentication = ["--auth", "scram-sha-256", "--pwfile", secret, "--username", variables["POSTGRES_USER"]]
             self._postgres("initdb", "-D", self._data, "-E", "UTF8", "--locale", "C", "--no-sync", *authentication)
         # No socket file: its path may have 107 bytes. Nothing is flushed: processes die here, machines do not.
         settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
-        options = " ".join([f"-p {self.ports['postgres']}", *(f"-c {setting}" for setting in settings)])
-        self._postgres("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", self._database / "log", "start")
-        name = self.services["postgres"]["environment"]["POSTGRES_DB"]
-        secrets = {"PGPASSWORD": self.services["postgres"]["environment"]["POSTGRES_PASSWORD"]}
-        address = ["-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", "airflow"]
-        self._postgres("createdb", *address, name, **secrets)
+        options = ["-p", str(self.ports["postgres"]), *(part for setting in settings for part in ("-c", setting))]
+        self._run("postgres", _as_postgres("postgres", "-D", self._data, *options), os.environ | {"LC_ALL": "C"})
+        ready = _as_postgres("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]))
+        wait_until(lambda: subprocess.run(ready, cwd="/", check=False).returncode == 0)
+        if is_new:
+            self.sql(f"CREATE DATABASE {variables['POSTGRES_DB']}", database="postgres")
 
     def _postgres(self, program: str, *arguments: str | Path, **variables: str) -> None:
-        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-        command = [*user, str(POSTGRES[-1] / program), *map(str, arguments)]
+        """Run one of its programs to its end."""
         said = self.folder / "postgres.log"
         with said.open("ab") as log:
             finished = subprocess.run(
-                command,
+                _as_postgres(program, *arguments),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
@@ -232,6 +293,12 @@ class Composed:
                 check=False,
             )
         assert finished.returncode == 0, said.read_text()
+
+
+def _as_postgres(program: str, *arguments: str | Path) -> list[str]:
+    """The command that runs a program of PostgreSQL's, which refuses to run as root, as the user postgres."""
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    return [*user, str(POSTGRES[-1] / program), *map(str, arguments)]
 
 
 @contextmanager
