@@ -30,7 +30,7 @@ from shardline.page.containment import Contained
 from shardline.page.curves import Curves
 from shardline.page.rank_states import describe_ranks, tries
 from shardline.page.results import read_merge
-from shardline.page.shard_map import read_shard_map
+from shardline.page.shard_map import read_shard_map, strategies_to_show
 from shardline.run.directory import Home, RunDirectory
 
 DAG, RUN = "sharded_training", "benchmark"
@@ -84,7 +84,7 @@ def readers(run: RunDirectory, root: Path) -> None:
         f"all metrics, {megabytes:.0f} MB": metrics.last,
         "what was appended": metrics.last,
         "a curve of 1,200 points, smoothed": lambda: metrics.series("loss", points=1200, smoothing=0.99),
-        "shard map": lambda: read_shard_map(files, "src_strategy.ckpt"),
+        "shard map": lambda: read_shard_map(files, strategies_to_show(files)),
         "merge": lambda: read_merge(files),
         "ranks": lambda: describe_ranks(files, tries(files)[0], running=True),
     }

@@ -40,7 +40,7 @@ def export_promoted(run: RunDirectory, home: Home, environment: Mapping[str, str
     if not config.hugging_face_export:
         raise ConfigError(f"{PARAMETER} is empty: nothing is to be exported; name a mapping")
     version = _promoted(run)
-    output = home.models / config.model_name / "exports" / str(version.version)
+    output = home.export(config.model_name, version.version)
     request = ExportRequest(
         model=config.model_name,
         version=version,

@@ -10,6 +10,7 @@ from typing import Any
 from shardline.base.errors import CheckpointError, RunDirectoryError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.page.containment import Contained
+from shardline.page.exports import read_export
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.identity import RunIdentity, read_identity
 from shardline.run.lineage import LINEAGE
@@ -105,8 +106,8 @@ def plots(files: Contained) -> list[Path]:
 
 
 def read_versions(home: Home, model: str, run: RunDirectory, may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """All versions of `model`, newest first, with the run they are of, and from what they were made, where `may_see`
-    allows its DAG's folder.
+    """All versions of `model`, newest first, with the run they are of, from what they were made, and what was exported
+    of them, where `may_see` allows its DAG's folder.
 
     Raises `RunDirectoryError` where the model's folder or a version leads out of the store.
     """
@@ -135,7 +136,7 @@ def _identity(folder: Path) -> RunIdentity | None:
 def _version(
     version: Version, home: Home, run: RunDirectory, may_see: Callable[[str], bool], files: Contained
 ) -> dict[str, Any]:
-    folder = Path(version.run)
+    folder, exported = Path(version.run), home.export(version.path.parents[1].name, version.version)
     dag_folder = folder.parts[1] if len(folder.parts) == 3 else ""
     described = {key: value for key, value in asdict(version).items() if key not in ("path", "files", "model")}
     identity = _identity(home.path / folder) if may_see(dag_folder) else None
@@ -144,4 +145,5 @@ def _version(
         "identity": None if identity is None else asdict(identity),
         "of_this_run": home.path / folder == run.path,
         "lineage": files.document(version.path / LINEAGE) if may_see(dag_folder) else None,
+        "export": read_export(files, exported, version) if may_see(dag_folder) else None,
     }

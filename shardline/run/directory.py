@@ -67,6 +67,10 @@ class Home:
     def models(self) -> Path:
         return self.path / "models"
 
+    def export(self, model: str, version: int) -> Path:
+        """The folder of a version of `model` that was exported for Hugging Face."""
+        return self.models / model / "exports" / str(version)
+
     def run(self, dag_id: str, run_id: str) -> Path:
         """The run directory of one DAG run; different runs never share one."""
         return self.path / "runs" / _folder_name(dag_id) / _folder_name(run_id)

@@ -102,7 +102,7 @@ def _export(run: RunDirectory, home: Home) -> Datasets:
     version = _version(run, home, _merged(run, _record(run)))
     if version is None:
         return Datasets()
-    folder = home.models / str(version.facts["model"]) / "exports" / str(version.facts["version"])
+    folder = home.export(str(version.facts["model"]), int(version.facts["version"]))
     outputs = (Dataset("exported", str(folder), facts=version.facts),) if folder.is_dir() else ()
     return Datasets((version,), outputs)
 

@@ -38,6 +38,9 @@ CARDS = 4
 ENDLESS = 10_000
 """Epochs of a training that something happens to before its end, however fast the machine is."""
 STEPS_PER_EPOCH = 20
+MLP_PARTS = ("weight", "bias")
+NOT_EXPORTED = ["moment*", "beta*", "global_step", "learning_rate", "epoch_num", "step_num"]
+"""What of a checkpoint of the MLP is state of its optimizer."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,20 @@ def screenshot(page):
 
 
 @pytest.fixture(scope="module")
-def form_run(page, api, digits, screenshot) -> str:
-    """The id of a run of `sharded_training`, four ranks, started from the trigger form in the browser, now ended."""
+def mapping(server) -> Path:
+    """A mapping file for the MLP, where runs may read it: layer1.weight becomes layers.0.weight."""
+    file = server.shared / "mlp.toml"
+    rules = "".join(f'[[tensors]]\nfrom = "layer{{i}}.{part}"\nto = "layers.{{i-1}}.{part}"\n' for part in MLP_PARTS)
+    file.write_text(f"leave_out = {json.dumps(NOT_EXPORTED)}\n{rules}")
+    return file
+
+
+@pytest.fixture(scope="module")
+def form_run(page, api, digits, mapping, screenshot) -> str:
+    """The id of a run of `sharded_training`, four ranks, started from the trigger form in the browser, now ended.
+
+    Its version is exported for Hugging Face too.
+    """
     page.goto("/dags/sharded_training")
     page.get_by_role("button", name="Trigger Dag").click()
     form = page.get_by_role("dialog")
@@ -206,6 +221,7 @@ def form_run(page, api, digits, screenshot) -> str:
         "Data": {"data_directory": str(digits)},
         "Checkpoints": {"save_checkpoint_steps": "5"},
         "Validation": {"min_accuracy": "0"},
+        "Promotion": {"hugging_face_export": str(mapping)},
     }
     for section, values in filled.items():
         if section != "Run Parameters":  # which is open, until another is opened

@@ -4,9 +4,12 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 from blake3 import blake3
 from playwright.sync_api import expect
+from safetensors.numpy import load_file
 
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.launch.records import rank_folder
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.run_config import RunConfig
@@ -15,12 +18,12 @@ from tests.patience import PATIENCE_S
 from tests.processes import processes_of
 
 DAG = "sharded_training"
-TASKS = {"prepare_dataset", "train", "merge", "validate", "promote"}  # the others are not asked for
+TASKS = {"prepare_dataset", "train", "merge", "validate", "promote", "export"}  # the others are not asked for
 
 
-def test_a_run_from_the_form_trains_merges_validates_and_promotes(form_run, api, server, digits):
+def test_a_run_from_the_form_trains_merges_validates_promotes_and_exports(form_run, api, server, digits, mapping):
     states = {task_id: task["state"] for task_id, task in api.tasks(DAG, form_run).items()}
-    assert states == dict.fromkeys(TASKS, "success") | {"approve": "skipped", "upload": "skipped", "export": "skipped"}
+    assert states == dict.fromkeys(TASKS, "success") | {"approve": "skipped", "upload": "skipped"}
     directory = RunDirectory(Home(server.shared).run(DAG, form_run))
     assert directory.read_config() == RunConfig(
         data_source="directory",
@@ -30,6 +33,7 @@ def test_a_run_from_the_form_trains_merges_validates_and_promotes(form_run, api,
         batch_size=16,
         min_accuracy=0.0,
         save_checkpoint_steps=5,
+        hugging_face_export=str(mapping),
     )
     merged = Path(api.xcom(DAG, form_run, "merge")["merged_file"])
     assert blake3(merged.read_bytes()).hexdigest() == api.xcom(DAG, form_run, "merge")["digest"]
@@ -41,6 +45,25 @@ def test_the_browser_shows_the_run_succeed(form_run, page, screenshot):
     for row in TASKS:
         expect(page.get_by_role("row", name=row).get_by_text("Success")).to_be_visible()
     screenshot("run")
+
+
+def test_the_export_is_on_disk_and_on_the_page_with_what_was_proved(form_run, api, page, mapping):
+    result, promoted = api.xcom(DAG, form_run, "export"), api.xcom(DAG, form_run, "promote")
+    folder = Path(result["output"])
+    assert (result["version"], result["digest"]) == (promoted["version"], promoted["digest"])
+    exported, merged = load_file(folder / "model.safetensors"), read_checkpoint(Path(promoted["path"]) / "model.ckpt")
+    assert sorted(exported) == [f"layers.{layer}.{part}" for layer in range(3) for part in ("bias", "weight")]
+    for name, values in exported.items():
+        _, layer, part = name.split(".")
+        np.testing.assert_array_equal(values, merged[f"layer{int(layer) + 1}.{part}"])
+    page.goto(f"/dags/{DAG}/runs/{form_run}/tasks/export")
+    page.get_by_role("link", name="Sharded run", exact=True).press("Enter")
+    frame = page.frame_locator("iframe[title='Sharded run']")
+    expect(frame.get_by_role("tab", name="Versions")).to_have_attribute("aria-selected", "true")
+    shown = frame.get_by_role("group").filter(has_text=f"Version {result['version']} for Hugging Face")
+    expect(shown).to_contain_text("every element was read again, and is the version's. Logits: not compared:")
+    expect(shown).to_contain_text(str(folder))
+    expect(shown).to_contain_text(mapping.name)
 
 
 def test_promotion_emits_the_asset_with_the_model(form_run, api):

@@ -1,10 +1,14 @@
 """The page of a run in a real browser: what it shows, by mouse and by keyboard."""
 
+import io
 import json
+import math
 import shutil
 import time
 from datetime import datetime, timedelta, timezone
 
+import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
@@ -56,6 +60,69 @@ def test_the_loss_on_held_out_samples_stands_beside_that_of_training(open_page, 
         "A, on held-out samples: 0.5"
     )
     expect(page.locator(".problem")).to_have_count(0)
+
+
+def curve_of(site, run_id, losses):
+    """A run whose ranks have told these losses by step."""
+    run = site.trigger(run_id)
+    write_ranks(run, Size(steps=0, log_lines=3))
+    run.write_config(RunConfig(epochs=1))
+    rows = [{"step": step, "epoch": 1, "loss": loss} for step, loss in losses.items()]
+    run.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def drawn(page) -> int:
+    """How many pixels of the chart have the colour of the first curve."""
+    image = Image.open(io.BytesIO(page.locator(".chart").screenshot())).convert("RGB")
+    wanted = (0x2F, 0x8F, 0xC4)
+    return sum(
+        count
+        for count, colour in image.getcolors(image.width * image.height)
+        if max(abs(one - other) for one, other in zip(colour, wanted, strict=True)) < 8
+    )
+
+
+def test_a_single_step_is_a_point_above_whole_steps(open_page, site):
+    curve_of(site, "one-step", {1: 2.3})
+    page = show(open_page(), "one-step", "training")
+    expect(page.locator("#curve-summary")).to_contain_text("Loss: 2.3 at step 1; lowest 2.3, highest 2.3; 1 step")
+    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
+    while drawn(page) <= 10:
+        page.wait_for_timeout(200)
+    assert page.evaluate(TICKS) == [0, 1, 2]
+
+
+# Where the labels of the only chart's axis of steps stand.
+TICKS = """() => {
+    const [plot] = Bokeh.index;
+    const axis = [...plot.children()].find((view) => view.model.axis_label === "step");
+    return axis.tick_coords.major[0];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "losses", "said"),
+    [
+        ("all-equal-and-tiny", {1: 1e-12, 2: 1e-12, 3: 1e-12}, "Loss: 1.00e-12 at step 3"),
+        ("all-equal-and-huge", {1: 1e300, 2: 1e300, 3: 1e300}, "Loss: 1.00e+300 at step 3"),
+        ("alone-beside-nan", {1: math.nan, 2: 0.5, 3: math.inf}, "Loss: 0.5 at step 2; lowest 0.5, highest 0.5"),
+        ("far-steps", {12_000_000_000: 0.5}, "Loss: 0.5 at step 12,000,000,000"),
+    ],
+)
+def test_a_curve_of_unusual_numbers_is_drawn(open_page, site, name, losses, said):
+    curve_of(site, name, losses)
+    page = show(open_page(), name, "training")
+    expect(page.locator("#curve-summary")).to_contain_text(said)
+    while drawn(page) <= 5:
+        page.wait_for_timeout(200)
+
+
+def test_a_curve_without_any_number_says_so(open_page, site):
+    curve_of(site, "no-number", {1: math.nan, 2: math.inf})
+    page = show(open_page(), "no-number", "training")
+    expect(page.get_by_role("tabpanel")).to_contain_text("There is no number to draw.")
+    expect(page.locator("#curve-summary")).to_contain_text("Loss: no number at any step in view; 2 steps")
+    expect(page.locator(".problem")).to_contain_text("training diverged")
 
 
 def test_zooming_in_asks_for_the_steps_in_view(open_page, finished_run):
@@ -319,6 +386,37 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
     expect(origin.get_by_title(lineage["shard_set"]["digest"])).to_be_visible()
     expect(origin.get_by_title(lineage["merged"]["digest"])).to_be_visible()
     expect(origin).to_contain_text(f"0.2.0, {'a' * 16}…, with changes")
+    expect(page.get_by_text("for Hugging Face")).to_have_count(0)
+    folder = site.home.export(model, 1)
+    folder.mkdir(parents=True)
+    (folder / "export.json").write_text(json.dumps(exported(candidate.digest, None, "proved by bytes alone: untold")))
+    page.reload()
+    export = page.get_by_role("group").filter(has_text="Version 1 for Hugging Face")
+    expect(export).to_contain_text("Bytes: all read again. Logits: not compared: untold.")
+    expect(export).to_contain_text(f"{folder}")
+    expect(export).to_contain_text(f"{SCRIPT}, {'b' * 16}…")
+    logits = {"samples": 64, "relative_difference": 2.6e-7, "tolerance": 1e-5}
+    (folder / "export.json").write_text(json.dumps(exported(candidate.digest, logits, "loads strictly")))
+    page.reload()
+    expect(export).to_contain_text("on 64 samples computes what the sharded ranks did, to 2.60e-7 of the greatest")
+    expect(export).to_contain_text("at most 1.00e-5 was allowed")
+    (folder / "export.json").write_text("{")
+    page.reload()
+    expect(page.get_by_role("tabpanel").locator(".notice")).to_contain_text("export again")
+    expect(origin).to_be_visible()
+
+
+def exported(digest, logits, said):
+    """The record of an export, by a mapping file of any name."""
+    return {
+        "source": {"digest": digest},
+        "mapping": {"name": SCRIPT, "digest": "b" * 64},
+        "tensors": 6,
+        "bytes": 2_345_000,
+        "left_out": ["global_step"],
+        "files": {"model.safetensors": "d" * 64},
+        "proof": {"bytes": "all read again", "logits": logits, "said": said},
+    }
 
 
 def test_a_run_whose_directory_is_gone_is_explained(open_page, site):

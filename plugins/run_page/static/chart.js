@@ -1,5 +1,7 @@
+import { count, number } from "./format.js";
+
 // BokehJS, loaded when the first chart is drawn, behind a small interface: curves over steps.
-// No text of a run reaches it: curves are named by letters, and the page's own legend says what they stand for.
+// No text of a run reaches it but numbers: curves are named by letters, and the page's own legend says what they stand for.
 
 let loading = null;
 
@@ -31,6 +33,8 @@ export class Chart {
   constructor(host, { label, logarithmic, onZoom }) {
     const { Bokeh } = globalThis;
     this.onZoom = onZoom;
+    this.isLogarithmic = logarithmic;
+    this.host = host;
     this.sources = [];
     this.figure = Bokeh.Plotting.figure({
       height: 380,
@@ -48,7 +52,7 @@ export class Chart {
         tooltips: [
           ["curve", "@name"],
           ["step", "@x{0,0}"],
-          [label, "@y{0.[0000000]}"],
+          [label, "@said"],
         ],
         mode: "mouse",
       }),
@@ -70,6 +74,8 @@ export class Chart {
     [this.figure.xaxis].flat()[0].axis_label = "step";
     [this.figure.xaxis].flat()[0].formatter = new globalThis.Bokeh.NumeralTickFormatter({ format: "0,0" });
     [this.figure.yaxis].flat()[0].axis_label = label;
+    this.ticker = new globalThis.Bokeh.BasicTicker({ min_interval: 1 });
+    [this.figure.xaxis].flat()[0].ticker = this.ticker;
   }
 
   // `curves`: [{ name, colour, steps, values, smoothed }], in the order of the legend.
@@ -79,27 +85,47 @@ export class Chart {
       return smoothed ? [raw, { name, line, steps, values: smoothed, width: 2.2, alpha: 1 }] : [raw];
     });
     while (this.sources.length < wanted.length) this.sources.push(this.line());
+    this.spread(curves.flatMap(({ values }) => values));
     this.sources.forEach((one, index) => this.update(one, wanted[index]));
     this.follow(lastStep);
   }
 
   line() {
-    const source = new globalThis.Bokeh.ColumnDataSource({ data: { x: [], y: [], name: [] } });
-    return { source, renderer: this.figure.line({ x: { field: "x" }, y: { field: "y" }, source }) };
+    const sourceOf = () => new globalThis.Bokeh.ColumnDataSource({ data: columns("", [], []) });
+    const place = { x: { field: "x" }, y: { field: "y" } };
+    const [source, alone] = [sourceOf(), sourceOf()];
+    const dots = this.figure.scatter({ ...place, source: alone, size: 7, line_color: null });
+    return { source, alone, dots, renderer: this.figure.line({ ...place, source }) };
   }
 
-  update({ source, renderer }, curve) {
+  update({ source, alone, dots, renderer }, curve) {
     const { steps = [], values = [], name = "", line = "#000", width = 1, alpha = 0 } = curve ?? {};
-    source.data = { x: steps, y: values.map((value) => value ?? NaN), name: steps.map(() => name) };
+    source.data = columns(name, steps, values);
     Object.assign(renderer.glyph, { line_color: line, line_width: width, line_alpha: alpha });
+    const places = steps.map((_, place) => place).filter((place) => isAlone(values, place));
+    alone.data = columns(
+      name,
+      places.map((place) => steps[place]),
+      places.map((place) => values[place]),
+    );
+    Object.assign(dots.glyph, { fill_color: line, fill_alpha: alpha });
   }
 
-  // The whole curve stays in view as it grows, unless somebody has zoomed in.
+  // Values that are all the same have no span of their own: a tenth of them on either side, on a linear axis.
+  spread(values) {
+    const size = values.reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
+    this.figure.y_range.default_span = this.isLogarithmic || !size ? 2 : size / 5;
+  }
+
+  // The whole curve stays in view as it grows, its last point inside of the frame, unless somebody has zoomed in.
   follow(lastStep) {
     const range = this.figure.x_range;
-    this.whole = lastStep;
-    const view = this.isZoomed ? {} : { start: 0, end: lastStep };
-    this.quietly(() => range.setv({ reset_start: 0, reset_end: lastStep, ...view }));
+    this.whole = lastStep + Math.max(1, lastStep / 100);
+    const view = this.isZoomed ? {} : { start: 0, end: this.whole };
+    this.quietly(() => range.setv({ reset_start: 0, reset_end: this.whole, ...view }));
+    // Whole steps alone have labels, as many as have room.
+    const room = Math.floor(this.host.clientWidth / (40 + 9 * count(lastStep).length));
+    this.ticker.desired_num_ticks = Math.min(8, Math.max(2, room));
   }
 
   quietly(change) {
@@ -118,3 +144,15 @@ export class Chart {
     }, 250);
   }
 }
+
+// A number without a neighbour: a line alone would not show it.
+const isAlone = (values, place) =>
+  isNumber(values[place]) && !isNumber(values[place - 1]) && !isNumber(values[place + 1]);
+const isNumber = (value) => value !== null && value !== undefined;
+
+const columns = (name, steps, values) => ({
+  x: steps,
+  y: values.map((value) => value ?? NaN),
+  name: steps.map(() => name),
+  said: values.map((value) => number(value)),
+});

@@ -63,7 +63,7 @@ export class LossPanel {
   // The slider gives a share of the run, up to a tenth, finer at its lower end; the average reaches about that far back.
   get smoothingWeight() {
     const window = 0.1 * this.steps * (this.smoothing.value / 100) ** 2;
-    return window > 1 ? (1 - 1 / window).toFixed(6) : 0;
+    return window > 1 ? Math.min(1 - 1 / window, 0.999999).toFixed(6) : 0;
   }
 
   restart() {
@@ -101,11 +101,16 @@ export class LossPanel {
       this.chartHost.replaceChildren();
       return;
     }
-    this.chart ??= this.startChart();
     const curves = found.map((series, index) => ({ ...series, name: letter(index), colour: COLOURS[index] }));
     if (beside) curves.push({ ...beside, name: "held out", colour: COLOURS.at(-1) });
     const lastStep = Math.max(...found.map((series) => series.last_step ?? 1));
-    this.chart.draw(curves, lastStep);
+    if (curves.some(({ values }) => values.some((value) => value !== null))) {
+      this.chart ??= this.startChart();
+      this.chart.draw(curves, lastStep);
+    } else {
+      this.chart = null;
+      this.chartHost.replaceChildren(notice("There is no number to draw."));
+    }
     this.explain(own);
     this.legend.replaceChildren(
       ...this.all.map((run, index) => this.entry(run, index)),
@@ -131,9 +136,8 @@ export class LossPanel {
   }
 
   explain(own) {
-    const shown = own.values.filter((value) => value !== null);
     const name = words(own.name);
-    const text = `${name}: ${number(shown.at(-1))} at step ${count(own.steps.at(-1))}; lowest ${number(Math.min(...shown))}, highest ${number(Math.max(...shown))}; ${counted(own.rows, "step")}, drawn from ${counted(own.steps.length, "point")}.${own.unread_bytes ? " More is being read." : ""}`;
+    const text = `${name}: ${extent(own)}; ${counted(own.rows, "step")}, drawn from ${counted(own.steps.length, "point")}.${own.unread_bytes ? " More is being read." : ""}`;
     this.summary.textContent = text;
     this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
     const broken = own.not_finite;
@@ -207,6 +211,14 @@ export class LossPanel {
     this.listRuns();
     this.load();
   }
+}
+
+// The newest number and its step, the lowest and the highest.
+function extent({ steps, values }) {
+  const newest = values.findLastIndex((value) => value !== null);
+  if (newest < 0) return "no number at any step in view";
+  const numbers = values.filter((value) => value !== null);
+  return `${number(values[newest])} at step ${count(steps[newest])}; lowest ${number(Math.min(...numbers))}, highest ${number(Math.max(...numbers))}`;
 }
 
 const heldOutEntry = ({ values }) =>

@@ -21,6 +21,8 @@ const TAB_OF_TASK = {
   merge_checkpoint: "merge",
   validate: "validation",
   promote: "versions",
+  upload: "versions",
+  export: "versions",
 };
 
 const run = runOfPage();

@@ -1,9 +1,9 @@
-// The versions of the run's model, and which one is current.
+// The versions of the run's model, which one is current, from what each was made, and what was exported of it.
 
 import { linkToRun } from "./airflow.js";
 import { ofRun } from "./api.js";
 import { element, facts, notice, section, table } from "./dom.js";
-import { count, digest, number, words } from "./format.js";
+import { bytes, count, counted, digest, number, words } from "./format.js";
 
 export class VersionsPanel {
   constructor(panel, run) {
@@ -29,16 +29,19 @@ export class VersionsPanel {
       element("code", { title: one.digest }, digest(one.digest)),
       runOf(one),
     ]);
-    const shown = this.panel.querySelector("details")
-      ? [...this.panel.querySelectorAll("details[open]")].map((details) => Number(details.dataset.version))
-      : [current];
+    const drawn = [...this.panel.querySelectorAll("details")];
+    const isOpen = (part, version) =>
+      drawn.find((one) => one.dataset.part === `${part} ${version}`)?.open ?? version === current;
     const headings = ["Version", "Measure", "Step", "BLAKE3", "Run"];
     this.panel.replaceChildren(
       section(
         `Versions of ${model}`,
         element("p", {}, current === null ? "None is current." : `Version ${current} is current.`),
         table("Versions", headings, rows),
-        ...versions.filter(({ lineage }) => lineage).map((one) => origin(one, shown.includes(one.version))),
+        ...versions.flatMap((one) => [
+          one.lineage && origin(one, isOpen("origin", one.version)),
+          one.export && exported(one, isOpen("export", one.version)),
+        ]),
         ...damaged.map((problem) => notice(problem)),
       ),
     );
@@ -52,11 +55,11 @@ function runOf({ of_this_run: isThis, run, identity }) {
 }
 
 // From which data, by which code: the digests that `shardline models show` prints.
-function origin({ version, lineage: { data, start, shard_set: set, strategies, merged, code } }, open) {
+function origin({ version, lineage: { data, start, shard_set: set, strategies, merged, code } }, isOpen) {
   const newest = code.at(-1);
   return element(
     "details",
-    { open, "data-version": version },
+    { open: isOpen, "data-part": `origin ${version}` },
     element("summary", {}, `From what version ${version} was made`),
     facts([
       ["Data", data && whole(data.digest)],
@@ -69,6 +72,30 @@ function origin({ version, lineage: { data, start, shard_set: set, strategies, m
       ["Other code", code.length > 1 ? `${code.length - 1} before, while it was trained` : null],
     ]),
   );
+}
+
+// What `transformers` may load, and what was proved of that: bytes alone, or what the model computes as well.
+function exported({ version, export: found }, isOpen) {
+  const title = `Version ${version} for Hugging Face`;
+  if (found.problem) return notice(`${title}: ${found.problem}`);
+  return element(
+    "details",
+    { open: isOpen, "data-part": `export ${version}` },
+    element("summary", {}, title),
+    element("p", { class: "proved" }, `Bytes: ${found.compared_bytes}. ${proofOf(found)}`),
+    facts([
+      ["Folder", element("code", {}, found.folder)],
+      ["Mapping", [`${found.mapping}, `, whole(found.mapping_digest)]],
+      ["Exported", `${counted(found.tensors, "tensor")}, ${bytes(found.bytes)}, ${counted(found.files, "file")}`],
+      ["Left out", found.left_out.length ? counted(found.left_out.length, "tensor") : null],
+    ]),
+  );
+}
+
+function proofOf({ logits, said }) {
+  if (!logits) return `Logits: not compared: ${said.replace(/^proved by bytes alone: /, "")}.`;
+  const { samples, relative_difference: difference, tolerance } = logits;
+  return `Logits: transformers loads the folder strictly, and on ${counted(samples, "sample")} computes what the sharded ranks did, to ${number(difference)} of the greatest; at most ${number(tolerance)} was allowed.`;
 }
 
 const whole = (hex) => element("code", { title: hex }, digest(hex));
