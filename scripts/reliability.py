@@ -61,7 +61,8 @@ processes and files left behind; the message is the right one. The table of them
 comes at any moment comes at one that its seed draws: the same when that test is run again.
 
 What Celery, PostgreSQL and Redis suffer is brought about by `make celery`, in the middle of the task that is named:
-one run's training is hit by all of it in turn, another run is merged again. Compared are the merged bytes and the tries.""",
+one run's training is hit by all of it in turn, another run is merged again.
+Compared are the merged bytes and the tries.""",
     ),
     "disk": (
         "## A disk that dies at any call",
