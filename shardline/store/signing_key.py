@@ -27,7 +27,16 @@ class SigningKey:
     thumbprint: str
 
     def sign(self, folder: Path, name: str) -> None:
-        """Sign all files in `folder`, as those of `name`: MODEL/VERSION."""
+        """Sign all files in `folder`, as those of `name`: MODEL/VERSION.
+
+        `ConfigError` where the file is not that key's any more.
+        """
+        found = _thumbprint_of(self.file)
+        if found != self.thumbprint:
+            raise ConfigError(
+                f"{PRIVATE}: {self.file}: expected the key that was there when this task began (SHA-256 "
+                f"{self.thumbprint}), found another ({found}): it was replaced meanwhile; clear promote to sign with it"
+            )
         sign(folder, name, self.file)
 
 
@@ -39,11 +48,7 @@ def signing_key(home: Home, environment: Mapping[str, str]) -> SigningKey | None
     if not (named := environment.get(PRIVATE)):
         return None
     file = Path(named)
-    try:
-        print_of_it = thumbprint(private_key(file).public_key())
-        check_installed()
-    except ConfigError as error:
-        raise ConfigError(f"{PRIVATE}: {error}") from None
+    print_of_it = _thumbprint_of(file)
     if AllowedRoots.of(home, environment).allow(file.resolve()):
         raise ConfigError(
             f"{PRIVATE}: expected a file that no run may read, found {file}, which lies below SHARDLINE_HOME or "
@@ -51,6 +56,16 @@ def signing_key(home: Home, environment: Mapping[str, str]) -> SigningKey | None
         )
     _check_pair(print_of_it, environment)
     return SigningKey(file, print_of_it)
+
+
+def _thumbprint_of(file: Path) -> str:
+    """That of the private key in `file`; `ConfigError` where it cannot sign."""
+    try:
+        found = thumbprint(private_key(file).public_key())
+        check_installed()
+    except ConfigError as error:
+        raise ConfigError(f"{PRIVATE}: {error}") from None
+    return found
 
 
 def _check_pair(signer: str, environment: Mapping[str, str]) -> None:

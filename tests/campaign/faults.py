@@ -241,11 +241,27 @@ IN_PROCESS = (
 )
 
 _SIGNED = r"versions/\.1\.staged/"
-_KEY = "../../../../keys/team.pem"
+_KEY, _PEM = "../../../../keys/team.pem", "ConfigError: SHARDLINE_SIGNING_KEY: "
 
 SIGNING = (
-    Fault("the signing key is gone when a version is signed", "promote", "remove", "open", _SIGNED, target=_KEY),
-    Fault("the signing key is damaged when a version is signed", "promote", "truncate", "open", _SIGNED, target=_KEY),
+    Fault(
+        "the signing key is gone when a version is signed",
+        "promote",
+        "remove",
+        "open",
+        _SIGNED,
+        target=_KEY,
+        message=_PEM,
+    ),
+    Fault(
+        "the signing key is damaged when a version is signed",
+        "promote",
+        "truncate",
+        "open",
+        _SIGNED,
+        target=_KEY,
+        message=_PEM,
+    ),
     Fault("promotion killed while it signs", "promote", "kill", "open", r"\.staged/model\.sig", ends=KILLED),
     Fault("no space for a signature", "promote", "ENOSPC", "open", r"\.staged/model\.sig", message="No space left"),
 )

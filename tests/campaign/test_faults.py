@@ -50,18 +50,20 @@ def test_a_task_that_is_disturbed(saved: tuple[Path, bytes], tmp_path: Path, fau
 
 
 @pytest.mark.parametrize("fault", SIGNING, ids=lambda fault: fault.kind)
-def test_a_promotion_that_signs_is_disturbed(begins: Begins, tmp_path: Path, fault: Fault) -> None:
+def test_a_promotion_that_signs_is_disturbed(saved: tuple[Path, bytes], tmp_path: Path, fault: Fault) -> None:
     """No version is there without its signature; the key brought back, it is made, and anybody can check it."""
 
     def run() -> None:
-        trial, (private, public) = begins.trial("promote", tmp_path / "home"), pair(tmp_path / "keys")
-        trial.variables["SHARDLINE_SIGNING_KEY"] = str(private)
+        trial, (private, public) = Trial(tmp_path / "home"), pair(tmp_path / "keys")
+        shutil.copytree(saved[0], trial.home)
+        trial.succeed("merge")
+        trial.variables |= {"SHARDLINE_SIGNING_KEY": str(private), "SHARDLINE_ALLOWED_ROOTS": ""}
         check_ended(trial.task("promote", fault), fault)
         trial.check_no_orphan()
         assert not ModelStore(Home(trial.home), MODEL).versions()
         pair(tmp_path / "keys")
         trial.succeed("promote")
-        trial.check_ends_undisturbed(begins.homes["promote"][1])
+        trial.check_ends_undisturbed(saved[1])
         (version,) = ModelStore(Home(trial.home), MODEL).versions()
         assert check_signature(version.path, public) == f"{MODEL}/1"
 

@@ -39,6 +39,23 @@ def test_a_pair_is_a_pair(tmp_path: Path) -> None:
         signing_key(home, {PRIVATE: str(private), PUBLIC: str(private)})
 
 
+def test_a_key_that_changes_between_the_check_and_the_signing_signs_nothing(tmp_path: Path) -> None:
+    private, _ = pair(tmp_path / "keys")
+    found = signing_key(Home(tmp_path / "home"), {PRIVATE: str(private)})
+    assert found is not None
+    (folder := tmp_path / "1").mkdir()
+    (folder / "model.ckpt").write_bytes(b"weights")
+    for content, message in (
+        (private.read_bytes()[:80], rf"^{PRIVATE}: .*{re.escape(str(private))}"),
+        (key("P-256", "other")[0], f"{re.escape(str(private))}: expected the key that was there when this task began"),
+        (None, f"^{PRIVATE}: expected the path of a private key's file, found none that can be read"),
+    ):
+        private.unlink() if content is None else private.write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            found.sign(folder, "digits/1")
+    assert [path.name for path in folder.iterdir()] == ["model.ckpt"]
+
+
 @pytest.mark.parametrize("inside", ["home", "root"])
 @pytest.mark.parametrize("by_link", [False, True])
 def test_a_key_that_a_run_may_be_led_to_is_refused(tmp_path: Path, inside: str, by_link: bool) -> None:
