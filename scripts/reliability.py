@@ -84,7 +84,9 @@ def page(lines: Iterable[str], known: Iterable[str] = ()) -> str:
     parts = [_part(part, [each for each in records.values() if each["part"] == part]) for part in _PARTS]
     recorded = {kind for _, kind, _ in records}
     untried = "".join(
-        f"- In the table of faults, but not run to its end yet: {k}.\n" for k in known if k not in recorded
+        f"- In the table of faults, but not run to its end yet: {k}.\n"
+        for k in dict.fromkeys(known)
+        if k not in recorded
     )
     return "\n".join([_HEAD, *parts, _TAIL + untried])
 
