@@ -189,10 +189,10 @@ def pages(place: Path) -> int:
 
 @contextmanager
 def small_file_system(place: Path) -> Iterator[Path]:
-    """64 MiB in memory, mounted at `place`."""
+    """256 MiB in memory, mounted at `place`."""
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", place], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
