@@ -32,15 +32,10 @@ class NetworkCell(nn.Cell):
         weights = {value.name: _parameter(value, region, seed) for value in inputs if isinstance(value, Weight)}
         constants = {v.name: Tensor(initial_slice(v, _whole(v), seed)) for v in inputs if isinstance(v, Constant)}
         self.weights = ParameterTuple(weights.values())
-        self.moves = program.weights
-        self.movable = ParameterTuple([weights[name] for name, _ in program.moved])
-        part = _part_of(program.steps, (program.output,), {**weights, **constants})
-        given = ("samples", *(name for _, name in program.moved))
-        self.steps, self.taken = part.cell, tuple(map(given.index, part.takes))
+        self.steps = _part_of(program.steps, (program.output,), {**weights, **constants}).cell
 
     def construct(self, samples: Any) -> Any:
-        moved = self.moves(self.movable) if self.moves is not None else ()
-        return self.steps(_chosen((samples, *moved), self.taken))[0]
+        return self.steps((samples,))[0]
 
 
 class Branch(nn.Cell):
@@ -73,9 +68,11 @@ class Leaf(nn.Cell):
         self.constants = tuple(held[name] for name in constants)
         places = (*_taken(step, held), *weights, *constants)
         self.taken = tuple(map(places.index, step.inputs))
+        self.gives_one = len(step.outputs) == 1
 
     def construct(self, values: Any) -> Any:
-        return (self.step(*_chosen((*values, *self.weights, *self.constants), self.taken)),)
+        given = self.step(*_chosen((*values, *self.weights, *self.constants), self.taken))
+        return (given,) if self.gives_one else given
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def _part_of(steps: Sequence[Step], wanted: Sequence[str], held: Mapping[str, Pa
     """The tree of `steps`, which gives those of the values `wanted` that it makes."""
     if len(steps) == 1:
         (step,) = steps
-        return _Part(Leaf(step, held), _taken(step, held), (step.output,))
+        return _Part(Leaf(step, held), _taken(step, held), step.outputs)
     middle = len(steps) // 2
     second = _part_of(steps[middle:], wanted, held)
     first = _part_of(steps[:middle], (*wanted, *second.takes), held)

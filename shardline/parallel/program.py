@@ -9,22 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """`cell` makes the value `output` of the values `inputs`."""
+    """`cell` makes the values `outputs` of the values `inputs`: one, or a tuple of several."""
 
     cell: Callable[..., Any]
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a rank, from the samples and its parameters to the logits, which are whole on every rank.
-
-    `weights`, if there is one, takes parameters as a tuple and gives them in the places where the steps take them:
-    `moved` has the name of each before and after.
-    """
+    """The steps of a rank, from the samples and its parameters to the logits, which are whole on every rank."""
 
     steps: tuple[Step, ...]
     output: str
-    weights: Callable[[Any], Any] | None = None
-    moved: tuple[tuple[str, str], ...] = ()

@@ -19,6 +19,9 @@ from shardline.networks.values import Constant, Value, Weight
 from shardline.parallel.layouts import arrangement
 from shardline.parallel.placement import Placement, movement, parts_along, stored, whole
 
+_MOST_TOGETHER = 16
+"""Weights. MindSpore compiles what depends on a tuple in the square of its length."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -46,11 +49,17 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What all ranks do, in this order: move the weights, all together, then one step after another."""
+class MoveWeights:
+    """Weights go together, which saves exchanges, before the first step that takes one of them."""
 
-    weights: tuple[Move, ...]
-    steps: tuple[Move | Compute, ...]
+    moves: list[Move]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all ranks do, one step after another."""
+
+    steps: tuple[MoveWeights | Move | Compute, ...]
     output: str
 
 
@@ -61,15 +70,15 @@ def schedule_of(operators: Sequence[Operator], world_size: int, layouts: Mapping
         scheduler.compute(operator)
     last = operators[-1].output
     output = scheduler.at(last, whole(last.shape, world_size))
-    return Schedule(tuple(scheduler.weights), tuple(scheduler.steps), output)
+    return Schedule(tuple(scheduler.steps), output)
 
 
 class _Scheduler:
     """Collects the steps, and remembers where every value lies."""
 
     def __init__(self, world_size: int, layouts: Mapping[str, Layout]) -> None:
-        self.weights: list[Move] = []
-        self.steps: list[Move | Compute] = []
+        self.steps: list[MoveWeights | Move | Compute] = []
+        self._together = MoveWeights([])
         self._world_size, self._layouts = world_size, layouts
         self._lies: dict[str, Placement] = {}
         self._moved: dict[tuple[str, Placement], str] = {}
@@ -93,9 +102,18 @@ class _Scheduler:
             return value.name
         if (value.name, target) not in self._moved:
             move = Move(value.name, source, target, f"{value.name}→{len(self._moved)}", is_differentiable)
-            (self.weights if isinstance(value, Weight) else self.steps).append(move)
+            if isinstance(value, Weight):
+                self._move_weight(move)
+            else:
+                self.steps.append(move)
             self._moved[value.name, target] = move.output
         return self._moved[value.name, target]
+
+    def _move_weight(self, move: Move) -> None:
+        if len(self._together.moves) in (0, _MOST_TOGETHER):
+            self._together = MoveWeights([])
+            self.steps.append(self._together)
+        self._together.moves.append(move)
 
     def _source(self, value: Value) -> Placement:
         if isinstance(value, Weight):

@@ -47,7 +47,7 @@ class SingleDevice:
     def program(self, operators: Sequence[Operator]) -> Program:
         """What computes the last of `operators`' output from the samples and this rank's parameters."""
         steps = (
-            Step(self.primitive(operator), tuple(value.name for value in operator.inputs), operator.output.name)
+            Step(self.primitive(operator), tuple(value.name for value in operator.inputs), (operator.output.name,))
             for operator in operators
         )
         return Program(tuple(steps), operators[-1].output.name)

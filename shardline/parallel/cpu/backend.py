@@ -9,10 +9,10 @@ from shardline.checkpoint.strategy.layout import Layout, replicated
 from shardline.networks.operators import Operator
 from shardline.networks.train_spec import Network
 from shardline.parallel.cpu import collectives
-from shardline.parallel.cpu.operators import Assembly, computed, moved, redistribution, together
+from shardline.parallel.cpu.operators import Assembly, computed, moved, together, weights_moved
 from shardline.parallel.placement import Placement, movement, stored
 from shardline.parallel.program import Program, Step
-from shardline.parallel.schedule import Compute, Move, schedule_of
+from shardline.parallel.schedule import Compute, Move, MoveWeights, schedule_of
 from shardline.parallel.single_device import SingleDevice
 from shardline.settings.run_config import RunConfig
 
@@ -32,17 +32,15 @@ class CpuBackend(SingleDevice):
 
     def program(self, operators: Sequence[Operator]) -> Program:
         schedule = schedule_of(operators, self.world_size, self.layouts)
-        return Program(
-            steps=tuple(self._step(step) for step in schedule.steps),
-            output=schedule.output,
-            weights=redistribution(schedule.weights, self.rank) if schedule.weights else None,
-            moved=tuple((move.value, move.output) for move in schedule.weights),
-        )
+        return Program(tuple(self._step(step) for step in schedule.steps), schedule.output)
 
-    def _step(self, step: Move | Compute) -> Step:
+    def _step(self, step: MoveWeights | Move | Compute) -> Step:
+        if isinstance(step, Compute):
+            return Step(computed(step, self.rank, self.config.precision), step.inputs, (step.output,))
         if isinstance(step, Move):
-            return Step(moved(step, self.rank), (step.value,), step.output)
-        return Step(computed(step, self.rank, self.config.precision), step.inputs, step.output)
+            return Step(moved(step, self.rank), (step.value,), (step.output,))
+        inputs, outputs = zip(*((move.value, move.output) for move in step.moves), strict=True)
+        return Step(weights_moved(step, self.rank), inputs, outputs)
 
     def region(self, parameter: str, shape: Sequence[int]) -> tuple[slice, ...]:
         return self.layouts[parameter].slice_of(self.rank, shape)

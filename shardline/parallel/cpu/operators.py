@@ -101,7 +101,7 @@ class Fixed(nn.Cell):
 class Assembly(nn.Cell):
     """Several tensors moved, given one by one."""
 
-    def __init__(self, moves: Together) -> None:
+    def __init__(self, moves: Together | Redistribution) -> None:
         super().__init__()
         self.moves = moves
 
@@ -144,6 +144,12 @@ def moved(move: schedule.Move, rank: int) -> Moved | Fixed:
     if move.is_differentiable:
         return Moved(redistribution([move], rank))
     return Fixed(together([(move.source, move.target.layout)], rank))
+
+
+def weights_moved(step: schedule.MoveWeights, rank: int) -> Moved | Assembly:
+    """Weights moved together; one alone gives a tensor, several a tuple."""
+    moves = redistribution(step.moves, rank)
+    return Moved(moves) if len(step.moves) == 1 else Assembly(moves)
 
 
 def computed(step: schedule.Compute, rank: int, precision: str) -> nn.Cell:

@@ -61,34 +61,40 @@ class Weighted(nn.Cell):
         return a - 2 * b + 3 * c
 
 
+class Both(nn.Cell):
+    """2a and -b."""
+
+    def construct(self, a, b):
+        return 2 * a, -b
+
+
 def test_values_reach_the_steps_that_take_them_whatever_lies_between():
-    """Taken twice in one step, long after it was made, held or given, or never again."""
+    """Taken twice in one step, long after it was made, one of two, held or given, or never again."""
     held = {
         "w": Parameter(Tensor(np.float32([7])), name="w"),
         "c": Tensor(np.float32([11])),
     }
     steps = [
-        Step(Weighted(), ("x", "w", "c"), "a"),
-        Step(ops.Add(), ("a", "a"), "b"),
-        Step(Weighted(), ("c", "b", "w"), "d"),
-        Step(ops.Mul(), ("d", "x"), "unused"),
-        Step(Weighted(), ("b", "x", "a"), "e"),
-        Step(Weighted(), ("moved", "e", "d"), "out"),
+        Step(Both(), ("w", "c"), ("double w", "minus c")),
+        Step(Weighted(), ("x", "w", "c"), ("a",)),
+        Step(ops.Add(), ("a", "a"), ("b",)),
+        Step(Weighted(), ("minus c", "b", "w"), ("d",)),
+        Step(ops.Mul(), ("d", "x"), ("unused",)),
+        Step(Weighted(), ("b", "x", "a"), ("e",)),
+        Step(Weighted(), ("double w", "e", "d"), ("out",)),
     ]
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    for number in range(1, 7):
-        part = _part_of(steps[:number], (steps[number - 1].output,), held)
-        values = {"x": 2.0, "moved": 13.0}
-        found = part.cell(tuple(Tensor(np.float32([values[name]])) for name in part.takes))
-        assert part.gives == (steps[number - 1].output,)
-        assert found[0].asnumpy().tolist() == [expected(number)]
+    for number in range(2, 8):
+        part = _part_of(steps[:number], steps[number - 1].outputs, held)
+        assert (part.takes, part.gives) == (("x",), steps[number - 1].outputs)
+        assert part.cell((Tensor(np.float32([2])),))[0].asnumpy().tolist() == [expected(number)]
 
 
 def expected(number: int) -> float:
     """What the first so many steps give, by hand."""
-    x, moved, w, c = 2.0, 13.0, 7.0, 11.0
+    x, w, c = 2.0, 7.0, 11.0
     a = x - 2 * w + 3 * c
     b = a + a
-    d = c - 2 * b + 3 * w
+    d = -c - 2 * b + 3 * w
     e = b - 2 * x + 3 * a
-    return (a, b, d, d * x, e, moved - 2 * e + 3 * d)[number - 1]
+    return (a, b, d, d * x, e, 2 * w - 2 * e + 3 * d)[number - 2]

@@ -7,7 +7,7 @@ import pytest
 
 from shardline.parallel.layouts import layouts_of
 from shardline.parallel.placement import movement
-from shardline.parallel.schedule import Compute, Move, Schedule, schedule_of
+from shardline.parallel.schedule import Compute, Move, MoveWeights, Schedule, schedule_of
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 
@@ -16,6 +16,10 @@ def scheduled(**parameters: Any) -> Schedule:
     config = RunConfig(network="gpt", layers=2, tensor_parallel=4, **parameters)
     network = network_of(config)
     return schedule_of(network.operators(config.batch_size), 8, layouts_of(network, config))
+
+
+def weights_of(schedule: Schedule) -> list[Move]:
+    return [move for step in schedule.steps if isinstance(step, MoveWeights) for move in step.moves]
 
 
 def groups(moves, rank: int, *, back: bool) -> list[tuple[int, ...]]:
@@ -47,12 +51,12 @@ def test_query_key_and_value_take_the_same_moved_activation():
 
 
 def test_gradients_are_summed_over_the_data_parallel_ranks_alone():
-    assert set(groups(scheduled().weights, rank=1, back=True)) == {DATA_PARALLEL}
-    assert groups(scheduled().weights, rank=1, back=False) == []
+    assert set(groups(weights_of(scheduled()), rank=1, back=True)) == {DATA_PARALLEL}
+    assert groups(weights_of(scheduled()), rank=1, back=False) == []
 
 
 def test_with_optimizer_sharding_weights_are_gathered_and_gradients_shared_out():
-    weights = {move.value: move for move in scheduled(enable_parallel_optimizer=True).weights}
+    weights = {move.value: move for move in weights_of(scheduled(enable_parallel_optimizer=True))}
     up = weights["block1.up.weight"]
     there, back = movement(up.source, up.target.layout, 1), movement(up.target, up.source.layout, 1)
     assert (there.group, there.padding, there.region) == (DATA_PARALLEL, ((0, 32), (0, 0)), None)
@@ -60,8 +64,7 @@ def test_with_optimizer_sharding_weights_are_gathered_and_gradients_shared_out()
 
 
 def test_samples_are_cut_where_they_are_and_nothing_comes_back():
-    first = scheduled().steps[0]
-    assert isinstance(first, Move)
+    first = next(step for step in scheduled().steps if isinstance(step, Move))
     assert (first.value, first.is_differentiable) == ("samples", False)
     assert movement(first.source, first.target.layout, 5).group == ()
 
@@ -69,7 +72,7 @@ def test_samples_are_cut_where_they_are_and_nothing_comes_back():
 @pytest.mark.parametrize("sharded", [False, True])
 def test_every_rank_plans_the_same_exchanges(sharded):
     plan = scheduled(enable_parallel_optimizer=sharded)
-    for move in (*plan.weights, *(step for step in plan.steps if isinstance(step, Move))):
+    for move in (*weights_of(plan), *(step for step in plan.steps if isinstance(step, Move))):
         for source, target in ((move.source, move.target), (move.target, move.source)):
             found = [movement(source, target.layout, rank).group for rank in range(8)]
             assert all(found[other] == found[rank] for rank in range(8) for other in found[rank])
@@ -81,3 +84,20 @@ def test_a_reshape_follows_what_it_is_given():
     assert joined.inputs == ("block1.attention.positions_first",)
     assert [len(axes) for axes in joined.placement.layout.tensor_map] == [1, 1]
     assert dataclasses.replace(joined.placement, partial=()) == joined.placement
+
+
+def test_weights_move_together_before_they_are_taken_and_not_too_many():
+    config = RunConfig(network="gpt", layers=5, tensor_parallel=4)
+    network = network_of(config)
+    plan = schedule_of(network.operators(config.batch_size), 8, layouts_of(network, config))
+    numbers = [len(step.moves) for step in plan.steps if isinstance(step, MoveWeights)]
+    assert len(numbers) > 1
+    assert set(numbers[:-1]) == {16}
+    given = {"samples"}
+    for step in plan.steps:
+        if isinstance(step, MoveWeights):
+            given.update(move.output for move in step.moves)
+            continue
+        moved = {name for name in (step.inputs if isinstance(step, Compute) else [step.value]) if "→" in name}
+        assert moved <= given
+        given.add(step.output)
