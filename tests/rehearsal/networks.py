@@ -20,6 +20,18 @@ TENSOR_PARALLEL = Network(
 )
 """Megatron's pair of column- and row-parallel layers, a bias that is split, a permuted map, and data parallelism."""
 
+TENSOR_PARALLEL_ON_FOUR = Network(
+    name="tensor_parallel_on_four",
+    sample_shape=(1, 28, 28),
+    layers=(
+        Dense(name="up", inputs=784, outputs=1024, matmul=((2, 1), (1, 2)), add=((2, 2), (2,)), activation="relu"),
+        Dense(name="down", inputs=1024, outputs=96, matmul=((2, 2), (2, 1)), add=((2, 1), (1,)), activation="relu"),
+        Dense(name="mid", inputs=96, outputs=64, matmul=((1, 2), (2, 2)), add=((1, 2), (2,)), activation="relu"),
+        Dense(name="head", inputs=64, outputs=10, matmul=((4, 1), (1, 1))),
+    ),
+)
+"""The same kinds of layers for half as many ranks."""
+
 MIXED = Network(
     name="mixed",
     sample_shape=(1, 28, 28),
@@ -38,7 +50,7 @@ WRONG = Network(
 )
 """The contracted dimension is cut in one operand and whole in the other."""
 
-NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, MIXED, WRONG)}
+NETWORKS = {network.name: network for network in (TENSOR_PARALLEL, TENSOR_PARALLEL_ON_FOUR, MIXED, WRONG)}
 
 
 def rehearsed(config: RunConfig, name: str, graph: Path | None = None) -> Network:

@@ -17,49 +17,23 @@ from shardline.recipes.lookup import network_of
 from shardline.run.environment import PROJECT
 from shardline.settings.run_config import RunConfig
 from tests.plain_training import texts
+from tests.shardline.parallel.trainings import GPT, GPT_STEPS, GPTS, WITH_LOGITS
 
-COMMON = {
-    "network": "gpt",
-    "layers": 1,
-    "hidden_size": 32,
-    "heads": 4,
-    "sequence_length": 16,
-    "batch_size": 8,
-    "optimizer": "AdamW",
-    "learning_rate": 0.003,
-    "weight_decay": 0.1,
-    "warmup_steps": 5,
-    "schedule": "cosine",
-    "clip_norm": 0.5,
-}
-PARAMETERS = {
-    "2 data, 2 tensor": COMMON | {"tensor_parallel": 2},
-    "optimizer sharding": COMMON | {"tensor_parallel": 2, "enable_parallel_optimizer": True},
-}
-RANKS, STEPS = 4, 12
+RANKS = 4
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Loss, learning rate and norm of the gradients by step, of the plain script."""
     folder = tmp_path_factory.mktemp("plain")
-    settings = RunConfig(world_size=1, **COMMON).model_dump() | {"name": "plain", "steps": STEPS}
+    settings = RunConfig(world_size=1, **GPT).model_dump() | {"name": "plain", "steps": GPT_STEPS}
     (folder / "settings.json").write_text(json.dumps([settings]))
     command = [sys.executable, "-m", "tests.plain_gpt", folder / "settings.json", folder / "outcomes.npz"]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     return np.load(folder / "outcomes.npz")["plain"]
 
 
-@pytest.fixture(scope="module")
-def on_four(sharded):
-    runs = [
-        {"name": name, "network": "gpt", "steps": STEPS, "parameters": parameters, "logits": True}
-        for name, parameters in PARAMETERS.items()
-    ]
-    return sharded(RANKS, runs)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", GPTS)
 def test_losses_rates_and_norms_equal_those_of_a_plain_script(on_four, plain, name):
     for rank in on_four.outcomes:
         np.testing.assert_allclose(rank[name], plain, rtol=1e-5)
@@ -67,14 +41,14 @@ def test_losses_rates_and_norms_equal_those_of_a_plain_script(on_four, plain, na
 
 def test_clipping_and_schedule_are_put_to_use(plain):
     _, rates, norms = plain.T
-    assert norms.min() > COMMON["clip_norm"]
-    assert rates.argmax() == COMMON["warmup_steps"] or rates[4] == rates[5] == COMMON["learning_rate"]
+    assert norms.min() > GPT["clip_norm"]
+    assert rates.argmax() == GPT["warmup_steps"] or rates[4] == rates[5] == GPT["learning_rate"]
     assert rates[-1] < rates[0]
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", GPTS)
 def test_ranks_hold_their_slices_only_and_replicas_are_identical(on_four, name):
-    config = RunConfig(world_size=RANKS, **PARAMETERS[name])
+    config = RunConfig(world_size=RANKS, **GPTS[name])
     network = network_of(config)
     shapes = network.parameters()
     for parameter, layout in layouts_of(network, config).items():
@@ -90,27 +64,42 @@ def test_with_optimizer_sharding_a_rank_holds_a_fourth(on_four):
         arrays = [array for key, array in rank.items() if key.startswith(f"{name}/")]
         return sum(array.nbytes for array in arrays if array.size > 1)
 
-    shapes = network_of(RunConfig(**COMMON)).parameters().values()
+    shapes = network_of(RunConfig(**GPT)).parameters().values()
     whole = sum(3 * 4 * int(np.prod(shape)) for shape in shapes)  # float32: the parameter and two moments
     for rank in on_four.parameters:
         assert size(rank, "optimizer sharding") == whole / 4
         assert whole / 2 < size(rank, "2 data, 2 tensor") < whole / 1.5
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_the_slices_together_compute_in_one_process_what_the_ranks_computed(on_four, name):
-    config = RunConfig(world_size=RANKS, **PARAMETERS[name])
-    layouts, single = layouts_of(network_of(config), config), config.model_copy(update={"world_size": 1})
+def assembled(on_four, name):
+    """Every parameter of a training, put together from the ranks' slices."""
+    config = RunConfig(world_size=RANKS, **GPTS[name])
+    network = network_of(config)
+    layouts, whole = layouts_of(network, config), {}
+    for parameter, shape in network.parameters().items():
+        whole[parameter] = np.full(shape, np.nan, np.float32)
+        for rank, arrays in enumerate(on_four.parameters):
+            whole[parameter][layouts[parameter].slice_of(rank, shape)] = arrays[f"{name}/{parameter}"]
+    return whole
+
+
+def test_the_slices_together_compute_in_one_process_what_the_ranks_computed(on_four):
+    single = RunConfig(world_size=1, **GPTS[WITH_LOGITS])
     network = network_of(single)
     backend = backend_of(single, network, rank=0)
     backend.start()
-    cell = network.cell(config.batch_size, backend, seed=2)
+    cell = network.cell(single.batch_size, backend, seed=2)
+    whole = assembled(on_four, WITH_LOGITS)
     for parameter in cell.trainable_params():
-        whole = np.empty(parameter.shape, np.float32)
-        for rank, arrays in enumerate(on_four.parameters):
-            whole[layouts[parameter.name].slice_of(rank, whole.shape)] = arrays[f"{name}/{parameter.name}"]
-        parameter.set_data(Tensor(whole))
-    samples = texts()[0][np.random.default_rng([config.seed, 1]).permutation(len(texts()[0]))[: config.batch_size]]
-    logits = cell(Tensor(samples)).asnumpy()
+        parameter.set_data(Tensor(whole[parameter.name]))
+    order = np.random.default_rng([single.seed, 1]).permutation(len(texts()[0]))
+    logits = cell(Tensor(texts()[0][order[: single.batch_size]])).asnumpy()
     for rank in on_four.logits:
-        np.testing.assert_allclose(rank[name], logits, atol=1e-5 * np.abs(logits).max())
+        np.testing.assert_allclose(rank[WITH_LOGITS], logits, atol=1e-5 * np.abs(logits).max())
+
+
+def test_the_slices_together_are_the_same_model_with_and_without_optimizer_sharding(on_four):
+    found, expected = (assembled(on_four, name) for name in GPTS)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -12,31 +12,9 @@ from shardline.parallel.layouts import parameter_layouts, with_optimizer_states
 from shardline.recipes.lookup import network_of
 from shardline.settings.run_config import RunConfig
 from tests.rehearsal.networks import rehearsed
+from tests.shardline.parallel.trainings import OTHERS, SHARDED, TUTORIAL
 
 PROJECT = Path(__file__).parents[3]
-RATES = {"SGD": 0.05, "Momentum": 0.01, "Adam": 0.001}
-TUTORIAL = {
-    optimizer: {
-        "name": optimizer,
-        "network": "mlp",
-        "steps": 20,  # into the second epoch, whose order is another
-        "parameters": {"optimizer": optimizer, "learning_rate": rate, "batch_size": 256},
-    }
-    for optimizer, rate in RATES.items()
-}
-SHARDED = ("SGD", "Adam")
-"""Optimizers treat each element for itself: each is tried on one rank, that without and that with most states on four,
-Momentum on eight, with the other networks."""
-OTHERS = {
-    name: {
-        "name": name,
-        "network": name,
-        "steps": 20,
-        "parameters": {"optimizer": "Momentum", "learning_rate": 0.01, "seed": seed},
-    }
-    for name, seed in (("tensor_parallel", 1), ("mixed", 2))
-}
-"""With seed 1 a unit of `mixed` stands so near the kink of its ReLU at step 3 that an order of summation tips it."""
 
 
 def plain_settings(run):
@@ -65,13 +43,8 @@ def on_one(sharded):
 
 
 @pytest.fixture(scope="module")
-def on_four(sharded):
-    return sharded(4, [TUTORIAL[name] for name in SHARDED])
-
-
-@pytest.fixture(scope="module")
 def on_eight(sharded):
-    return sharded(8, list(OTHERS.values()))
+    return sharded(8, [OTHERS["mixed"]])
 
 
 @pytest.mark.parametrize(
@@ -85,16 +58,16 @@ def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
     assert plain[optimizer][-1] < 0.9 * plain[optimizer][0]
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(on_eight, plain, name):
-    losses = on_eight.losses
-    for found in losses:
+RANKS_OF_OTHERS = [("on_four", "tensor_parallel_on_four"), ("on_eight", "mixed")]
+
+
+@pytest.mark.parametrize(("ranks", "name"), RANKS_OF_OTHERS)
+def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(request, plain, ranks, name):
+    for found in request.getfixturevalue(ranks).losses:
         np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "name"), [*(("on_four", name) for name in SHARDED), *(("on_eight", name) for name in OTHERS)]
-)
+@pytest.mark.parametrize(("ranks", "name"), [*(("on_four", name) for name in SHARDED), *RANKS_OF_OTHERS])
 def test_ranks_hold_their_slices_only_and_replicas_are_identical(request, ranks, name):
     held = request.getfixturevalue(ranks).parameters
     run = (TUTORIAL | OTHERS)[name]
