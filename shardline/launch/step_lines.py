@@ -108,7 +108,8 @@ class StepLines:
     def _write(self, line: bytes) -> None:
         if self._file < 0:
             self._file = os.open(self.metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.write(self._file, line)
+        while line:
+            line = line[os.write(self._file, line) :]
 
     def _global_step(self) -> int:
         if "step" not in self._fields:

@@ -1,6 +1,7 @@
 """Steps in what a program prints."""
 
 import json
+import os
 
 import pytest
 
@@ -81,3 +82,9 @@ def test_a_loss_that_is_no_number_is_absent_and_the_step_is_there(read, loss):
 @pytest.mark.parametrize("text", ["epoch: 1 step: 1e999, loss is 1\n", b"\xff\xfe\x00\n" * 100, "x" * 1_000_000 + "\n"])
 def test_nonsense_is_passed_over(read, text):
     assert read(text, [MONITOR.replace(r"step: (?P<step>\d+)", r"step: (?P<step>\S+)")]) == []
+
+
+def test_a_line_that_the_drive_takes_in_parts_is_whole(read, monkeypatch):
+    write = os.write
+    monkeypatch.setattr("shardline.launch.step_lines.os.write", lambda file, line: write(file, line[:5]))
+    assert read("loss=3\nloss=2\n", [r"loss=(?P<loss>\S+)"]) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
