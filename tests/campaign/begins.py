@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import Fault, Moment
+from tests.campaign.kinds import Fault, Moment
 from tests.campaign.trial import Trial
 
 

@@ -17,7 +17,8 @@ from shardline.run.directory import Home, RunDirectory
 from shardline.store.model_store import ModelStore
 from tests.airflow.conftest import digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
-from tests.campaign.faults import OF_AIRFLOW, Loss
+from tests.campaign.faults import OF_AIRFLOW
+from tests.campaign.kinds import Loss
 from tests.campaign.running_airflow import RunningAirflow, running
 from tests.campaign.trial import tried
 from tests.patience import PATIENCE_S

@@ -21,7 +21,8 @@ from shardline.store.model_store import ModelStore
 from shardline.store.signature import check_signature
 from tests.campaign.begins import Begins, fault_of
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, SIGNING, Fault, FullDisk, Moment
+from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, SIGNING
+from tests.campaign.kinds import Fault, FullDisk, Moment
 from tests.campaign.trial import MODEL, PAGE, Trial, check_ended, pages, small_file_system, tried
 from tests.patience import PATIENCE_S
 from tests.protocol.invariants import leftovers

@@ -24,7 +24,7 @@ from shardline.run.directory import Home, RunDirectory
 from shardline.run.environment import PROJECT
 from shardline.store.model_store import ModelStore
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import FAILS, KILLED, Fault
+from tests.campaign.kinds import FAILS, KILLED, Fault
 from tests.campaign_record import record
 from tests.patience import PATIENCE_S
 from tests.processes import environment_of
