@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mindspore
 from mindspore import nn, ops
 
@@ -150,40 +152,15 @@ def _spec(build, config):
     return TrainSpec(network=network_of(build), dataset=Digits(), metric=Accuracy(config.min_accuracy))
 
 
-def within(config):
-    return _spec(Within, config)
-
-
-def nested(config):
-    return _spec(Nested, config)
-
-
-def nested_branch(config):
-    return _spec(NestedBranch, config)
-
-
-def loop(config):
-    return _spec(Loop, config)
-
-
-def tied(config):
-    return _spec(Tied, config)
-
-
-def strategy_of_whole(config):
-    return _spec(StrategyOfWhole, config)
-
-
-def mismatch(config):
-    return _spec(Mismatch, config)
-
-
-def frozen(config):
-    return _spec(Frozen, config)
-
-
-def unused(config):
-    return _spec(Unused, config)
+within = partial(_spec, Within)
+nested = partial(_spec, Nested)
+nested_branch = partial(_spec, NestedBranch)
+loop = partial(_spec, Loop)
+tied = partial(_spec, Tied)
+strategy_of_whole = partial(_spec, StrategyOfWhole)
+mismatch = partial(_spec, Mismatch)
+frozen = partial(_spec, Frozen)
+unused = partial(_spec, Unused)
 
 
 def no_cell(config):
