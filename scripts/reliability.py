@@ -79,10 +79,11 @@ and running tasks need exists (`tests/protocol/invariants.py`).""",
 
 
 def page(lines: Iterable[str], known: Iterable[str] = ()) -> str:
-    """The page; of what was recorded again, the last counts. Of the `known` kinds those not recorded are named."""
-    records = {(each["part"], each["kind"], str(each["seed"])): each for each in map(json.loads, lines)}
-    parts = [_part(part, [each for each in records.values() if each["part"] == part]) for part in _PARTS]
-    recorded = {kind for _, kind, _ in records}
+    """The page; of what was recorded again, the last counts, and of those before it the ones that failed are told. Of
+    the `known` kinds those not recorded are named."""
+    records = [json.loads(line) for line in lines]
+    parts = [_part(part, [each for each in records if each["part"] == part]) for part in _PARTS]
+    recorded = {each["kind"] for each in records}
     untried = "".join(
         f"- In the table of faults, but not run to its end yet: {k}.\n"
         for k in dict.fromkeys(known)
@@ -102,10 +103,14 @@ def _part(part: str, records: list[Mapping[str, Any]]) -> str:
 
 
 def _row(kind: str, records: list[Mapping[str, Any]]) -> str:
+    """Of all the tries of a kind: the last of each seed says what came of it."""
     tries = sum(each["tries"] for each in records)
-    failed = [problem for each in records for problem in each["failed"]]
+    last = list({str(each["seed"]): each for each in records}.values())
+    failed = [problem for each in last for problem in each["failed"]]
     result = f"failed: {_cell('; '.join(failed))}" if failed else "as promised"
-    return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(records) or 'none: it comes at one place'} |"
+    if before := [each for each in records if each["failed"] and not any(each is one for one in last)]:
+        result += f"; before that {counted(len(before), 'try', 'tries')} failed: {_cell(before[-1]['failed'][0])}"
+    return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(last) or 'none: it comes at one place'} |"
 
 
 def _seeds(records: Iterable[Mapping[str, Any]]) -> str:

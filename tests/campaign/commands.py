@@ -72,6 +72,19 @@ def _promoted(home: Path) -> None:
     Path(f"{home}-uploads").mkdir()
 
 
+def _promoted_twice(home: Path) -> None:
+    """A model of two versions, the second of which is current: it has no report, which tells the two apart."""
+    shutil.copytree(_GPT, home, symlinks=True)
+    model = home / "models" / "gpt"
+    second = shutil.copytree(model / "versions" / "1", model / "versions" / "2")
+    description = json.loads((second / "version.json").read_bytes())
+    del description["files"]["report.json"]
+    (second / "report.json").unlink()
+    (second / "version.json").write_text(json.dumps({**description, "version": 2, "run": "a later run"}))
+    (model / "current").unlink()
+    (model / "current").symlink_to("versions/2")
+
+
 _RUN = ("--run-directory", "{home}/runs/training/run")
 _FROM = ("--shards", "{home}/shards", "--strategy", "{home}/strategy.ckpt")
 
@@ -101,5 +114,12 @@ COMMANDS = {
         marker="{home}-uploads/gpt/1/version.json",
         make=_promoted,
         environment={"SHARDLINE_ALLOWED_ROOTS": "{home}-uploads"},
+    ),
+    "rollback": Command(
+        "shardline.cli.main",
+        ("models", "rollback", "1", "--model", "gpt"),
+        output="{home}/models/gpt/current",
+        marker="{home}/models/gpt/current/report.json",
+        make=_promoted_twice,
     ),
 }

@@ -371,6 +371,16 @@ BEHIND_TRAINING = (
     _behind("a rank killed before its receipt", "kill", "os.rename", r"\.receipts/4/", "rank 1.*SIGKILL"),
     _behind("rank 0 killed before the manifest", "kill", "os.rename", _MANIFEST, "rank 0.*SIGKILL", rank=0),
     *(_behind("a full disk inside a slice", "fill", "open", _SAVED, _NO_ROOM, share=at) for at in (0.05, 0.6)),
+    _behind(
+        "a full disk inside a slice of safetensors",
+        "fill",
+        "os.rename",
+        r"shard_set-2\.json$",  # all have written theirs of the set before
+        r"rank \d.*No space left",
+        rank=0,
+        share=0.6,
+        parameters=_SAFETENSORS,
+    ),
     _behind("no space for the manifest", "ENOSPC", "open", r"\.shard_set-4\.json.*staged", "rank 0.*No space", rank=0),
     _behind("a slice larger than files may be", "limit", "open", _SAVED, _NO_LARGER, share=0.5),
     _behind("a slice's disk fails when flushed", "EIO", "fsync", _WRITTEN, "rank 1.*Input/output error"),
@@ -428,6 +438,10 @@ AT_ANY_MOMENT = (
     Moment("a reshard killed at any moment", "reshard", 10),
     Moment("a Hugging Face export killed at any moment", "export", 10),
     Moment("an upload killed at any moment", "upload", 5),
+    Moment("the plan of a merge in parts killed at any moment", "merge.plan", 5),
+    Moment("a part of a merge killed at any moment", "merge.write-1", 10),
+    Moment("the commit of a merge in parts killed at any moment", "merge.commit", 10),
+    Moment("a rollback killed at any moment", "rollback", 5),
 )
 
 FULL_DISKS = (
@@ -437,6 +451,9 @@ FULL_DISKS = (
     FullDisk("a full disk while adopting", "adopt", (0.0, 0.5, 0.9)),
     FullDisk("a full disk while resharding", "reshard", (0.0, 0.5, 0.9)),
     FullDisk("a full disk while exporting to Hugging Face", "export", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while uploading", "upload", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while a merge in parts is planned", "merge.plan", (0.0, 0.5, 0.9)),
+    FullDisk("a full disk while a merge in parts is committed", "merge.commit", (0.0, 0.5)),
 )
 
 OF_AIRFLOW = (

@@ -32,6 +32,13 @@ from tests.protocol.invariants import leftovers, whole_set
 
 MODEL = "mnist-mlp"
 TRAINING = {"world_size": 4, "batch_size": 640, "epochs": 1, "save_checkpoint_steps": 4, "min_accuracy": 0.5}
+PARTS = {
+    "merge.plan": ("plan", "--parts", "2"),
+    "merge.write-1": ("write", "--part", "1/2"),
+    "merge.write-2": ("write", "--part", "2/2"),
+    "merge.commit": ("commit",),
+}
+"""The tasks of a merge in parts, in their order."""
 HANG_TIMEOUT_S = 120
 """For the rank that is stopped alone: of a module that is none of the pipeline's, the start counts, too."""
 
@@ -97,6 +104,7 @@ class Trial:
                 json.dumps({"keep_runs": 0, "merged": True}),
             ],
         }
+        commands |= {task: ["tasks.merge_parts", *step, *directory] for task, step in PARTS.items()}
         launched = ["tasks.launch"] if name in ("train", "validate") else []
         return commands.get(name, [*launched, f"tasks.{name}", *directory])
 
@@ -113,7 +121,7 @@ class Trial:
     def succeed(self, name: str) -> None:
         done = self.task(name)
         assert done.returncode == 0, done.stdout + done.stderr
-        if name == "merge":
+        if name in ("merge", "merge.commit"):
             self._report()
 
     def _report(self) -> None:
@@ -154,12 +162,13 @@ class Trial:
 
 
 def tried(kind: str, trial: Callable[[], None], seed: object = None) -> None:
-    """Try `kind`, and record how it ended."""
+    """Try `kind`, and record how it ended; of what failed, without where this checkout lies."""
     try:
         trial()
     except BaseException as error:
         if not isinstance(error, pytest.skip.Exception):
-            record("faults", kind, tries=1, failed=[f"{type(error).__name__}: {error!s:.500}"], seed=seed)
+            said = f"{type(error).__name__}: {error!s}".replace(f"{PROJECT}/", "")
+            record("faults", kind, tries=1, failed=[said[:500]], seed=seed)
         raise
     record("faults", kind, tries=1, failed=[], seed=seed)
 

@@ -19,10 +19,11 @@ def test_the_page_has_every_kind_with_its_tries_its_result_and_its_seeds(tmp_pat
     made = page(file.read_text().splitlines(), ["no space", "a flood"])
     assert "not run to its end yet: a flood." in made
     assert "yet: no space" not in made
-    assert "| a rank is killed | 1 | as promised | none: it comes at one place |" in made, "the last try counts"
+    before = "before that 1 try failed: Odd: a \\| b c"
+    assert f"| a rank is killed | 2 | as promised; {before} | none: it comes at one place |" in made, "all are told"
     assert "| no space | 1 | failed: Odd: a \\| b c | none: it comes at one place |" in made
     assert "| sequences | 1,000 | as promised | 0, 1 |" in made
-    assert "2 kinds, tried 2 times." in made
+    assert "2 kinds, tried 3 times." in made
     assert made.count("Not tried.") == 1
     assert [json.loads(line)["kind"] for line in file.read_text().splitlines()][-1] == "sequences"
 

@@ -42,6 +42,7 @@ from shardline.checkpoint.merging.part_documents import (
 from shardline.checkpoint.merging.publish import (
     check_places,
     main_digest,
+    parts_folder,
     publish,
     remove_abandoned_files,
     remove_other_outputs,
@@ -84,11 +85,6 @@ class Part:
                 mine.append(tensor)
             position += tensor.merged.size
         return mine
-
-
-def parts_folder(output: Path) -> Path:
-    """Where the parts of a merge into `output` meet."""
-    return output.with_name(f".{output.name}.parts")
 
 
 def is_planned(request: MergeRequest) -> bool:

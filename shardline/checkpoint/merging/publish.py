@@ -13,6 +13,7 @@ Wherever that stops, `settle` finishes it, or takes it back.
 from __future__ import annotations
 
 import glob
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -122,11 +123,21 @@ def settle(output: Path, path: Path) -> None:
         _remove([path])
 
 
+def parts_folder(output: Path) -> Path:
+    """Where the parts of a merge into `output` meet."""
+    return output.with_name(f".{output.name}.parts")
+
+
 def remove_other_outputs(request: MergeRequest) -> None:
-    """In a folder that is the request's own, remove every other merge: its files first, its record last."""
+    """In a folder that is the request's own, remove every other merge: its files first, its record last.
+
+    With them goes what was reserved for a merge in parts that nobody will commit any more.
+    """
     if not request.owns_folder:
         return
     folder = request.output.parent
+    for reserved in folder.glob(parts_folder(folder / "*").name):
+        shutil.rmtree(reserved, ignore_errors=True)
     records = [path for path in folder.glob(f"*{SUFFIX}") if path != request.record_path]
     try:
         for path in [*records, folder / UNNAMED]:

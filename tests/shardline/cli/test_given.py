@@ -9,7 +9,7 @@ import pytest
 
 from shardline.base.errors import ConfigError
 from shardline.checkpoint.formats.checkpoint_file import write_checkpoint
-from shardline.checkpoint.merging.parts import parts_folder
+from shardline.checkpoint.merging.publish import parts_folder
 from shardline.cli import merge_command, parts_command
 from shardline.cli.given import given_options, refuse, refuse_others
 from shardline.cli.options import add_merge_options, parser

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from shardline.base.errors import (
 )
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.merging.merge import merge
-from shardline.checkpoint.merging.parts import Part, commit_parts, parts_folder, plan_parts, write_part
+from shardline.checkpoint.merging.parts import Part, commit_parts, plan_parts, write_part
+from shardline.checkpoint.merging.publish import parts_folder
 from shardline.checkpoint.merging.record_file import record_path
 from shardline.checkpoint.merging.request import MergeRequest, prepare
 from shardline.checkpoint.merging.verify import verify
@@ -188,6 +190,22 @@ def test_processes_that_are_killed_can_be_run_again(request_):
     assert json.loads(done.stdout.splitlines()[-1])["merged_file"] == str(request_.output)
     assert not parts_folder(request_.output).exists()
     assert contents(request_.output.parent) == in_one_process(request_)
+
+
+@pytest.mark.parametrize("planned", ["model.ckpt", "model.safetensors"])
+def test_what_was_reserved_in_a_run_goes_with_its_merge_whoever_makes_it(request_, planned):
+    of_run = replace(request_, owns_folder=True)
+    plan_parts(replace(of_run, output=request_.output.with_name(planned)))
+    merge(of_run)
+    assert sorted(contents(request_.output.parent)) == ["model.ckpt", "model.ckpt.merge.json"]
+
+
+def test_a_merge_into_a_folder_of_anybodys_leaves_what_is_planned_there(request_):
+    plan_parts(request_)
+    merge(request_)
+    for number in (1, 2):
+        write_part(request_.output, Part(number, 2))
+    assert commit_parts(request_.output).digest
 
 
 @pytest.fixture
