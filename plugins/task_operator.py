@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,9 +18,12 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import CommsDecoder
 
 from plugins.lineage import WithLineage
 from shardline.base.exit_codes import BAD_PARAMETERS, DECLINED
+from shardline.base.parent_death import send_on_parent_death
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -41,9 +45,10 @@ class TaskOperator(WithLineage, BashOperator):
     its path. `reads_parameters` passes the run's parameters so, as the JSON document SHARDLINE_PARAMETERS.
     `output_processor` makes the task's XCom of its last line.
 
-    The task ends with the worker's process that runs it, even where that one is killed by SIGKILL: the kernel sends
-    the task SIGTERM (`setpriv --pdeathsig`). A task that ends with BAD_PARAMETERS (`shardline.base.exit_codes`) fails
-    at once, whatever its retries: nothing changes by trying again. One that ends with DECLINED is skipped.
+    The task ends with Airflow's task runner, and that with the worker's process that watches it, even where one of them
+    is killed by SIGKILL: the kernel sends SIGTERM (`setpriv --pdeathsig`, `send_on_parent_death`). A task that ends
+    with BAD_PARAMETERS (`shardline.base.exit_codes`) fails at once, whatever its retries: nothing changes by trying
+    again. One that ends with DECLINED is skipped.
     """
 
     template_fields = (*BashOperator.template_fields, "documents")
@@ -79,6 +84,8 @@ class TaskOperator(WithLineage, BashOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the task; `AirflowFailException`, which is never retried, where a parameter is wrong."""
+        if _is_in_task_runner():
+            send_on_parent_death(signal.SIGTERM)
         with tempfile.TemporaryDirectory(prefix="shardline-") as folder:
             for name, document in self.documents.items():
                 file = Path(folder, name)
@@ -94,3 +101,9 @@ class TaskOperator(WithLineage, BashOperator):
             if process is not None and process.returncode == BAD_PARAMETERS:
                 raise AirflowFailException("a parameter is wrong: see the message above; not tried again") from error
             raise
+
+
+def _is_in_task_runner() -> bool:
+    """Whether this is Airflow's task runner, started by the worker's process for this task alone, which the task is
+    reported to; `Dag.test` runs tasks in a process of the user's own."""
+    return isinstance(getattr(task_runner, "SUPERVISOR_COMMS", None), CommsDecoder)

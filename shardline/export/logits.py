@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardline.base import parent_death
 from shardline.base.counts import counted
 from shardline.base.errors import CheckpointError, ConfigError, ExportError, RunDirectoryError
 from shardline.base.json_object import object_in, read_object
 from shardline.export import transformers_logits
 from shardline.export.transformers_logits import NO_PACKAGE, NOT_STRICT
-from shardline.launch import parent_death
 from shardline.run.directory import Home, RunDirectory
 from shardline.run.merged_model import MergedModel
 from shardline.store.version import Version

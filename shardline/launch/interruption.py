@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 
-from shardline.launch import parent_death
+from shardline.base import parent_death
 from shardline.launch.diagnosis import signal_name
 
 # Not SIGTERM: the kernel also sends it when only the *thread* that started us ends, which is no reason to stop.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardline.launch import logs, parent_death
+from shardline.base import parent_death
+from shardline.launch import logs
 from shardline.launch.diagnosis import Launch
 from shardline.launch.hang import Growth, last_words, where_ranks_stand
 from shardline.launch.interruption import Interruption

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from shardline.launch.parent_death import send_on_parent_death
+from shardline.base.parent_death import send_on_parent_death
 from shardline.launch.rank_number import OWN, SCHEDULER
 
 _TERM_TO_KILL_S = 1.0

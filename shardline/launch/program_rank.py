@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from shardline.base import atomic
+from shardline.base.parent_death import send_on_parent_death
 from shardline.launch.bounded_log import BoundedLog
-from shardline.launch.parent_death import send_on_parent_death
 from shardline.launch.program import Program
 from shardline.launch.records import Failure, RankFolder, Started
 from shardline.launch.step_lines import StepLines

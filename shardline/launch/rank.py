@@ -37,7 +37,7 @@ from typing import Any, NoReturn
 
 from shardline.base.errors import ShardlineError, Stopped, kind_of
 from shardline.base.exit_codes import FAILED, STOPPED, ExitCode
-from shardline.launch.parent_death import send_on_parent_death
+from shardline.base.parent_death import send_on_parent_death
 from shardline.launch.program_rank import run_program
 from shardline.launch.rank_number import folder_name, rank_number
 from shardline.launch.records import Failure, RankFolder, Started

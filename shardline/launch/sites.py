@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shardline.base import parent_death
 from shardline.base.counts import counted
 from shardline.base.errors import LaunchError
-from shardline.launch import logs, parent_death, preflight
+from shardline.launch import logs, preflight
 from shardline.launch.host_check import MARK, NONCE, Finding, Request, software
 from shardline.launch.hosts import Host, hosts_of, is_this_host
 from shardline.launch.interruption import Interruption

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -147,7 +148,7 @@ class Composed:
         """SIGKILL to every process of the container at once, as when it is killed."""
         process = self.processes.pop(name)
         self._kill([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])
-        while left := [each for each in self._all() if environment_of(each).get("CONTAINER") == name]:
+        while left := self._of(name):
             self._kill(left)
         process.wait()
 
@@ -182,6 +183,20 @@ class Composed:
     def lose(self, worker: str) -> None:
         """Kill the worker, and let its tasks have been silent for as long as Airflow waits for them."""
         self.kill(worker)
+        self._silence(worker)
+
+    def kill_process_group(self, worker: str) -> None:
+        """Kill what one kills of a worker that is in no container: its process group, but not those of its tasks."""
+        process = self.processes.pop(worker)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def lose_what_is_left(self, worker: str) -> None:
+        """Return when nothing of the killed worker runs, its tasks having been silent for as long as Airflow waits."""
+        wait_until_ended(self._of(worker))
+        self._silence(worker)
+
+    def _silence(self, worker: str) -> None:
         silent = f"UPDATE task_instance SET last_heartbeat_at = now() - interval '1 hour' WHERE hostname = '{worker}'"
         self.sql(f"{silent} AND state = 'running'")
 
@@ -236,6 +251,10 @@ class Composed:
     @property
     def _data(self) -> Path:
         return self._database / "data"
+
+    def _of(self, name: str) -> list[psutil.Process]:
+        """What runs in that container."""
+        return [process for process in self._all() if environment_of(process).get("CONTAINER") == name]
 
     def _all(self) -> list[psutil.Process]:
         return processes_of(str(self.folder / "airflow"))
