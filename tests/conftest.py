@@ -29,6 +29,8 @@ CHROMIUM = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--force-prefers-reduced-motion",
+    "--disable-software-rasterizer",
 ]
 SCRATCH = Path(tempfile.mkdtemp(prefix="shardline-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from scripts import local_airflow, ui
 from scripts.local_airflow import PROJECT
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.datasets import embedded, idx
+from shardline.launch.records import rank_folder
 from shardline.run.directory import RunDirectory
 from tests.airflow.documented import Reader
 from tests.airflow.rest import FINISHED, Api
@@ -183,6 +184,20 @@ def page(browser, server, api) -> Page:
     return page
 
 
+def leave(page: Page) -> None:
+    """Show what asks for nothing more: as long as Airflow's interface is shown, it keeps browser and server busy."""
+    page.goto("/api/v2/version")
+
+
+@pytest.fixture(autouse=True)
+def left(request) -> Iterator[None]:
+    """What a test looked at isn't shown any longer while the next one waits for a run."""
+    page = request.getfixturevalue("page") if "page" in request.fixturenames else None
+    yield
+    if page:
+        leave(page)
+
+
 @pytest.fixture(scope="module")
 def screenshot(page):
     """Save what the browser shows, for the documents, where SHARDLINE_SCREENSHOTS names a folder."""
@@ -232,6 +247,7 @@ def form_run(page, api, digits, mapping, screenshot) -> str:
     form.get_by_role("button", name="Trigger", exact=True).click()
     page.wait_for_url("**/dags/sharded_training/runs/*")
     run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]
+    leave(page)
     api.wait_for_run("sharded_training", run_id)
     return run_id
 
@@ -267,6 +283,20 @@ def endless(api, small) -> Iterator[Callable[..., str]]:
 
 def processes_of_run(run_id: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if environment_of(process).get("SHARDLINE_RUN_ID") == run_id]
+
+
+@contextmanager
+def suspended_ranks(directory: RunDirectory, count: int) -> Iterator[list[psutil.Process]]:
+    """The `count` ranks that train there: they keep their cards, and leave the cores to others, for the block."""
+    ranks = [psutil.Process(rank_folder(directory.logs, rank).read_started().pid) for rank in range(count)]
+    for rank in ranks:
+        rank.suspend()
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            with suppress(psutil.NoSuchProcess):
+                rank.resume()
 
 
 def end_soon(directory: RunDirectory) -> None:

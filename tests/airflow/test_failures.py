@@ -8,9 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shardline.launch.records import rank_folder
 from shardline.run.directory import Home, RunDirectory
-from tests.airflow.conftest import CARDS, end_soon, processes_of_run
+from tests.airflow.conftest import CARDS, end_soon, processes_of_run, suspended_ranks
 from tests.processes import environment_of
 
 DAG = "sharded_training"
@@ -74,21 +73,16 @@ def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server, endl
     hit = endless(world_size=CARDS, seed=3)
     directory = RunDirectory(Home(server.shared).run(DAG, hit))
     wait_until(lambda: list(directory.checkpoints.glob("shard_set-*.json")))
-    ranks = [psutil.Process(rank_folder(directory.logs, rank).read_started().pid) for rank in range(CARDS)]
-    for rank in ranks:
-        rank.suspend()  # the run holds its cards, and leaves the cores to the other
-    other = api.trigger(DAG, small | {"seed": 2})  # like the seed above: bytes that no other run here promotes
-    other_directory = RunDirectory(Home(server.shared).run(DAG, other))
-    wait_until(lambda: launcher_of(other))
-    while f"waiting for 1 of {CARDS} cards" not in api.log(DAG, other, "train"):
-        assert not other_directory.logs.exists()  # no rank has been started
-        time.sleep(0.5)
-    assert f"{directory.path.name} holds 0, 1, 2, 3" in api.log(DAG, other, "train")
-
-    launch = processes_of_run(hit)
-    launcher_of(hit).parent().kill()
-    for rank in ranks:
-        rank.resume()
+    with suspended_ranks(directory, CARDS):  # the run holds its cards, and leaves the cores to the other
+        other = api.trigger(DAG, small | {"seed": 2})  # like the seed above: bytes that no other run here promotes
+        other_directory = RunDirectory(Home(server.shared).run(DAG, other))
+        wait_until(lambda: launcher_of(other))
+        while f"waiting for 1 of {CARDS} cards" not in api.log(DAG, other, "train"):
+            assert not other_directory.logs.exists()  # no rank has been started
+            time.sleep(0.5)
+        assert f"{directory.path.name} holds 0, 1, 2, 3" in api.log(DAG, other, "train")
+        launch = processes_of_run(hit)
+        launcher_of(hit).parent().kill()
     psutil.wait_procs(launch)
     end_soon(directory)  # the next try begins 10 seconds after the runner's end
     assert [process for process in launch if process.is_running()] == []

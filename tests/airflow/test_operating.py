@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.run.directory import Home, RunDirectory
-from tests.airflow.conftest import DEADLINE_HOURS, choose
+from tests.airflow.conftest import DEADLINE_HOURS, choose, leave
 from tests.patience import PATIENCE_MS
 
 DAG = "sharded_training"
@@ -45,6 +45,7 @@ def test_a_person_sees_the_report_and_approves(asked_run, api, page, screenshot,
             lambda answer: "hitlDetails" in answer.url and answer.request.method == "PATCH", timeout=PATIENCE_MS
         ):
             page.get_by_role("button", name="Approve").click()
+        leave(page)
 
     api.answer(DAG, asked_run, "approve", approve, server.scheduler_log)
     assert api.wait_for_run(DAG, asked_run) == "success"
@@ -92,6 +93,7 @@ def test_any_shard_set_is_merged_from_the_form_which_says_what_is_missing(asked_
     form.get_by_role("button", name="Trigger", exact=True).click()
     page.wait_for_url("**/dags/merge_checkpoint/runs/*")
     run_id = httpx.URL(page.url).path.rsplit("/", 1)[-1]
+    leave(page)
     assert api.wait_for_run("merge_checkpoint", run_id) == "success"
     merged = read_checkpoint(Path(api.xcom("merge_checkpoint", run_id, "merge_checkpoint")["merged_file"]))
     assert {name.split(".")[0] for name in merged} == {"layer1", "layer2", "layer3"}
@@ -105,6 +107,7 @@ def test_housekeeping_says_what_it_would_free_and_frees_no_running_one(
     page.get_by_role("button", name="Trigger Dag").click()
     expect(page.get_by_role("dialog").locator("[name=element_keep_runs]")).to_be_visible()
     screenshot("housekeeping")
+    leave(page)
     api.patch("/dags/housekeeping", is_paused=False)
     waiting = RunDirectory(Home(server.shared).run(DAG, asked_run))
     body = {"dag_run_id": asked_run, "task_ids": ["approve"], "only_failed": False, "dry_run": False}

@@ -1,8 +1,5 @@
 """The run page inside a running Airflow: live while ranks train, when one is killed, and when the model is not good."""
 
-import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +7,7 @@ import pytest
 from playwright.sync_api import FrameLocator, expect
 
 from shardline.run.directory import Home, RunDirectory
-from tests.airflow.conftest import SCREENSHOTS, end_soon, endless_runs
+from tests.airflow.conftest import SCREENSHOTS, end_soon, endless_runs, suspended_ranks
 
 DAG = "sharded_training"
 
@@ -45,15 +42,18 @@ def trained(api, page, server, small, screenshot) -> str:
         directory = RunDirectory(Home(server.shared).run(DAG, run_id))
         frame = open_tab(page, run_id)
         frame.get_by_role("tab", name="Training").click()
-        expect(frame.locator("#run-summary")).to_contain_text("step ")
-        seen = step_of(frame)
-        expect(frame.locator(".bk-Figure canvas").first).to_be_visible()
+        while not list(directory.checkpoints.glob("shard_set-*.json")):
+            page.wait_for_timeout(200)
+        with suspended_ranks(directory, 4) as ranks:
+            expect(frame.locator("#run-summary")).to_contain_text("step ")
+            expect(frame.locator(".bk-Figure canvas").first).to_be_visible()
+            seen = step_of(frame)
         while step_of(frame) <= seen:
             page.wait_for_timeout(200)
         screenshot("run-page-training")
         frame.get_by_role("tab", name="Ranks").click()
         expect(frame.get_by_role("row", name="2 running")).to_be_visible()
-        os.kill(json.loads((directory.rank_log(2).parent / "started.json").read_text())["pid"], signal.SIGKILL)
+        ranks[2].kill()
         end_soon(directory)  # the next try begins 10 seconds later
         expect(frame.locator(".failure")).to_contain_text("train failed, and is tried again: rank 2")
         screenshot("run-page-killed-rank")

@@ -13,7 +13,7 @@ from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.launch.records import rank_folder
 from shardline.run.directory import Home, RunDirectory
 from shardline.settings.run_config import RunConfig
-from tests.airflow.conftest import ENDLESS
+from tests.airflow.conftest import ENDLESS, leave
 from tests.patience import PATIENCE_S
 from tests.processes import processes_of
 
@@ -121,6 +121,7 @@ def test_only_the_merge_is_run_again_from_the_browsers_dialog(form_run, api, pag
     expect(dialog).to_be_hidden()
     while api.tries(DAG, form_run)["merge"] == before["merge"]:
         page.wait_for_timeout(200)
+    leave(page)
     assert api.wait_for_run(DAG, form_run) == "success"
     assert api.tries(DAG, form_run) == before | {"merge": before["merge"] + 1}
     assert api.xcom(DAG, form_run, "merge") == result

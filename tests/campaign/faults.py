@@ -470,7 +470,7 @@ UNDER_CELERY = (
     Loss("Celery's worker is killed while it writes a part of a merge", "merge.write"),
     Loss("Celery's worker is killed while it commits a merge", "merge.commit"),
     Loss("Celery's worker is killed while its ranks save", "train"),
-    Loss("of Celery's worker the process group alone is killed while its ranks save", "process group"),
+    Loss("of Celery's worker the process group alone is killed while its ranks validate", "process group"),
     Loss("Redis is killed while a training waits in it for a worker", "queue"),
     Loss("PostgreSQL is killed during a training", "postgres"),
     Loss("Redis is killed during a training", "redis"),

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home, RunDirectory
 from tests.airflow.conftest import STEPS_PER_EPOCH, digits, small  # noqa: F401  fixtures
 from tests.airflow.rest import FINISHED, Api
@@ -148,24 +147,32 @@ def test_cpu_workers_are_killed_in_the_middle_of_a_merge(stack, api, undisturbed
     assert not stack.processes_with("tasks.merge_parts")
 
 
-@recorded("process group", "train", "queue", "postgres", "redis", "scheduler and api-server")
-def test_a_training_loses_its_worker_its_queue_and_all_of_airflow(stack, api, parameters, undisturbed):
-    """A worker that is no container is killed, all but the process groups of its tasks: these end too.
-
-    The next try loses its container. The one after it, which waits in Redis while that dies, goes on from the newest
-    shard set; it notices no other loss. It ends with the very model of the run that nobody disturbed."""
-    run_id = api.trigger(DAG, parameters)
-    directory = RunDirectory(Home(stack.home).run(DAG, run_id))
-    first, saving = (
-        ("shardline.launch.rank", "os.rename", rf"shard_set-{epochs * STEPS_PER_EPOCH}\.json$") for epochs in (1, 2)
-    )
-    with stack.holding(*first):
+@recorded("process group")
+def test_a_worker_in_no_container_takes_its_tasks_along(stack, api, undisturbed):
+    """Only its process group is killed, which those of its tasks are no part of: its ranks end too."""
+    report = RunDirectory(Home(stack.home).run(DAG, undisturbed)).report_file
+    before, tried = report.read_bytes(), tries(api, undisturbed)["validate"]
+    body = {"dag_run_id": undisturbed, "task_ids": ["validate"], "only_failed": False, "dry_run": False}
+    api.post(f"/dags/{DAG}/clearTaskInstances", body).raise_for_status()
+    with stack.holding("shardline.launch.rank", "os.rename", rf"/{report.name}$"):
         stack.kill_process_group("worker-device")
     stack.lose_what_is_left("worker-device")
     stack.start("worker-device")
+    assert ended(api, stack, undisturbed) == "success"
+    assert tries(api, undisturbed)["validate"] == [tried[0] + 2]
+    assert report.read_bytes() == before
+
+
+@recorded("train", "queue", "postgres", "redis", "scheduler and api-server")
+def test_a_training_loses_its_worker_its_queue_and_all_of_airflow(stack, api, parameters, undisturbed):
+    """Its next try, which waits in Redis while that dies, goes on from the newest shard set; it notices no other loss.
+
+    It ends with the very model of the run that nobody disturbed."""
+    run_id = api.trigger(DAG, parameters)
+    directory = RunDirectory(Home(stack.home).run(DAG, run_id))
+    saving = ("shardline.launch.rank", "os.rename", rf"shard_set-{2 * STEPS_PER_EPOCH}\.json$")
     with stack.holding(*saving):
         stack.lose("worker-device")
-        newest = ShardSet.steps(directory.checkpoints)[-1]
     wait_until(lambda: stack.redis("LLEN", "device") == "1")
     stack.kill("redis")
     stack.start("redis")
@@ -181,6 +188,6 @@ def test_a_training_loses_its_worker_its_queue_and_all_of_airflow(stack, api, pa
             stack.start(name)
         stack.wait_until_healthy()
     assert ended(api, stack, run_id) == "success"
-    assert tries(api, run_id)["train"] == [3]
-    assert f"resumed from shard set {newest}\n" in directory.rank_log(0).read_text()
+    assert tries(api, run_id)["train"] == [2]
+    assert f"resumed from shard set {STEPS_PER_EPOCH}\n" in directory.rank_log(0).read_text()
     assert merged(api, run_id) == merged(api, undisturbed)

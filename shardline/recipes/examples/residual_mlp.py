@@ -18,12 +18,14 @@ WIDTH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """x + down(relu(up(x))), x [batch, WIDTH].
+    """x + down(relu(up(x))), x [batch, WIDTH], the batch in `samples` parts.
 
-    Hidden units are cut into columns of `up`, whose bias is cut alike, and into rows of `down`, which sums.
+    Hidden units are cut into `units` parts: columns of `up`, whose bias is cut alike, and rows of `down`, which sums.
     """
 
     name: str
+    samples: int
+    units: int
 
     def __call__(self, graph: Graph, x: Value) -> Value:
         up = Dense(
@@ -31,21 +33,24 @@ class Residual:
             inputs=WIDTH,
             outputs=4 * WIDTH,
             activation="relu",
-            matmul=((2, 1), (1, 4)),
-            add=((2, 4), (4,)),
+            matmul=((self.samples, 1), (1, self.units)),
+            add=((self.samples, self.units), (self.units,)),
         )
-        down = Dense(name=f"{self.name}.down", inputs=4 * WIDTH, outputs=WIDTH, matmul=((2, 4), (4, 1)))
+        cut = ((self.samples, self.units), (self.units, 1))
+        down = Dense(name=f"{self.name}.down", inputs=4 * WIDTH, outputs=WIDTH, matmul=cut)
         return graph.add(f"{self.name}.sum", x, down(graph, up(graph, x)))
 
 
 def residual_mlp(config: RunConfig) -> TrainSpec:
-    """On 8 ranks, or a multiple: two parts of the batch, four of each block's hidden units (Megatron's pair)."""
+    """Two parts of the batch, and half as many of each block's hidden units (Megatron's pair) as there are ranks."""
+    samples = min(2, config.world_size)
+    units = config.world_size // samples
     network = Network(
         name="residual_mlp",
         sample_shape=(1, 28, 28),
         layers=(
-            Dense(name="entry", inputs=784, outputs=WIDTH, activation="relu", matmul=((2, 4), (4, 1))),
-            *(Residual(name=f"blocks.{block}") for block in range(BLOCKS)),
+            Dense(name="entry", inputs=784, outputs=WIDTH, activation="relu", matmul=((samples, units), (units, 1))),
+            *(Residual(name=f"blocks.{block}", samples=samples, units=units) for block in range(BLOCKS)),
             Dense(name="head", inputs=WIDTH, outputs=10),
         ),
     )
