@@ -10,10 +10,12 @@ front end asks the other ranks nothing. Each of them leaves its strategy file in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,27 +44,38 @@ def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.Completed
     scheduler = subprocess.Popen(
         command, env=environment | {"MS_ROLE": "MS_SCHED"}, stderr=subprocess.DEVNULL, cwd=PROJECT
     )
-    workers = [
-        subprocess.Popen(
-            command,
-            env=environment | {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=PROJECT,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outcomes = []
-        for worker in workers:
-            output, _ = worker.communicate(timeout=LONGEST_S)
-            outcomes.append(subprocess.CompletedProcess(command, worker.returncode, output))
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
-    return next((outcome for outcome in outcomes if outcome.returncode), outcomes[0])
+    with contextlib.ExitStack() as opened:
+        logs = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in range(ranks)]
+        workers = [
+            subprocess.Popen(
+                command,
+                env=environment | {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=PROJECT,
+            )
+            for rank, log in enumerate(logs)
+        ]
+        try:
+            codes = _codes_when_ended(workers)
+        finally:
+            for process in (*workers, scheduler):
+                process.kill()
+                process.wait()
+        told = next((rank for rank, code in enumerate(codes) if code), 0)
+        logs[told].seek(0)
+        return subprocess.CompletedProcess(command, codes[told] or 0, logs[told].read())
+
+
+def _codes_when_ended(workers: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """The exit codes when all have ended, or one has failed: the others would wait for it."""
+    deadline = time.monotonic() + LONGEST_S
+    while True:
+        codes = [worker.poll() for worker in workers]
+        if any(codes) or None not in codes:
+            return codes
+        assert time.monotonic() < deadline, f"the rehearsal takes longer than {LONGEST_S} s"
+        time.sleep(0.1)
 
 
 def _environment(cuda: Path, ranks: int) -> dict[str, str]:
