@@ -416,6 +416,14 @@ FROM_OUTSIDE = (
     Loss("the machine goes down: all processes at once", "all"),
 )
 
+ON_TWO_HOSTS = (
+    Loss("mpirun's daemon on another host is killed", "daemon", r"host-b|10\.77\.0\.2"),
+    Loss("a rank on another host is killed", "rank", "rank 3 on host-b .*SIGKILL"),
+    Loss("all processes on another host are killed", "all there", r"host-b|10\.77\.0\.2"),
+    Loss("mpirun is killed, which has ranks on another host", "mpirun", "mpirun.*SIGKILL"),
+    Loss("the supervisor is killed, which has ranks on another host", "supervisor"),
+)
+
 AT_ANY_MOMENT = (
     Moment("prepare_dataset killed at any moment", "prepare_dataset", 5),
     Moment("a rank killed at any moment of training", "train", 3, in_a_rank=True),
@@ -487,6 +495,7 @@ ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *BEHIND_TRAINING,
     *FROM_OUTSIDE,
     *WHILE_SAVING,
+    *ON_TWO_HOSTS,
     *AT_ANY_MOMENT,
     *FULL_DISKS,
     *OF_AIRFLOW,

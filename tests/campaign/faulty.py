@@ -115,8 +115,12 @@ def leave_room(what: str, size: int, fault: dict[str, Any]) -> None:
 
 def change(target: Path, what: str) -> None:
     """Remove, rewrite or cut what is at `target`."""
+    if what == "remove" and target.is_dir():
+        gone = target.rename(target.with_name(f".{target.name} that was removed"))  # at once: others write in it
+        shutil.rmtree(gone)
+        return
     if what == "remove":
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        target.unlink()
         return
     target.chmod(0o644)
     middle = target.stat().st_size // 2

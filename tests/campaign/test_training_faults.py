@@ -133,9 +133,14 @@ def lose(trial: Trial, training: subprocess.Popen[str], victim: str, rank: int, 
     """Kill `victim`, a process of `rank` or of all, and see the training end as `message` says, RANK being `rank`."""
     for process in victims(victim, trial, training, rank):
         process.kill()
+    end(training, message.replace("RANK", str(rank)))
+
+
+def end(training: subprocess.Popen[str], message: str) -> None:
+    """See the training fail, as `message` says."""
     printed, errors = training.communicate(timeout=PATIENCE_S)
     assert training.returncode != 0
-    assert re.search(message.replace("RANK", str(rank)), errors, re.DOTALL), printed + errors
+    assert re.search(message, errors, re.DOTALL), printed + errors
 
 
 def victims(victim: str, trial: Trial, training: subprocess.Popen[str], number: int) -> list[psutil.Process]:

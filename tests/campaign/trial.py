@@ -29,6 +29,7 @@ from tests.campaign_record import record
 from tests.patience import PATIENCE_S
 from tests.processes import environment_of
 from tests.protocol.invariants import leftovers, whole_set
+from tests.shardline.launch.network_hosts import NetworkHost
 
 MODEL = "mnist-mlp"
 TRAINING = {"world_size": 4, "batch_size": 640, "epochs": 1, "save_checkpoint_steps": 4, "min_accuracy": 0.5}
@@ -50,6 +51,8 @@ class Trial:
         self.home, self.run = home, RunDirectory(home / "runs" / "training" / "run")
         self.variables: dict[str, str] = {}
         """Of its tasks' environment, beside `SHARDLINE_HOME`."""
+        self.launcher: NetworkHost | None = None
+        """Where its ranks are launched; None is here."""
 
     def task(
         self, name: str, fault: Fault | None = None, in_a_rank: bool = True, **others: object
@@ -77,8 +80,11 @@ class Trial:
             said = {**asdict(fault), "run": str(run), "module": command[place], **others}
             environment["FAULT"] = json.dumps(said)
             command[place] = "tests.campaign.faulty"
+        python = [sys.executable, "-m", *command]
+        if self.launcher and "tasks.launch" in python:
+            python = self.launcher.command(*python, folder=PROJECT)
         return subprocess.Popen(
-            [sys.executable, "-m", *command],
+            python,
             cwd=PROJECT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -93,6 +99,7 @@ class Trial:
         commands = {
             "prepare_dataset": ["tasks.prepare_dataset", "--parameters", json.dumps(TRAINING), *directory],
             "prepare_training": ["tasks.prepare_training", "linear.toml", *directory],
+            "pausing": ["tasks.launch", "tests.shardline.training.pausing", *directory],
             "merge_checkpoint": [
                 *("tasks.merge_checkpoint", "--parameters", json.dumps({"run": "training/run"})),
                 *("--run-directory", str(self.on_request.path)),
