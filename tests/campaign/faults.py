@@ -154,6 +154,51 @@ IN_PROCESS = (
     Fault("the clock is set back before promoting", "promote", "clock", "", "", ends=SUCCEEDS),
 )
 
+_RESERVED, _DOCUMENT = r"merged/\.model\.ckpt\.parts/model\.ckpt$", r"part-1-of-2\.json.*staged$"
+
+IN_PARTS = (
+    Fault("no space while a part is written", "merge.write-1", "ENOSPC", "pwritev", _RESERVED, message="make room"),
+    Fault("a part's disk fails when flushed", "merge.write-1", "EIO", "fsync", _RESERVED, message="Input/output error"),
+    Fault("no space for what a part proved", "merge.write-1", "ENOSPC", "open", _DOCUMENT, message="make room"),
+    Fault("short writes of a part", "merge.write-1", "short", "pwritev", _RESERVED, ends=SUCCEEDS),
+    Fault(
+        "a slice is rewritten while a part is written",
+        "merge.write-1",
+        "rewrite",
+        "pwritev",
+        _RESERVED,
+        target="src_checkpoints/rank_3/*.ckpt",
+        message="rank_3/checkpoint",
+    ),
+    Fault(
+        "the parts are rewritten before they are committed",
+        "merge.commit",
+        "rewrite",
+        "open",
+        r"/plan\.json$",
+        target="merged/.model.ckpt.parts/model.ckpt",
+        message="write these parts again",
+    ),
+    Fault(
+        "no space for the record of a merge in parts",
+        "merge.commit",
+        "ENOSPC",
+        "open",
+        r"merge\.json.*staged$",
+        message="make room",
+    ),
+    Fault(
+        "a second commit of a merge in parts at the same time",
+        "merge.commit",
+        "second",
+        "os.rename",
+        r"merged/model\.ckpt$",
+        ends=SUCCEEDS,
+        message="in use by process",
+    ),
+)
+"""Of merges in two parts."""
+
 _KEY, _PEM = "../../../../keys/team.pem", "ConfigError: SHARDLINE_SIGNING_KEY: "
 
 SIGNING = (
@@ -461,7 +506,6 @@ FULL_DISKS = (
     FullDisk("a full disk while exporting to Hugging Face", "export", (0.0, 0.5, 0.9)),
     FullDisk("a full disk while uploading", "upload", (0.0, 0.5, 0.9)),
     FullDisk("a full disk while a merge in parts is planned", "merge.plan", (0.0, 0.5, 0.9)),
-    FullDisk("a full disk while a merge in parts is committed", "merge.commit", (0.0, 0.5)),
 )
 
 OF_AIRFLOW = (
@@ -488,6 +532,7 @@ UNDER_CELERY = (
 
 ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *IN_PROCESS,
+    *IN_PARTS,
     *OF_COMMANDS,
     *SIGNING,
     *DESCRIBED,

@@ -21,7 +21,7 @@ from shardline.store.model_store import ModelStore
 from shardline.store.signature import check_signature
 from tests.campaign.begins import Begins, fault_of
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PROCESS, OF_COMMANDS, SIGNING
+from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PARTS, IN_PROCESS, OF_COMMANDS, SIGNING
 from tests.campaign.kinds import Fault, FullDisk, Moment
 from tests.campaign.trial import MODEL, PAGE, PARTS, Trial, check_ended, pages, small_file_system, tried
 from tests.patience import PATIENCE_S
@@ -46,6 +46,20 @@ def test_a_task_that_is_disturbed(saved: tuple[Path, bytes], tmp_path: Path, fau
         for task in ("merge", "promote"):
             trial.succeed(task)
         trial.check_ends_undisturbed(saved[1])
+
+    tried(fault.kind, run)
+
+
+@pytest.mark.parametrize("fault", IN_PARTS, ids=lambda fault: fault.kind)
+def test_a_merge_in_parts_that_is_disturbed(begins: Begins, tmp_path: Path, fault: Fault) -> None:
+    def run() -> None:
+        trial = begins.trial(fault.task, tmp_path / "home")
+        slices = {file: file.read_bytes() for file in trial.run.checkpoints.rglob("*.ckpt")}
+        check_ended(trial.task(fault.task, fault), fault)
+        trial.check_no_orphan()
+        for file, content in slices.items() if fault.target else ():  # restored, as the message says
+            file.write_bytes(content)
+        check_done_again(begins, trial, "merge.plan" if fault.target else fault.task)
 
     tried(fault.kind, run)
 
