@@ -118,14 +118,36 @@ def test_the_navigation_lists_the_runs(trained, page):
     expect(page.frame_locator("iframe[title='Training']").get_by_role("heading", name=trained)).to_be_visible()
 
 
-def test_a_model_that_is_not_good_enough_says_so(api, page, small):
+@pytest.fixture(scope="module")
+def refused_run(api, small) -> str:
+    """The id of a run whose model is not good enough."""
     run_id = api.trigger(DAG, small | {"min_accuracy": 1.0, "epochs": 1})
     assert api.wait_for_run(DAG, run_id) == "failed"
-    frame = open_tab(page, run_id, "/tasks/validate")
+    return run_id
+
+
+def test_a_model_that_is_not_good_enough_says_so(refused_run, page):
+    frame = open_tab(page, refused_run, "/tasks/validate")
     expect(frame.locator(".failure")).to_contain_text("validate failed:")
     expect(frame.locator(".failure")).to_contain_text("expected an accuracy of at least 1.0")
     expect(frame.get_by_role("tabpanel")).to_contain_text("Confusion matrix")
     expect(frame.locator("#run-summary")).to_contain_text("failed")
+
+
+def test_two_runs_are_compared(trained, refused_run, page, screenshot):
+    size = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 1560})
+    page.goto("/plugin/sharded-runs")
+    runs = page.frame_locator("iframe[title='Training']")
+    for run_id in (trained, refused_run):
+        runs.get_by_label(f"Compare {run_id}").check()
+    runs.get_by_role("link", name="Compare 2 runs").click()
+    expect(runs.get_by_role("region", name="Parameters that differ")).to_contain_text("min_accuracy")
+    expect(runs.locator(".bk-Figure canvas").first).to_be_visible()
+    for run_id in (trained, refused_run):
+        expect(runs.get_by_role("heading", name=f"Confusion matrix of {run_id}")).to_be_visible()
+    screenshot("runs-compared")
+    page.set_viewport_size(size)
 
 
 def test_in_the_dark_and_on_a_narrow_window(trained, page, screenshot):

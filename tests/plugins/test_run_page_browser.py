@@ -1,5 +1,6 @@
 """The page of a run in a real browser: what it shows, by mouse and by keyboard."""
 
+import dataclasses
 import io
 import json
 import math
@@ -12,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from benchmarks.run_page.synthetic_run import Size, metric_records, write_ranks, write_run, write_shard_set
+from shardline.base.digest import file_digest
 from shardline.base.json_object import encode_object
 from shardline.run.directory import RunDirectory
 from shardline.run.failures import failure_file
@@ -123,6 +125,24 @@ def test_a_curve_without_any_number_says_so(open_page, site):
     expect(page.get_by_role("tabpanel")).to_contain_text("There is no number to draw.")
     expect(page.locator("#curve-summary")).to_contain_text("Loss: no number at any step in view; 2 steps")
     expect(page.locator(".problem")).to_contain_text("training diverged")
+
+
+def test_a_logarithmic_axis_says_what_has_no_place_on_it(open_page, site):
+    curve_of(site, "all-zero", {1: 0.0, 2: 0.0})
+    page = show(open_page(), "all-zero", "training")
+    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
+    page.get_by_role("checkbox", name="Logarithmic").check()
+    expect(page.get_by_role("tabpanel")).to_contain_text("Nothing is above zero: there is nothing to draw")
+    expect(page.locator("#curve-summary")).to_contain_text("a logarithmic axis has no zero: 2 points.")
+    page.get_by_role("checkbox", name="Logarithmic").uncheck()
+    expect(page.locator(".bk-Figure canvas").first).to_be_visible()
+    expect(page.locator("#curve-summary")).not_to_contain_text("logarithmic")
+    curve_of(site, "some-zero", {1: 1.0, 2: 0.0, 3: 0.5})
+    page = show(page, "some-zero", "training")
+    page.get_by_role("checkbox", name="Logarithmic").check()
+    expect(page.locator("#curve-summary")).to_contain_text("a logarithmic axis has no zero: 1 point.")
+    while drawn(page) <= 10:
+        page.wait_for_timeout(200)
 
 
 def test_zooming_in_asks_for_the_steps_in_view(open_page, finished_run):
@@ -304,6 +324,34 @@ def test_the_shard_map_shows_who_holds_which_slice(open_page, finished_run):
     expect(page.get_by_role("button", name="moment2.block4.weight")).to_be_visible()
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_numbers_of_ranks_can_be_read_inside_of_their_slices(open_page, finished_run, width):
+    page = show(open_page(width=width), finished_run, "shards")
+    page.get_by_role("button", name="block2.weight", exact=True).click()
+    labels = page.locator(".tensor text")
+    expect(labels).to_have_count(8)
+    assert page.evaluate(LABELS_OUTSIDE) == []
+    assert min(label.bounding_box()["height"] for label in labels.all()) >= 11
+
+
+# The texts in the picture that reach beyond their slices.
+LABELS_OUTSIDE = """() => [...document.querySelectorAll(".tensor text")].filter((text) => {
+    const [own, slice] = [text, text.parentNode.querySelector("rect")].map((node) => node.getBoundingClientRect());
+    return own.left < slice.left || own.right > slice.right || own.top < slice.top || own.bottom > slice.bottom;
+}).map((text) => text.textContent)"""
+
+
+def test_digests_stay_whole_on_a_narrow_window(open_page, finished_run):
+    page = show(open_page(width=400), finished_run, "merge")
+    page.get_by_text("31 tensors, options and versions").click()
+    digests = page.locator("code.digest")
+    expect(digests).to_have_count(32)
+    assert {len(digest) for digest in digests.all_inner_texts()} == {17}
+    lines = page.evaluate("[...document.querySelectorAll('code.digest')].map((node) => node.getClientRects().length)")
+    assert set(lines) == {1}
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_merge_and_validation_show_proof_and_confusion(open_page, finished_run):
     page = show(open_page(), finished_run, "merge")
     expect(page.locator(".proved")).to_contain_text("31 tensors were read again and compared with 248 slices")
@@ -362,7 +410,7 @@ def test_a_merge_that_was_refused_says_why(open_page, site):
     expect(panel.get_by_role("row", name="40")).to_contain_text("newest: merged next")
 
 
-def test_versions_and_the_current_one(open_page, site, finished_run):
+def test_versions_and_the_current_one(open_page, site, finished_run, tmp_path):
     run = site.home.run(DAG, finished_run)
     merge = json.loads((run / "merged" / "model.ckpt.merge.json").read_text())
     code = {"shardline": {"version": "0.2.0", "commit": "a" * 40, "changed": True}, "program": None}
@@ -404,6 +452,15 @@ def test_versions_and_the_current_one(open_page, site, finished_run):
     page.reload()
     expect(page.get_by_role("tabpanel").locator(".notice")).to_contain_text("export again")
     expect(origin).to_be_visible()
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"of another run")
+    newer = dataclasses.replace(candidate, run=f"runs/{DAG}/newer", model=file, digest=file_digest(file))
+    ModelStore(site.home, model).add(newer)
+    page.reload()
+    expect(page.get_by_role("row", name="2 current")).to_be_visible()
+    expect(origin.get_by_title(lineage["merged"]["digest"])).to_be_visible()  # it is this run's, if not the current one
+    of_newer = page.get_by_role("group").filter(has_text="From what version 2 was made")
+    expect(of_newer.get_by_title(lineage["merged"]["digest"])).to_be_hidden()
 
 
 def exported(digest, logits, said):

@@ -81,13 +81,18 @@ export class Chart {
   // `curves`: [{ name, colour, steps, values, smoothed }], in the order of the legend.
   draw(curves, lastStep) {
     const wanted = curves.flatMap(({ name, colour: line, steps, values, smoothed }) => {
-      const raw = { name, line, steps, values, width: smoothed ? 1 : 1.6, alpha: smoothed ? 0.35 : 1 };
-      return smoothed ? [raw, { name, line, steps, values: smoothed, width: 2.2, alpha: 1 }] : [raw];
+      const raw = { name, line, steps, values: this.placed(values), width: smoothed ? 1 : 1.6, alpha: smoothed ? 0.35 : 1 };
+      return smoothed ? [raw, { name, line, steps, values: this.placed(smoothed), width: 2.2, alpha: 1 }] : [raw];
     });
     while (this.sources.length < wanted.length) this.sources.push(this.line());
     this.spread(curves.flatMap(({ values }) => values));
     this.sources.forEach((one, index) => this.update(one, wanted[index]));
     this.follow(lastStep);
+  }
+
+  // What a logarithmic axis has no place for leaves a gap, so that a number beside it is seen to be alone.
+  placed(values) {
+    return this.isLogarithmic ? values.map((value) => (value > 0 ? value : null)) : values;
   }
 
   line() {

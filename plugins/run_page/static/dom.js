@@ -60,6 +60,10 @@ export const facts = (pairs) =>
 export const badge = (state) =>
   element("span", { class: "badge", "data-state": state ?? "none" }, state ?? "not started");
 
+// Enough of a digest to tell it from others, in one piece; all of it where somebody points.
+export const digest = (hex) =>
+  hex ? element("code", { class: "digest", title: hex }, `${hex.slice(0, 16)}…`) : "–";
+
 export const notice = (text) => element("p", { class: "notice" }, text);
 
 export const section = (title, ...children) => element("section", {}, element("h2", {}, title), ...children);

@@ -42,5 +42,3 @@ export function moment(text) {
 export const shape = (sizes) => (sizes ? (sizes.length ? sizes.join(" × ") : "scalar") : "–");
 
 export const words = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
-
-export const digest = (hex) => (hex ? `${hex.slice(0, 16)}…` : "–");

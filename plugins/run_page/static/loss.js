@@ -6,6 +6,7 @@ import { element, notice } from "./dom.js";
 import { count, counted, number, words } from "./format.js";
 
 const MOST_COMPARED = 4; // the last colour is that of held-out samples
+const NOTHING_ABOVE_ZERO = "Nothing is above zero: there is nothing to draw on a logarithmic axis.";
 
 export class LossPanel {
   constructor(panel, run, compared = []) {
@@ -104,14 +105,16 @@ export class LossPanel {
     const curves = found.map((series, index) => ({ ...series, name: letter(index), colour: COLOURS[index] }));
     if (beside) curves.push({ ...beside, name: "held out", colour: COLOURS.at(-1) });
     const lastStep = Math.max(...found.map((series) => series.last_step ?? 1));
-    if (curves.some(({ values }) => values.some((value) => value !== null))) {
+    const numbers = curves.flatMap(({ values }) => values.filter((value) => value !== null));
+    const placed = this.logarithmic.checked ? numbers.filter((value) => value > 0) : numbers;
+    if (placed.length) {
       this.chart ??= this.startChart();
       this.chart.draw(curves, lastStep);
     } else {
       this.chart = null;
-      this.chartHost.replaceChildren(notice("There is no number to draw."));
+      this.chartHost.replaceChildren(notice(numbers.length ? NOTHING_ABOVE_ZERO : "There is no number to draw."));
     }
-    this.explain(own);
+    this.explain(own, numbers.length - placed.length);
     this.legend.replaceChildren(
       ...this.all.map((run, index) => this.entry(run, index)),
       ...(beside ? [heldOutEntry(beside)] : []),
@@ -135,9 +138,16 @@ export class LossPanel {
     this.metric.append(...names.filter((name) => !known.includes(name)).map(option));
   }
 
-  explain(own) {
+  // `unplaced`: how many points of all curves have no place on the axis.
+  explain(own, unplaced) {
     const name = words(own.name);
-    const text = `${name}: ${extent(own)}; ${counted(own.rows, "step")}, drawn from ${counted(own.steps.length, "point")}.${own.unread_bytes ? " More is being read." : ""}`;
+    const text = [
+      `${name}: ${extent(own)}; ${counted(own.rows, "step")}, drawn from ${counted(own.steps.length, "point")}.`,
+      unplaced ? `Not drawn, since a logarithmic axis has no zero: ${counted(unplaced, "point")}.` : "",
+      own.unread_bytes ? "More is being read." : "",
+    ]
+      .filter(Boolean)
+      .join(" ");
     this.summary.textContent = text;
     this.chartHost.setAttribute("aria-label", `Chart. ${text}`);
     const broken = own.not_finite;

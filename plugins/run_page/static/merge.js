@@ -1,8 +1,8 @@
 // The merge: what there is to merge, what was merged into what, what was proved, what was refused.
 
 import { ofRun } from "./api.js";
-import { element, facts, notice, section, table } from "./dom.js";
-import { bytes, count, counted, digest, duration, shape, words } from "./format.js";
+import { digest, element, facts, notice, section, table } from "./dom.js";
+import { bytes, count, counted, duration, shape, words } from "./format.js";
 
 export class MergePanel {
   constructor(panel, run) {
@@ -82,7 +82,7 @@ function merged({ record, seconds, did_nothing: didNothing }) {
       output.map((file) => [
         element("th", { scope: "row" }, file.name),
         bytes(file.size),
-        element("code", { title: file.digest }, digest(file.digest)),
+        digest(file.digest),
       ]),
     ),
     swaps(record.swaps_undetectable_among_ranks),
@@ -122,7 +122,7 @@ function details({ tensors, options, versions }) {
     one.source_type ? `${one.source_type} → ${one.type}` : one.type,
     shape(one.shape),
     element("td", { class: "number" }, count(one.slices_compared)),
-    element("code", { title: one.digest }, digest(one.digest)),
+    digest(one.digest),
   ]);
   const plain = Object.entries({ ...options, ...versions }).map(([name, value]) => [
     words(name),

@@ -1,8 +1,8 @@
 // At a glance: the tasks, how far training is, the data, the parameters.
 
 import { addressOfTask, out } from "./airflow.js";
-import { badge, element, facts, section, table } from "./dom.js";
-import { count, digest, duration, moment, number, percent, words } from "./format.js";
+import { badge, digest, element, facts, section, table } from "./dom.js";
+import { count, duration, moment, number, percent, words } from "./format.js";
 
 export class OverviewPanel {
   constructor(panel, run) {

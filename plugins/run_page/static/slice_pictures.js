@@ -4,7 +4,9 @@ import { drawing, element } from "./dom.js";
 import { counted } from "./format.js";
 
 const WIDTH = 360;
-const MOST_LABELLED = 64;
+// Of a number in the picture, in its units: how high a line is, how wide a digit.
+const LINE = 18;
+const DIGIT = 10;
 
 // The different slices with the ranks that hold them: { key, place, ranks, colour }, in the tensor's order.
 export function slicesOf(layout, firstRank) {
@@ -41,7 +43,6 @@ export function tensorPicture(parameter, layout, slices, highlight) {
       layout,
       slice,
       { x: column * cellWidth, y: (slice.place[0] ?? 0) * cellHeight, width: cellWidth, height: cellHeight },
-      slices.length,
       highlight,
     );
   });
@@ -73,21 +74,11 @@ function heightOf(parameter, rows, columns) {
   return WIDTH * Math.min(Math.max(ratio, 0.25), 0.9);
 }
 
-function cell(parameter, layout, slice, box, total, highlight) {
+function cell(parameter, layout, slice, box, highlight) {
   const title = `${rangesOf(parameter, layout, slice)}: ${ranksOf(slice)}`;
-  const label =
-    total > MOST_LABELLED
-      ? null
-      : drawing(
-          "text",
-          {
-            x: box.x + box.width / 2,
-            y: box.y + box.height / 2,
-            "text-anchor": "middle",
-            "dominant-baseline": "central",
-          },
-          fitted(slice.ranks, box.width),
-        );
+  const said = fitted(slice.ranks, box);
+  const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+  const label = said && drawing("text", { ...middle, "text-anchor": "middle", "dominant-baseline": "central" }, said);
   return drawing(
     "g",
     { "data-slice": slice.key, on: { mouseenter: () => highlight(slice.key), mouseleave: () => highlight(null) } },
@@ -97,9 +88,11 @@ function cell(parameter, layout, slice, box, total, highlight) {
   );
 }
 
-function fitted(ranks, width) {
-  const room = Math.max(Math.floor(width / 22), 1);
-  return ranks.length <= room ? ranks.join(" ") : `${ranks.slice(0, Math.max(room - 1, 1)).join(" ")} …`;
+// As many of the ranks as the box has room for in one line; null where not one has.
+function fitted(ranks, box) {
+  if (box.height < LINE) return null;
+  const texts = ranks.map((_, left) => ranks.slice(0, ranks.length - left).join(" ") + (left ? " …" : ""));
+  return texts.find((text) => text.length * DIGIT <= box.width) ?? null;
 }
 
 // What the tensor map cuts is divided by a full line, what optimizer sharding cuts once more by dashes.

@@ -1,8 +1,8 @@
 // The validation: whether the model may be promoted, its measures, what it confuses or writes, the plots.
 
 import { addressOf, ofRun } from "./api.js";
-import { element, facts, notice, section, table } from "./dom.js";
-import { count, digest, number, percent, words } from "./format.js";
+import { digest, element, facts, notice, section, table } from "./dom.js";
+import { count, number, percent, words } from "./format.js";
 
 // Shown in a way of their own; every other number of the report is a fact.
 const DRAWN = new Set(["passed", "failures", "metric", "merged", "sharded_logits", "champion"]);
@@ -64,7 +64,7 @@ function verdict(report) {
           ? `logits differ by ${number(compared.relative_difference, 3)} of the greatest (at most ${number(compared.tolerance)})`
           : null,
       ],
-      ["Model", merged ? element("code", { title: merged.digest }, digest(merged.digest)) : null],
+      ["Model", merged ? digest(merged.digest) : null],
       ["Step", merged?.step],
     ]),
   );

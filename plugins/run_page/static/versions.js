@@ -2,8 +2,8 @@
 
 import { linkToRun } from "./airflow.js";
 import { ofRun } from "./api.js";
-import { element, facts, notice, section, table } from "./dom.js";
-import { bytes, count, counted, digest, number, words } from "./format.js";
+import { digest, element, facts, notice, section, table } from "./dom.js";
+import { bytes, count, counted, number, words } from "./format.js";
 
 export class VersionsPanel {
   constructor(panel, run) {
@@ -26,12 +26,14 @@ export class VersionsPanel {
       ),
       one.metric ? `${words(one.metric)} ${number(one.value)}` : "–",
       element("td", { class: "number" }, count(one.step)),
-      element("code", { title: one.digest }, digest(one.digest)),
+      digest(one.digest),
       runOf(one),
     ]);
     const drawn = [...this.panel.querySelectorAll("details")];
+    const own = versions.filter((one) => one.of_this_run).map((one) => one.version);
     const isOpen = (part, version) =>
-      drawn.find((one) => one.dataset.part === `${part} ${version}`)?.open ?? version === current;
+      drawn.find((one) => one.dataset.part === `${part} ${version}`)?.open ??
+      (own.length ? own.includes(version) : version === current);
     const headings = ["Version", "Measure", "Step", "BLAKE3", "Run"];
     this.panel.replaceChildren(
       section(
@@ -62,11 +64,11 @@ function origin({ version, lineage: { data, start, shard_set: set, strategies, m
     { open: isOpen, "data-part": `origin ${version}` },
     element("summary", {}, `From what version ${version} was made`),
     facts([
-      ["Data", data && whole(data.digest)],
+      ["Data", data && digest(data.digest)],
       ["Began with", start && Object.entries(start).map(([name, value]) => `${words(name)} ${value}`).join(", ")],
-      ["Shard set", set && whole(set.digest)],
-      ["Strategy", strategies.length ? strategies.map(whole) : null],
-      ["Merged file", merged && whole(merged.digest)],
+      ["Shard set", set && digest(set.digest)],
+      ["Strategy", strategies.length ? strategies.map(digest) : null],
+      ["Merged file", merged && digest(merged.digest)],
       ["Shardline", newest && commit(newest.shardline, newest.shardline.version)],
       ["Program", newest?.program && commit(newest.program, newest.program.folder)],
       ["Other code", code.length > 1 ? `${code.length - 1} before, while it was trained` : null],
@@ -85,7 +87,7 @@ function exported({ version, export: found }, isOpen) {
     element("p", { class: "proved" }, `Bytes: ${found.compared_bytes}. ${proofOf(found)}`),
     facts([
       ["Folder", element("code", {}, found.folder)],
-      ["Mapping", [`${found.mapping}, `, whole(found.mapping_digest)]],
+      ["Mapping", [`${found.mapping}, `, digest(found.mapping_digest)]],
       ["Exported", `${counted(found.tensors, "tensor")}, ${bytes(found.bytes)}, ${counted(found.files, "file")}`],
       ["Left out", found.left_out.length ? counted(found.left_out.length, "tensor") : null],
     ]),
@@ -98,10 +100,8 @@ function proofOf({ logits, said }) {
   return `Logits: transformers loads the folder strictly, and on ${counted(samples, "sample")} computes what the sharded ranks did, to ${number(difference)} of the greatest; at most ${number(tolerance)} was allowed.`;
 }
 
-const whole = (hex) => element("code", { title: hex }, digest(hex));
-
 function commit({ commit: hex, changed }, what) {
   if (!hex) return `${what}, in no git checkout`;
   const state = changed === null ? "" : changed ? ", with changes" : ", without changes";
-  return [`${what}, `, whole(hex), state];
+  return [`${what}, `, digest(hex), state];
 }
