@@ -109,7 +109,7 @@ def _row(kind: str, records: list[Mapping[str, Any]]) -> str:
     failed = [problem for each in last for problem in each["failed"]]
     result = f"failed: {_cell('; '.join(failed))}" if failed else "as promised"
     if before := [each for each in records if each["failed"] and not any(each is one for one in last)]:
-        result += f"; before that {counted(len(before), 'try', 'tries')} failed: {_cell(before[-1]['failed'][0])}"
+        result += f"; before that {counted(len(before), 'try', 'tries')} failed: {_cell(before[-1]['failed'][0], 120)}"
     return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(last) or 'none: it comes at one place'} |"
 
 
@@ -122,8 +122,8 @@ def _seeds(records: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())[:300]
+def _cell(text: str, length: int = 300) -> str:
+    return " ".join(text.replace("|", "\\|").split())[:length]
 
 
 def main() -> int:

@@ -469,6 +469,18 @@ ON_TWO_HOSTS = (
     Loss("the supervisor is killed, which has ranks on another host", "supervisor"),
 )
 
+STOPPED = (
+    Fault(
+        "the rank that validates is stopped by SIGSTOP",
+        "validate",
+        "stop",
+        "open",
+        r"/merged/.*\.ckpt$",
+        message="rank 0",
+    ),
+)
+"""In a rank of a task that is not training."""
+
 AT_ANY_MOMENT = (
     Moment("prepare_dataset killed at any moment", "prepare_dataset", 5),
     Moment("a rank killed at any moment of training", "train", 3, in_a_rank=True),
@@ -541,6 +553,7 @@ ALL: tuple[Fault | Moment | FullDisk | Loss | LossWhileSaving, ...] = (
     *FROM_OUTSIDE,
     *WHILE_SAVING,
     *ON_TWO_HOSTS,
+    *STOPPED,
     *AT_ANY_MOMENT,
     *FULL_DISKS,
     *OF_AIRFLOW,

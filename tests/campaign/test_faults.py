@@ -21,9 +21,9 @@ from shardline.store.model_store import ModelStore
 from shardline.store.signature import check_signature
 from tests.campaign.begins import Begins, fault_of
 from tests.campaign.commands import COMMANDS
-from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PARTS, IN_PROCESS, OF_COMMANDS, SIGNING
+from tests.campaign.faults import AT_ANY_MOMENT, FULL_DISKS, IN_PARTS, IN_PROCESS, OF_COMMANDS, SIGNING, STOPPED
 from tests.campaign.kinds import Fault, FullDisk, Moment
-from tests.campaign.trial import MODEL, PAGE, PARTS, Trial, check_ended, pages, small_file_system, tried
+from tests.campaign.trial import HANG_TIMEOUT_S, MODEL, PAGE, PARTS, Trial, check_ended, pages, small_file_system, tried
 from tests.patience import PATIENCE_S
 from tests.protocol.invariants import leftovers
 from tests.shardline.store.keys import pair
@@ -94,6 +94,19 @@ def test_a_command_that_is_disturbed(begins: Begins, tmp_path: Path, fault: Faul
         for file, content in before.items() if fault.target else ():  # restored, as the message says
             file.write_bytes(content)
         check_command_done_again(begins, trial, fault.task)
+
+    tried(fault.kind, run)
+
+
+@pytest.mark.parametrize("fault", STOPPED, ids=lambda fault: fault.kind)
+def test_a_task_of_which_a_rank_is_stopped(begins: Begins, tmp_path: Path, fault: Fault) -> None:
+    def run() -> None:
+        trial = begins.trial(fault.task, tmp_path / "home")
+        trial.change({"hang_timeout": HANG_TIMEOUT_S})
+        check_ended(trial.task(fault.task, fault), fault)
+        trial.check_no_orphan()
+        trial.change({"hang_timeout": None})
+        check_done_again(begins, trial, fault.task)
 
     tried(fault.kind, run)
 
