@@ -157,8 +157,9 @@ class Trial:
     def check_ends_undisturbed(self, expected: bytes) -> None:
         """The merged bytes, the one version, and nothing else."""
         verify(self.run.merged / "model.ckpt", workers=1)
-        assert (self.run.merged / "model.ckpt").read_bytes() == expected
-        assert sorted(path.name for path in self.run.merged.iterdir()) == ["model.ckpt", "model.ckpt.merge.json"]
+        assert (self.run.merged / "model.ckpt").read_bytes() == expected, "merged to other bytes"
+        there = sorted(path.name for path in self.run.merged.iterdir())
+        assert there == ["model.ckpt", "model.ckpt.merge.json"], there
         store = ModelStore(Home(self.home), MODEL)
         assert [version.version for version in store.versions()] == [1]
         version = store.current()
