@@ -28,6 +28,7 @@ from shardline.training.context import TrainingContext
 from shardline.training.own_slices import begun_slices, is_slice, manifest, rank_folders, rank_of_folder, unnamed_slices
 from shardline.training.redundancy import saved_by
 from shardline.training.snapshot import Snapshot
+from shardline.training.unsaved import explained
 
 
 class Saver:
@@ -59,6 +60,7 @@ class Saver:
 
         With `save_behind` all return when this step's values are copied and the set before is done; what went wrong
         with that is raised now. `TrainingError` where a value isn't finite: such a set is never complete.
+        `OutputError` where a file cannot be written.
         """
         path = self._folder / f"checkpoint-{epoch}_{step_in_epoch}.{self._config.checkpoint_format}"
         if self._snapshot is None:
@@ -75,9 +77,10 @@ class Saver:
 
     def _save(self, step: int, epoch: int, path: Path, checked: Iterable[Any], content: Any) -> None:
         self._check_finite(step, checked)
-        self._context.receipts.leave(step, self._write(path, content))
-        if self._backend.rank == 0:
-            self._commit(step, epoch)
+        with explained(step, path):
+            self._context.receipts.leave(step, self._write(path, content))
+            if self._backend.rank == 0:
+                self._commit(step, epoch)
 
     @property
     def _folder(self) -> Path:

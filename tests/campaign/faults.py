@@ -284,7 +284,7 @@ IN_A_RANK = (
         "open",
         r"\.shard_set-4\.json.*staged",
         rank=0,
-        message="rank 0.*No space left",
+        message="rank 0.*No space left on device; make room",
     ),
     Fault(
         "a slice's disk fails when flushed",
@@ -397,7 +397,11 @@ OF_COMMANDS = (
     ),
 )
 
-_INSIDE, _NO_LARGER, _NO_ROOM = "rank 1.*SIGXFSZ", "rank 1.*File too large", "rank 1.*No space left"
+_INSIDE, _NO_LARGER, _NO_ROOM = (
+    "rank 1.*SIGXFSZ",
+    "rank 1.*File too large.*ulimit -f",
+    r"rank \d.*No space left on device; make room",
+)
 _SAFETENSORS = {**BEHIND, "checkpoint_format": "safetensors"}
 
 BEHIND_TRAINING = (
@@ -421,12 +425,12 @@ BEHIND_TRAINING = (
         "fill",
         "os.rename",
         r"shard_set-2\.json$",  # all have written theirs of the set before
-        r"rank \d.*No space left",
+        _NO_ROOM,
         rank=0,
         share=0.6,
         parameters=_SAFETENSORS,
     ),
-    _behind("no space for the manifest", "ENOSPC", "open", r"\.shard_set-4\.json.*staged", "rank 0.*No space", rank=0),
+    _behind("no space for the manifest", "ENOSPC", "open", r"\.shard_set-4\.json.*staged", "rank 0.*make room", rank=0),
     _behind("a slice larger than files may be", "limit", "open", _SAVED, _NO_LARGER, share=0.5),
     _behind("a slice's disk fails when flushed", "EIO", "fsync", _WRITTEN, "rank 1.*Input/output error"),
     _behind("a read-only file system", "EROFS", "open", _SAVED, "rank 1.*Read-only"),

@@ -109,8 +109,22 @@ def leave_room(what: str, size: int, fault: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         return
     with Path(fault["filler"]).open("wb") as file:
-        room = os.fstatvfs(file.fileno())
-        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - size)
+        while not has_filled(file.fileno(), size):
+            pass
+
+
+def has_filled(descriptor: int, size: int) -> bool:
+    """Whether the file took what room there is but for `size` bytes: not where others took some of it meanwhile."""
+    room = os.fstatvfs(descriptor)
+    taken = room.f_bavail * room.f_frsize - size
+    try:
+        if taken > 0:
+            os.posix_fallocate(descriptor, 0, taken)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
 
 
 def change(target: Path, what: str) -> None:

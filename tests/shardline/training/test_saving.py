@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from mindspore import Tensor
 
 from shardline.base import atomic, process_identity
-from shardline.base.errors import TrainingError
+from shardline.base.errors import OutputError, TrainingError
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.training.saving import Saver
 from tests.durability import recorded
@@ -227,3 +228,30 @@ def test_what_goes_wrong_behind_training_comes_out_at_the_next_saving_and_at_the
         ):
             meet()
     assert ShardSet.steps(context.run.checkpoints) == [5]
+
+
+@pytest.fixture
+def small_files():
+    """No file may be larger than a megabyte: the system refuses in the middle of a slice."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+@pytest.mark.usefixtures("small_files")
+def test_a_slice_that_cannot_be_written_is_named_with_what_to_do(tmp_path, suffix):
+    context = new_context(tmp_path, checkpoint_format=suffix)
+    with pytest.raises(OutputError) as refused:
+        save(context, 5)
+    assert str(refused.value) == (
+        f"{context.run.checkpoints}/rank_0/checkpoint-1_5.{suffix}: shard set 5 cannot be saved: File too large; raise "
+        "the limit on the size of files (ulimit -f). The next try goes on from the newest complete shard set"
+    )
+
+
+def test_a_manifest_that_cannot_be_written_is_named_too(context):
+    (ShardSet.path(context.run.checkpoints, 5)).mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"shard_set-5\.json.*: shard set 5 cannot be saved: Is a directory; remove"):
+        save(context, 5)
