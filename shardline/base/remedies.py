@@ -24,3 +24,14 @@ _REMEDIES = {
 def remedy(error: OSError) -> str:
     """What to do before trying again, as the end of a message."""
     return _REMEDIES.get(error.errno or 0, "look at the disk and its file system, or choose another place")
+
+
+_WHATEVER_WAS_TRIED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE)
+"""Whose remedy is right of a file that was read, too."""
+
+
+def advised(error: OSError) -> str:
+    """Where it went wrong, what the system said, and what to do, where that is certain."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = f"; {remedy(error)}, then try again" if error.errno in _WHATEVER_WAS_TRIED else ""
+    return f"{where}{error.strerror or error}{advice}"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from shardline.base import atomic
 from shardline.base.errors import DatasetError
+from shardline.base.remedies import remedy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,7 +82,9 @@ def prepare(source_name: str, source: Source[Content], form: Form[Content, Descr
                 return found
             return _publish(source_name, source.read(), form, folder)
     except OSError as error:
-        raise DatasetError(f"{error.filename or folder}: cannot prepare data there: {error.strerror}") from error
+        raise DatasetError(
+            f"{error.filename or folder}: cannot prepare data there: {error.strerror}; {remedy(error)}, then try again"
+        ) from error
 
 
 @contextmanager

@@ -23,12 +23,15 @@ from typing import Any
 
 from shardline.base.errors import ConfigError, ShardlineError
 from shardline.base.exit_codes import FAILED, ExitCode
+from shardline.base.remedies import advised
 from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from, run_directory_from
 from shardline.run.failures import record_outcome
 
 # Failures to write or read that no task can foresee: they are the machine's, not a defect of ours.
-_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+_FULL, _FAULTY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EIO, errno.ESTALE)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_THE_MACHINE = (*_FULL, *_FORBIDDEN, *_FAULTY)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -54,8 +57,7 @@ def main(run: Callable[[], Mapping[str, Any] | None]) -> int:
         if not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE:
             raise
         sys.stdout.flush()
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"{type(error).__name__}: {where}{error.strerror}", file=sys.stderr, flush=True)
+        print(f"{type(error).__name__}: {advised(error)}", file=sys.stderr, flush=True)
         return ExitCode(FAILED, error)
     _record(None)
     if result is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from shardline.base import atomic
 from shardline.base.errors import ShardlineError
+from shardline.base.remedies import advised
 from shardline.run.directory import Home, RunDirectory
 
 
@@ -56,5 +57,5 @@ def _document(task: str, error: Exception) -> str:
 def _message(error: Exception) -> str:
     """In words; of a defect, whose message may say nothing without its kind, where the rest stands."""
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        return advised(error)
     return str(error) if isinstance(error, ShardlineError) else f"{error}; the task's log has the traceback"

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from shardline.base import atomic
 from shardline.base.errors import PromotionError
+from shardline.base.remedies import remedy
 from shardline.run.directory import Home
 from shardline.store.signing_key import SigningKey
 from shardline.store.version import Candidate, Version, read_version, write_version
@@ -109,7 +110,10 @@ class ModelStore:
                 self._remove_abandoned()
                 yield
         except OSError as error:
-            raise PromotionError(f"{error.filename or self.path}: cannot change the store: {error.strerror}") from error
+            raise PromotionError(
+                f"{error.filename or self.path}: cannot change the store: {error.strerror}; {remedy(error)}, then "
+                "try again"
+            ) from error
 
     def _remove_abandoned(self) -> None:
         """Remove what a killed process left: whoever holds the lock is the only writer."""

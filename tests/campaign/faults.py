@@ -119,9 +119,21 @@ IN_PROCESS = (
     Fault(
         "promotion killed before its result is there", "promote", "kill", "os.rename", r"promotion\.json$", ends=KILLED
     ),
-    Fault("no space while promoting", "promote", "ENOSPC", "copy_file_range", "", message="No space left"),
     Fault(
-        "no space for version.json", "promote", "ENOSPC", "open", r"\.1\.staged/version\.json", message="No space left"
+        "no space while promoting",
+        "promote",
+        "ENOSPC",
+        "copy_file_range",
+        "",
+        message="space left.*make room",
+    ),
+    Fault(
+        "no space for version.json",
+        "promote",
+        "ENOSPC",
+        "open",
+        r"\.1\.staged/version\.json",
+        message="space left.*make room",
     ),
     Fault(
         "no space for the result of a promotion",
@@ -129,7 +141,7 @@ IN_PROCESS = (
         "ENOSPC",
         "open",
         r"promotion\.json.*staged",
-        message="No space left",
+        message="space left.*make room",
     ),
     Fault("the store's disk fails when flushed", "promote", "EIO", "fsync", r"versions/", message="Input/output error"),
     Fault("the store is read-only", "promote", "EROFS", "os.mkdir", r"models", message="Read-only"),

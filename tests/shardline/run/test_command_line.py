@@ -48,12 +48,22 @@ def test_a_defect_of_ours_keeps_its_traceback():
         command_line.main(lambda: {"result": 1 / 0})
 
 
-def test_a_full_disk_ends_with_one_message(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "No space left on device; make room, then try again"),
+        (errno.EFBIG, "File too large; raise the limit on the size of files (ulimit -f), then try again"),
+        (errno.EACCES, "Permission denied"),
+    ],
+)
+def test_a_full_disk_ends_with_one_message(capsys: pytest.CaptureFixture[str], code: int, said: str):
+    error = OSError(code, os.strerror(code), "/run/config.json")
+
     def task() -> dict[str, str]:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/config.json")
+        raise error
 
     assert command_line.main(task) == 1
-    assert capsys.readouterr().err == "OSError: /run/config.json: No space left on device\n"
+    assert capsys.readouterr().err == f"{type(error).__name__}: /run/config.json: {said}\n"
 
 
 def test_the_run_follows_from_the_environment():

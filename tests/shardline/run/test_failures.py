@@ -41,9 +41,13 @@ def test_a_refusal_is_recorded_and_a_success_removes_it(home):
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "/run/model.ckpt"),
-            "/run/model.ckpt: No space left on device",
+            "/run/model.ckpt: No space left on device; make room, then try again",
         ),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (
+            OSError(errno.EROFS, "Read-only"),
+            "Read-only; choose another place, for this one is mounted read-only, then try again",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/run"), "/run: Permission denied"),
         (ZeroDivisionError("division by zero"), "division by zero; the task's log has the traceback"),
         (MemoryError(), "; the task's log has the traceback"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/gone"), "/gone: No such file"),
@@ -53,7 +57,7 @@ def test_a_full_disk_and_a_crash_are_recorded_too(home, error, message):
     def fail() -> None:
         raise error
 
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
         assert command_line.main(fail) == FAILED
     else:
         with pytest.raises(type(error)):  # a defect keeps its traceback

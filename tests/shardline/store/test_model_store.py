@@ -268,7 +268,7 @@ def test_a_full_disk_leaves_no_version(store: ModelStore, tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "copy_file_range", no_space)
-    with pytest.raises(PromotionError, match="cannot change the store: No space left on device"):
+    with pytest.raises(PromotionError, match="cannot change the store: No space left on device; make room"):
         store.add(candidate(tmp_path, run="runs/a/2"))
     assert names(store.path / "versions") == ["1"]
 
