@@ -483,6 +483,7 @@ ON_TWO_HOSTS = (
     Loss("all processes on another host are killed", "all there", r"host-b|10\.77\.0\.2"),
     Loss("mpirun is killed, which has ranks on another host", "mpirun", "mpirun.*SIGKILL"),
     Loss("the supervisor is killed, which has ranks on another host", "supervisor"),
+    Loss("the network between two hosts is cut", "network", "cannot see whether .* on the other hosts.*hang_timeout"),
 )
 
 STOPPED = (

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from shardline.launch.records import rank_folder
 from tests.campaign.faults import ON_TWO_HOSTS
 from tests.campaign.kinds import Loss
 from tests.campaign.test_training_faults import UNDER_WAY, begin, check_is_newest, end, finish, wait_until
-from tests.campaign.trial import TRAINING, Trial, tried
+from tests.campaign.trial import HANG_TIMEOUT_S, TRAINING, Trial, tried
 from tests.patience import PATIENCE_S
 from tests.shardline.launch.network_hosts import NetworkHost, two_hosts
 
@@ -64,15 +65,32 @@ def test_a_training_on_two_hosts_that_loses_a_process(
 ) -> None:
     def run() -> None:
         trial = begin_on(hosts, trained, tmp_path)
+        if loss.victim == "network":
+            trial.change({"hang_timeout": HANG_TIMEOUT_S})
         process = trial.start("pausing")
         wait_until(lambda: ShardSet.steps(trial.run.checkpoints) == [UNDER_WAY], process)
-        for victim in victims(loss.victim, trial, process, hosts[1]):
-            victim.kill()
-        end(process, loss.message)
-        check_is_newest(trial, UNDER_WAY)
+        if loss.victim == "network":  # nobody can end what is beyond it: the next try does
+            with cut_off(hosts[1]):
+                end(process, loss.message)
+            assert trial.newest_set() == UNDER_WAY
+        else:
+            for victim in victims(loss.victim, trial, process, hosts[1]):
+                victim.kill()
+            end(process, loss.message)
+            check_is_newest(trial, UNDER_WAY)
         finish(trial, undisturbed, UNDER_WAY)
 
     tried(loss.kind, run)
+
+
+@contextmanager
+def cut_off(host: NetworkHost) -> Iterator[None]:
+    """Its cable is unplugged meanwhile."""
+    host.run("ip", "link", "set", "eth0", "down")
+    try:
+        yield
+    finally:
+        host.run("ip", "link", "set", "eth0", "up")
 
 
 def victims(victim: str, trial: Trial, entered: subprocess.Popen[str], other: NetworkHost) -> list[psutil.Process]:
