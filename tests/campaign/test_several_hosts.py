@@ -17,7 +17,7 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch.records import rank_folder
 from tests.campaign.faults import ON_TWO_HOSTS
 from tests.campaign.kinds import Loss
-from tests.campaign.test_training_faults import UNDER_WAY, begin, check_is_newest, end, finish, wait_until
+from tests.campaign.test_training_faults import UNDER_WAY, begin, end, finish, wait_until, where_they_stood
 from tests.campaign.trial import HANG_TIMEOUT_S, TRAINING, Trial, tried
 from tests.patience import PATIENCE_S
 from tests.shardline.launch.network_hosts import NetworkHost, two_hosts
@@ -72,13 +72,12 @@ def test_a_training_on_two_hosts_that_loses_a_process(
         if loss.victim == "network":  # nobody can end what is beyond it: the next try does
             with cut_off(hosts[1]):
                 end(process, loss.message)
-            assert trial.newest_set() == UNDER_WAY
         else:
             for victim in victims(loss.victim, trial, process, hosts[1]):
                 victim.kill()
             end(process, loss.message)
-            check_is_newest(trial, UNDER_WAY)
-        finish(trial, undisturbed, UNDER_WAY)
+            trial.check_no_orphan()
+        finish(trial, undisturbed, where_they_stood(trial))
 
     tried(loss.kind, run)
 
