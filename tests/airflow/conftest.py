@@ -103,10 +103,15 @@ def start_ui(home: Path, port: int, until: str = "Ctrl-C", **settings: str) -> s
         start_new_session=True,
     )
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if until in line:
-            return process
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if until in line:
+                return process
+    except BaseException:  # Ctrl-C, which this session of its own isn't told
+        process.terminate()
+        process.wait()
+        raise
     raise AssertionError(f"the user interface did not start:\n{''.join(said)}")
 
 

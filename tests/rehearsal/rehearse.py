@@ -28,10 +28,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardline.parallel.single_device import SingleDevice
+    from shardline.settings.run_config import RunConfig
 
 PROJECT = Path(__file__).parents[2]
 LONGEST_S = 1500
 """What a rehearsal may take on a busy machine."""
+
+
+def describe(run: Path, network: str, config: RunConfig, ranks: Sequence[int]) -> None:
+    """Make the folder of a run that `ranks` compile."""
+    run.mkdir()
+    (run / "network").write_text(network)
+    (run / "config.json").write_text(config.to_json())
+    (run / "ranks").write_text(" ".join(map(str, ranks)))
 
 
 def launch(cuda: Path, runs: Sequence[Path], ranks: int) -> subprocess.CompletedProcess[str]:

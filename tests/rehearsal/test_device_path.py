@@ -10,9 +10,8 @@ import pytest
 from shardline.checkpoint.strategy.strategy_file import read_strategy, without_compilers_own
 from shardline.parallel.layouts import strategy_of
 from shardline.settings.run_config import RunConfig
-from tests.rehearsal.cuda_stubs import make_cuda
 from tests.rehearsal.networks import rehearsed
-from tests.rehearsal.rehearse import PROJECT, launch
+from tests.rehearsal.rehearse import PROJECT, describe, launch
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.timeout(1800)]
 
@@ -81,12 +80,6 @@ def compiled_by(case: str, stage: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def cuda(tmp_path_factory) -> Path:
-    """CUDA, as far as MindSpore's GPU plugin needs it to be loaded."""
-    return make_cuda(tmp_path_factory.mktemp("cuda") / "cuda")
-
-
-@pytest.fixture(scope="session")
 def compiled(cuda, tmp_path_factory) -> Path:
     """A folder with a run of every case, each compiled by 8 ranks."""
     folder = tmp_path_factory.mktemp("rehearsal")
@@ -94,11 +87,9 @@ def compiled(cuda, tmp_path_factory) -> Path:
     for case, (network, parameters) in CASES.items():
         config = config_of(case)
         run = folder / case.replace(" ", "_")
-        run.mkdir()
-        (run / "network").write_text(network)
-        (run / "config.json").write_text(config.to_json())
-        ranks = [rank for stage in range(config.pipeline_stages) for rank in compiled_by(case, stage)]
-        (run / "ranks").write_text(" ".join(map(str, ranks)))
+        describe(
+            run, network, config, [rank for stage in range(config.pipeline_stages) for rank in compiled_by(case, stage)]
+        )
         runs.append(run)
         if ":" in network:
             cells.append({"graph": str(run / "network.mindir"), "parameters": {"network": network, **parameters}})
@@ -140,10 +131,9 @@ def test_all_ranks_of_a_stage_write_the_same_strategy_file(compiled, case):
 
 
 def test_a_wrong_strategy_does_not_compile(cuda, tmp_path):
-    (tmp_path / "network").write_text("wrong")
-    (tmp_path / "config.json").write_text(RunConfig(device_target="GPU", world_size=2).to_json())
-    (tmp_path / "ranks").write_text("0 1")
-    outcome = launch(cuda, [tmp_path], ranks=2)
+    run = tmp_path / "wrong"
+    describe(run, "wrong", RunConfig(device_target="GPU", world_size=2), [0, 1])
+    outcome = launch(cuda, [run], ranks=2)
     assert outcome.returncode == 1
-    assert f": {tmp_path}: " in outcome.stdout
+    assert f": {run}: " in outcome.stdout
     assert "MatMul" in outcome.stdout
