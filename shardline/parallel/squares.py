@@ -33,5 +33,10 @@ class SquaresOverRanks(nn.Cell):
         super().__init__()
         self.squares, self.total = Squares(shares), total
 
+    def measure(self, wanted: bool) -> bool:
+        """Whether the next step measures: always. The graph is compiled once, and on cards it costs little."""
+        del wanted
+        return True
+
     def construct(self, tensors: Any) -> Any:
         return self.total(self.squares(tensors))

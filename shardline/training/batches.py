@@ -26,6 +26,10 @@ class Batches:
         epoch, index = divmod(step, self.steps_per_epoch)
         return epoch + 1, index + 1
 
+    def is_last_of_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with the global step counted from 0."""
+        return (step + 1) % self.steps_per_epoch == 0
+
     def at(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Samples [batch, ...], float32 or int32, and labels int32 [batch, ...] of one step."""
         epoch, index = self.position(step)

@@ -40,17 +40,18 @@ class Loop:
         Raises `Stopped` where all ranks have agreed to leave earlier, when that step is saved.
         """
         for step in range(first, last):
+            is_saved = (step + 1) % save_every == 0 or step + 1 == last
             with self.phases.measure("steps"):
-                record = self._step(step)
+                record = self._step(step, self._wants_norm(step, is_saved=is_saved))
             if self.held_out is not None and self.held_out.is_due(record.step, last):
                 with self.phases.measure("held_out"):
                     record = replace(record, validation_loss=self.held_out.loss())
-            is_last_of_epoch = record.step_in_epoch == self.batches.steps_per_epoch
+            is_last_of_epoch = self.batches.is_last_of_epoch(step)
             self.metrics.step(record, is_last=is_last_of_epoch)
             self.status.update(record.step)
             with self.phases.measure("agreement"):
                 stop = self.stopping.agreed(record.step) and record.step < last
-            if stop or record.step % save_every == 0 or record.step == last:
+            if stop or is_saved:
                 with self.phases.measure("save"):
                     self.saver.save(record.step, record.epoch, record.step_in_epoch)
                     if stop or record.step == last:
@@ -63,11 +64,17 @@ class Loop:
                     "the next try of this run goes on from there"
                 )
 
-    def _step(self, step: int) -> StepRecord:
+    def _wants_norm(self, step: int, *, is_saved: bool) -> bool:
+        """Of what is saved, of an epoch's last step, and of those where the ranks meet, about once a second."""
+        return is_saved or self.batches.is_last_of_epoch(step) or self.stopping.is_due(step + 1)
+
+    def _step(self, step: int, wants_norm: bool) -> StepRecord:
         since = time.perf_counter()
         samples, labels = self.batches.at(step)
+        is_measured = self.cell.measure_norm(wants_norm)
         outcome = self.cell(Tensor(samples), Tensor(labels))
-        loss, learning_rate, gradient_norm = (float(value.asnumpy()) for value in outcome)
+        loss, learning_rate, norm = (float(value.asnumpy()) for value in outcome)
+        gradient_norm = norm if is_measured else None
         epoch, index = self.batches.position(step)
         self.health.check(f"epoch {epoch} step {index}", loss, gradient_norm)
         return StepRecord(

@@ -4,7 +4,8 @@
 {"epoch": 2, "samples_per_second": 812.4}
 
 The first after each step, which counts from 1 over all epochs, with the time of the step alone; the second after each
-epoch, saving included. What a step does not tell (learning rate, gradient norm, `validation_loss`) is left out.
+epoch, saving included. What a step does not tell (learning rate, `validation_loss`, a gradient norm that was not
+measured) is left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One step of training as a MindSpore cell: forward, loss, backward, clipping, weight decay, optimizer.
 
 A step gives three float32 scalars: the loss of the batch before the update, the learning rate, and the global norm of
-the gradients before clipping. All come out of the one launch of the graph: recording them costs next to nothing.
+the gradients before clipping, which CPUs measure where it is wanted alone (`TrainStep.measure_norm`). All come out of
+the one launch of the graph.
 
 With pipeline stages, the batch goes through the network in micro-batches. MindSpore's compiler takes out of each rank's
 step whatever depends on other stages' parameters, up to the next tuple: so gradients meet in tuples and `AddN` alone.
@@ -57,6 +58,14 @@ class TrainStep(nn.Cell):
         loss = self.loss(samples, labels)
         gradients = self.gradients_of(self.loss, self.weights)(samples, labels, self.sensitivity)
         return self.updated(loss, gradients, self.norm(self.squares_of(gradients)))
+
+    def measure_norm(self, wanted: bool) -> bool:
+        """Whether the outcome of the next step has the norm: where it is `wanted`, needed, or costs nothing.
+
+        Where it has not, it is NaN.
+        """
+        measured: bool = self.squares_of.measure(wanted or self.clip_norm is not None)
+        return measured
 
     def norm(self, squares: Any) -> Any:
         """The norm of all gradients, of the sum of all squares [1]."""

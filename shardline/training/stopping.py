@@ -24,9 +24,13 @@ class Stopping:
         self._asked_at, self._next = first, first + 1
         self._since = time.perf_counter()
 
+    def is_due(self, step: int) -> bool:
+        """Whether the ranks ask each other after `step`: the same on all of them."""
+        return step >= self._next
+
     def agreed(self, step: int) -> bool:
         """Whether all ranks stop after `step`: the same on all of them."""
-        if step < self._next:
+        if not self.is_due(step):
             return False
         interval = self._steps_between(step) if self._backend.rank == 0 else 0
         told, interval = (int(number) for number in self._backend.total([float(self._request.requested), interval]))

@@ -75,3 +75,15 @@ def test_squares_of_many_numbers_are_those_of_float64():
     found = SumOfSquares((1.0, 0.5, 0.25), (0,))(tuple(map(Tensor, tensors))).asnumpy()
     expected = sum(s * (t.astype(np.float64) ** 2).sum() for s, t in zip((1, 0.5, 0.25), tensors, strict=True))
     np.testing.assert_allclose(found, [expected], rtol=2e-7)
+
+
+def test_squares_are_measured_where_they_are_wanted_alone():
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    mindspore.set_device("CPU")
+    squares = SumOfSquares((1.0,), (0,))
+    asked = [(squares.measure(wanted), squares((Tensor(np.ones(5, np.float32)),)).item()) for wanted in (True, False)]
+    assert asked[0] == (True, 5.0)
+    assert asked[1][0] is False
+    assert np.isnan(asked[1][1])
+    assert squares.measure(True)
+    assert squares((Tensor(np.full(3, 2, np.float32)),)).item() == 12.0
