@@ -41,6 +41,8 @@ _TAIL = """## What is not promised
   Digests find the second when something is read again.
 - **Clocks**: of two merges in a run directory the newer record is told by the times that the file system
   gives; whether another host's abandoned file is removed depends on its clock.
+- That no process is left **beyond a network that is cut**: the launch says that it cannot see, and the next try
+  that reaches the host ends them.
 - That a **reader** of a run keeps a shard set from being replaced by the same run's own training
   (*Checkpoints to keep*); it keeps housekeeping away only.
 
@@ -48,7 +50,8 @@ _TAIL = """## What is not promised
 
 - Real power failures, and real disks that fail: failures of the disk are raised at Python's calls of the
   system. A full disk is a real one: a small file system in memory.
-- mpirun's daemons on other hosts, network partitions, NFS servers that go away.
+- Hosts of their own: the two hosts of some trainings are namespaces of one machine, which share its disk. NFS
+  servers that go away.
 - Cards: the trainings of the campaign run on CPUs, with four ranks, with one where Airflow is hit, with
   two under Celery.
 """
