@@ -493,7 +493,7 @@ STOPPED = (
         "stop",
         "open",
         r"/merged/.*\.ckpt$",
-        message="rank 0",
+        message="ranks? 0.*: no answer; it is stopped",
     ),
 )
 """In a rank of a task that is not training."""
