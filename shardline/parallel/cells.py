@@ -23,7 +23,24 @@ Region = Callable[[str, Sequence[int]], tuple[slice, ...]]
 """The part of a parameter, by its name and whole shape, that this rank creates."""
 
 
-class NetworkCell(nn.Cell):
+class RootCell(nn.Cell):
+    """A cell that Python calls.
+
+    MindSpore 2.10 tells all cells below it, at every call, which graph they are compiled into, which takes a quarter of
+    a small network's step. Here they are told when that changes.
+    """
+
+    @property
+    def compile_phase(self) -> Any:
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, value: str) -> None:
+        if value != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, value)
+
+
+class NetworkCell(RootCell):
     """Samples [batch, *sample_shape] to logits [batch, ..., classes], both whole on every rank."""
 
     def __init__(self, operators: Sequence[Operator], program: Program, region: Region, seed: int) -> None:

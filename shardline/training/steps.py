@@ -17,6 +17,7 @@ from mindspore import dtype as types
 from mindspore.parallel.nn import Pipeline
 
 from shardline.checkpoint.strategy.strategy_file import ACCUMULATED
+from shardline.parallel.cells import RootCell
 from shardline.parallel.single_device import SingleDevice
 from shardline.parallel.squares import Squares
 from shardline.settings.run_config import RunConfig
@@ -27,7 +28,7 @@ _LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
 """What the loss is multiplied with on the way back: float16 would drop small cotangents. The step divides again."""
 
 
-class TrainStep(nn.Cell):
+class TrainStep(RootCell):
     """Takes samples and labels int32 of one batch, and updates the network's parameters."""
 
     def __init__(self, network: nn.Cell, config: RunConfig, backend: SingleDevice, total_steps: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from shardline.parallel.backends import backend_of
-from shardline.parallel.cells import _part_of
+from shardline.parallel.cells import RootCell, _part_of
 from shardline.parallel.program import Step
 from shardline.recipes.lookup import train_spec
 from shardline.settings.run_config import RunConfig
@@ -98,3 +98,47 @@ def expected(number: int) -> float:
     d = -c - 2 * b + 3 * w
     e = b - 2 * x + 3 * a
     return (a, b, d, d * x, e, 2 * w - 2 * e + 3 * d)[number - 2]
+
+
+class Told(nn.Cell):
+    """Takes a value, and gives it times `factor`; remembers which graphs it was told of."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.graphs = factor, []
+
+    @property
+    def compile_phase(self):
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, value):
+        self.graphs.append(value)
+        nn.Cell.compile_phase.fset(self, value)
+
+    def construct(self, x):
+        return self.factor * x
+
+
+class Root(RootCell):
+    def __init__(self, below: nn.Cell) -> None:
+        super().__init__()
+        self.below = below
+
+    def construct(self, x):
+        return self.below(x) + 1
+
+
+def test_cells_are_told_when_their_graph_changes_and_not_at_every_call():
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    told = Told(3.0)
+    inner = Root(told)
+    outer = Root(inner)
+    for value in range(1, 6):
+        x = Tensor(np.array([value], np.float32))
+        assert (inner(x).item(), outer(x).item()) == (3 * value + 1, 3 * value + 2)
+    of_inner, of_outer = told.graphs[:2]
+    assert of_inner != of_outer
+    assert told.graphs == [of_inner, of_outer, of_inner], "the inner one was told of the outer one's in between"
+    assert inner(Tensor(np.ones(3, np.float32))).asnumpy().tolist() == [4, 4, 4], "of another shape, another graph"
+    assert len(set(told.graphs)) == 3
