@@ -103,4 +103,6 @@ class SumOfSquares(nn.Cell):
 
 def _squares(tensor: NDArray[np.float32]) -> float:
     flat = tensor.reshape(-1)
-    return sum(float(np.dot(block, block)) for block in np.split(flat, range(_BLOCK, flat.size, _BLOCK)))
+    blocks, rest = np.split(flat, [flat.size // _BLOCK * _BLOCK])
+    rows = blocks.reshape(-1, 1, _BLOCK)
+    return float((rows @ rows.transpose(0, 2, 1)).sum(dtype=np.float64)) + float(np.dot(rest, rest))
