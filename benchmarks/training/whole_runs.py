@@ -97,13 +97,15 @@ def phases(run: RunDirectory, whole: float) -> dict[str, float]:
 
 
 def steps(run: RunDirectory, skipped: int = SKIPPED_STEPS) -> dict[str, float]:
-    """Milliseconds a step, by the median, and how much of it is in collectives, by the mean of the ranks."""
+    """Milliseconds a step, median and mean, and how much of it is in collectives, by the mean of the ranks."""
     records = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
-    rates = [record["samples_per_second"] for record in records if "step" in record][skipped:]
+    batch = run.read_config().batch_size
+    taken_ms = [1000 * batch / record["samples_per_second"] for record in records if "step" in record][skipped:]
     taken = [status.get("collectives_seconds", 0.0) for status in statuses(run)]
     in_steps = json.loads(run.train_file.read_text())["phases"]["steps"]
     return {
-        "ms a step": 1000 * run.read_config().batch_size / statistics.median(rates),
+        "ms a step": statistics.median(taken_ms),
+        "ms a step, mean": statistics.mean(taken_ms),
         "in collectives, % of steps": 100 * statistics.mean(taken) / in_steps,
     }
 
