@@ -12,7 +12,7 @@ from plugins.skipping_timetable import SkippingCronOrAsset, SkippingCronTimetabl
 from scripts.local_airflow import PROJECT
 from shardline.base.errors import ConfigError
 
-DATASET = Asset("shardline-dataset", uri="shardline://dataset")
+DATASET = Asset("shardline-dataset", uri="x-shardline://dataset")
 
 
 def no_variable(key: str) -> None:
