@@ -108,12 +108,12 @@ def _part(part: str, records: list[Mapping[str, Any]]) -> str:
 def _row(kind: str, records: list[Mapping[str, Any]]) -> str:
     """Of all the tries of a kind: the last of each seed says what came of it."""
     tries = sum(each["tries"] for each in records)
-    last = list({str(each["seed"]): each for each in records}.values())
-    failed = [problem for each in last for problem in each["failed"]]
+    last = {str(each["seed"]): each for each in records}
+    failed = [problem for each in last.values() for problem in each["failed"]]
     result = f"failed: {_cell('; '.join(failed))}" if failed else "as promised"
-    if before := [each for each in records if each["failed"] and not any(each is one for one in last)]:
+    if before := [each for each in records if each["failed"] and each is not last[str(each["seed"])]]:
         result += f"; before that {counted(len(before), 'try', 'tries')} failed: {_cell(before[-1]['failed'][0], 120)}"
-    return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(last) or 'none: it comes at one place'} |"
+    return f"| {_cell(kind)} | {tries:,} | {result} | {_seeds(last.values()) or 'none: it comes at one place'} |"
 
 
 def _seeds(records: Iterable[Mapping[str, Any]]) -> str:

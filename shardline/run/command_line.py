@@ -29,9 +29,16 @@ from shardline.run.environment import home_from, run_directory_from
 from shardline.run.failures import record_outcome
 
 # Failures to write or read that no task can foresee: they are the machine's, not a defect of ours.
-_FULL, _FAULTY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EIO, errno.ESTALE)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_OF_THE_MACHINE = (*_FULL, *_FORBIDDEN, *_FAULTY)
+_OF_THE_MACHINE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

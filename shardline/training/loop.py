@@ -41,12 +41,14 @@ class Loop:
         """
         for step in range(first, last):
             is_saved = (step + 1) % save_every == 0 or step + 1 == last
+            is_last_of_epoch = self.batches.is_last_of_epoch(step)
+            # Where the ranks meet anyway, about once a second, and what stays to be looked at.
+            wants_norm = is_saved or is_last_of_epoch or self.stopping.is_due(step + 1)
             with self.phases.measure("steps"):
-                record = self._step(step, self._wants_norm(step, is_saved=is_saved))
+                record = self._step(step, wants_norm)
             if self.held_out is not None and self.held_out.is_due(record.step, last):
                 with self.phases.measure("held_out"):
                     record = replace(record, validation_loss=self.held_out.loss())
-            is_last_of_epoch = self.batches.is_last_of_epoch(step)
             self.metrics.step(record, is_last=is_last_of_epoch)
             self.status.update(record.step)
             with self.phases.measure("agreement"):
@@ -63,10 +65,6 @@ class Loop:
                     f"told to stop by SIGTERM: left after step {record.step} of {last}, whose shard set is saved; "
                     "the next try of this run goes on from there"
                 )
-
-    def _wants_norm(self, step: int, *, is_saved: bool) -> bool:
-        """Of what is saved, of an epoch's last step, and of those where the ranks meet, about once a second."""
-        return is_saved or self.batches.is_last_of_epoch(step) or self.stopping.is_due(step + 1)
 
     def _step(self, step: int, wants_norm: bool) -> StepRecord:
         since = time.perf_counter()

@@ -10,6 +10,7 @@ import pytest
 
 from shardline.run.directory import Home, RunDirectory
 from tests.airflow.conftest import CARDS, end_soon, processes_of_run, suspended_ranks
+from tests.patience import wait_until
 from tests.processes import environment_of
 
 DAG = "sharded_training"
@@ -60,12 +61,6 @@ def is_launcher(process: psutil.Process) -> bool:
         return re.search(r"-m tasks\.launch tasks\.train$", " ".join(process.cmdline())) is not None
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(condition) -> None:
-    """Wait for something that must come; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(0.2)
 
 
 def test_two_runs_at_once_and_one_loses_its_task_runner(api, small, server, endless):

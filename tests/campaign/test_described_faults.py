@@ -15,8 +15,8 @@ from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.run.directory import Home
 from shardline.run.environment import PROJECT
 from shardline.store.model_store import ModelStore
-from tests.campaign.faults import DESCRIBED
 from tests.campaign.kinds import Fault
+from tests.campaign.training_faults import DESCRIBED
 from tests.campaign.trial import Trial, check_ended, tried
 from tests.docs.test_own_training import DESCRIPTION, JUDGE, TRAIN
 from tests.patience import PATIENCE_S

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +13,14 @@ import pytest
 
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch.records import rank_folder
-from tests.campaign.faults import ON_TWO_HOSTS
 from tests.campaign.kinds import Loss
 from tests.campaign.test_training_faults import UNDER_WAY, begin, end, finish, wait_until, where_they_stood
+from tests.campaign.training_faults import ON_TWO_HOSTS
 from tests.campaign.trial import HANG_TIMEOUT_S, TRAINING, Trial, tried
 from tests.patience import PATIENCE_S
-from tests.shardline.launch.network_hosts import NetworkHost, two_hosts
+from tests.shardline.launch.network_hosts import NetworkHost, needs_hosts, two_hosts
 
-pytestmark = [
-    pytest.mark.campaign,
-    pytest.mark.timeout(2 * PATIENCE_S),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "ssh", "/usr/sbin/sshd"))),
-        reason="hosts of namespaces need root, iproute2, util-linux and OpenSSH",
-    ),
-]
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(2 * PATIENCE_S), needs_hosts]
 Hosts = tuple[NetworkHost, NetworkHost]
 
 

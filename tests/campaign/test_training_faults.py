@@ -22,8 +22,16 @@ import pytest
 
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch.records import rank_folder
-from tests.campaign.faults import BEHIND, BEHIND_TRAINING, FROM_OUTSIDE, IN_A_RANK, SAVING, SAVING_CALLS, WHILE_SAVING
 from tests.campaign.kinds import Fault, Loss, LossWhileSaving
+from tests.campaign.training_faults import (
+    BEHIND,
+    BEHIND_TRAINING,
+    FROM_OUTSIDE,
+    IN_A_RANK,
+    SAVING,
+    SAVING_CALLS,
+    WHILE_SAVING,
+)
 from tests.campaign.trial import HANG_TIMEOUT_S, TRAINING, Trial, check_ended, small_file_system, tried
 from tests.patience import PATIENCE_S
 from tests.shardline.training import runs

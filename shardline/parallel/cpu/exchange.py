@@ -70,7 +70,7 @@ class _Part:
 class SumOfSquares(nn.Cell):
     """Float32 tensors to the sum of all their squares over `ranks`, float32 [1], each tensor's times its share.
 
-    Reading all gradients once more, and meeting the other ranks, takes a sixth of a small network's step: `measure` has
+    Reading all gradients once more, and meeting the other ranks, takes a fifth of a small network's step: `measure` has
     it done for some steps alone, the same on all ranks. Else it gives NaN.
     """
 

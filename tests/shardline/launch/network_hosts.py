@@ -6,6 +6,8 @@ iproute2 and OpenSSH.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
+
+needs_hosts = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "ssh", "/usr/sbin/sshd"))),
+    reason="hosts of namespaces need root, iproute2, util-linux and OpenSSH",
+)
 
 _SETUP = r"""
 set -e

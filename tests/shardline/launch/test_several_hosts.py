@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,9 @@ from tasks.prepare_dataset import prepare_dataset
 from tests.patience import PATIENCE_S
 
 from .conftest import Launch, wait_until
-from .network_hosts import NetworkHost, two_hosts
+from .network_hosts import NetworkHost, needs_hosts, two_hosts
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "ssh", "/usr/sbin/sshd"))),
-    reason="hosts of namespaces need root, iproute2, util-linux and OpenSSH",
-)
+pytestmark = needs_hosts
 EXPORT = {"SHARDLINE_EXPORT": "SCENARIO,SCENARIO_MEETING,SCENARIO_RANKS,SCENARIO_OTHERS,SCENARIO_IGNORES_SIGTERM"}
 STEPS_PER_EPOCH = 14  # of the embedded digits, 320 at a time
 MEETING_PORT = 21999
