@@ -37,6 +37,23 @@ def test_every_number_of_a_step_is_there_under_its_name(tmp_path):
     ]
 
 
+def test_a_file_begins_as_tensorflow_s_do(tmp_path):
+    EventFiles(tmp_path, 0).close()
+    (file,) = tmp_path.iterdir()
+    assert "tfevents" in file.name  # by which TensorBoard finds it
+    # 24 bytes, with the length's checksum; then field 1, the time, 8 bytes, and field 3, the version.
+    assert file.read_bytes().startswith(b'\x18\0\0\0\0\0\0\0\xa3\x7fK"\x09')
+    assert file.read_bytes()[21:36] == b"\x1a\x0dbrain.Event:2"
+
+
+def test_the_first_step_is_in_the_file_at_once(tmp_path):
+    written = EventFiles(tmp_path, 0)
+    written.step(record(1, 2.5))
+    (file,) = tmp_path.iterdir()
+    assert [event.step for event in events(file)] == [0, 1, 1]
+    written.close()
+
+
 def test_a_try_that_goes_on_from_a_step_says_so(tmp_path):
     EventFiles(tmp_path, 40).close()
     (file,) = tmp_path.iterdir()
