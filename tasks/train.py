@@ -41,8 +41,10 @@ def train(run: RunDirectory, environment: Mapping[str, str]) -> Mapping[str, Any
     if config.device_target == "CPU":
         keep_to_one_core(environment)
     with phases.measure("imports"):
+        gc.disable()
         from shardline.training.session import run_rank
     gc.freeze()  # what MindSpore consists of stays: looking through it again and again takes a fifth of compiling
+    gc.enable()
     with nullcontext() if config.resume_from is None else reading(Path(config.resume_from)):
         return run_rank(run, config, spec, backend_of(config, spec.network, rank), phases)
 

@@ -7,7 +7,8 @@ Ascend, and `SingleDevice` here, which both start from, trains unsharded on one 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ class SingleDevice:
     def compile(self, cell: Any, *inputs: Any) -> None:
         """Compile `cell` for `inputs`; afterwards each parameter is this rank's slice."""
         cell.compile(*inputs)
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Within, cells run operator by operator on CPUs, with the same kernels: for a few calls, compiling takes ten
+        times as long. Cards compile: their sharding is the compiler's."""
+        import mindspore
+
+        if self.config.device_target == "CPU":
+            mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+        try:
+            yield
+        finally:
+            mindspore.set_context(mode=mindspore.GRAPH_MODE)
 
     def write_strategy(self, network: Network, file: Path) -> None:
         """Write the strategy of the compiled training step to `file`; every rank of a stage writes the same bytes."""

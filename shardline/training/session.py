@@ -66,7 +66,7 @@ def run_rank(
             context.receipts.clear()
         backend.barrier()
     begin, loss = _train(context, batches, phases, _held_out(run, config, spec, cell))
-    with phases.measure("reference"):
+    with phases.measure("reference"), backend.uncompiled():
         samples, labels = (as_taken(part[:SAMPLES]) for part in spec.dataset.load(run.dataset_file, "test"))
         logits = logits_of(cell, samples, config.micro_batch_size)
     with phases.measure("end_barrier"):

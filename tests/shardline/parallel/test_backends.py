@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore
+import numpy as np
 import pytest
 from mindspore import ops
 
@@ -45,6 +46,26 @@ def test_the_rank_is_the_one_mpirun_gave():
 def test_another_number_of_ranks_than_configured_is_refused(environment):
     with pytest.raises(ConfigError, match=r"world_size is 8, but \d ranks? runs?.*tasks\.launch tasks\.train"):
         rank_of(environment, 8)
+
+
+def test_a_few_calls_are_not_compiled_on_a_cpu_and_give_the_same_bits():
+    unsharded = backend(world_size=1)
+    unsharded.start()
+    network = network_of(RunConfig(world_size=1)).cell(4, unsharded, 1).set_train(False)
+    samples = mindspore.Tensor(np.linspace(-1, 1, 4 * 784, dtype=np.float32).reshape(4, 1, 28, 28))
+    with unsharded.uncompiled():
+        assert mindspore.get_context("mode") == mindspore.PYNATIVE_MODE
+        logits = network(samples).asnumpy()
+    with pytest.raises(KeyError), unsharded.uncompiled():
+        raise KeyError
+    assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
+    assert logits.std() > 0.01
+    np.testing.assert_array_equal(network(samples).asnumpy(), logits)
+
+
+def test_on_cards_few_calls_are_compiled_too():
+    with backend(world_size=8, device_target="Ascend").uncompiled():
+        assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
 
 
 @pytest.fixture
