@@ -2,8 +2,8 @@
 
     mpirun -n N python -m tests.shardline.parallel.sharded_losses FOLDER
 
-FOLDER has `settings.json`, the runs, and the samples and labels of each network. Logits, which are compiled for
-themselves, are computed for runs with `logits`.
+FOLDER has `settings.json`, the runs, and the samples and labels of each network. Logits are computed for runs with
+`logits`.
 """
 
 import gc
@@ -16,13 +16,16 @@ import numpy as np
 from mindspore import Tensor
 
 from shardline.parallel.backends import backend_of, rank_of
+from shardline.parallel.threads import keep_to_one_core
 from shardline.settings.run_config import RunConfig
 from shardline.training.batches import Batches
+from shardline.training.reference import logits_of
 from shardline.training.steps import train_step
 from tests.rehearsal.networks import rehearsed
 
 
 def main() -> None:
+    keep_to_one_core(os.environ)
     gc.freeze()  # as training does
     folder = Path(sys.argv[1])
     runs = json.loads((folder / "settings.json").read_text())
@@ -43,8 +46,8 @@ def main() -> None:
         outcomes = [step(*(Tensor(array) for array in batches.at(number))) for number in range(run["steps"])]
         losses[run["name"]] = [[float(value.asnumpy()) for value in outcome] for outcome in outcomes]
         if run.get("logits"):
-            cell.set_train(False)
-            logits[run["name"]] = cell(Tensor(batches.at(0)[0])).asnumpy()
+            with backend.uncompiled():
+                logits[run["name"]] = logits_of(cell, batches.at(0)[0], config.batch_size)
         weights |= {f"{run['name']}/{p.name}": p.asnumpy() for p in step.get_parameters()}
     np.savez(folder / f"ranks.{rank}.npz", **weights)
     np.savez(folder / f"ranks.losses.{rank}.npz", **losses)
