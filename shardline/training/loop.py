@@ -70,7 +70,7 @@ class Loop:
         since = time.perf_counter()
         samples, labels = self.batches.at(step)
         is_measured = self.cell.measure_norm(wants_norm)
-        outcome = self.cell(Tensor(samples), Tensor(labels))
+        outcome = self.cell(Tensor.from_numpy(samples), Tensor.from_numpy(labels))
         loss, learning_rate, norm = (float(value.asnumpy()) for value in outcome)
         gradient_norm = norm if is_measured else None
         epoch, index = self.batches.position(step)

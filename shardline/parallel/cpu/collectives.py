@@ -62,6 +62,14 @@ class Group:
         """The sum of the ranks' `values`, element by element, of the same type and shape."""
         return summed(values, self._communicator) if self._host_sum is None else self._host_sum(values)
 
+    def room(self, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Where to lay down the values of the next sum, [length], not filled; ranks of one host share it."""
+        return np.empty(length, dtype) if self._host_sum is None else self._host_sum.room(length, dtype)
+
+    def of_room(self, room: NDArray[Any]) -> NDArray[Any]:
+        """The sum of what the ranks have laid down in their rooms, which nothing copies; valid until the next sum."""
+        return summed(room, self._communicator) if self._host_sum is None else self._host_sum.of_room(room)
+
 
 @cache
 def group_of(ranks: tuple[int, ...], purpose: str = "graph") -> Group:

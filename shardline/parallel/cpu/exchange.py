@@ -36,17 +36,21 @@ class Exchange(nn.Cell):
         super().__init__()
         group = group_of(movements[0].group)
         parts = [_Part(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
-        ends = np.cumsum([prod(part.window) for part in parts])
-        allocated = np.zeros if any(steps.padding for steps in movements) else np.empty
+        ends = np.cumsum([prod(part.window) for part in parts]).tolist()
+        places = [slice(end - prod(part.window), end) for part, end in zip(parts, ends, strict=True)]
+        is_padded = any(steps.padding for steps in movements)
         self.is_one = len(parts) == 1
 
         def exchanged(*tensors: NDArray[Any]) -> NDArray[Any] | tuple[NDArray[Any], ...]:
             with in_collectives:
-                flat = allocated(ends[-1], tensors[0].dtype)
-                for tensor, part, window in zip(tensors, parts, np.split(flat, ends[:-1]), strict=True):
-                    window.reshape(part.window)[part.place] = tensor
-                windows = zip(np.split(group.summed(flat), ends[:-1]), parts, strict=True)
-                moved = tuple(np.ascontiguousarray(w.reshape(part.window)[part.region]) for w, part in windows)
+                room = group.room(ends[-1], tensors[0].dtype)
+                if is_padded:
+                    room.fill(0)
+                for tensor, part, place in zip(tensors, parts, places, strict=True):
+                    room[place].reshape(part.window)[part.place] = tensor
+                sums = group.of_room(room)
+                windows = (sums[place].reshape(part.window) for part, place in zip(parts, places, strict=True))
+                moved = tuple(np.ascontiguousarray(w[part.region]) for w, part in zip(windows, parts, strict=True))
             return moved[0] if len(moved) == 1 else moved
 
         self.exchanged = in_graph(exchanged, len(parts), [part.moved for part in parts])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class HostSum:
             _make_barrier(self._barrier, self._size)
         communicator.Barrier()
         self._is_odd = False
+        self._turns: dict[tuple[int, np.dtype[Any], bool], _Turn] = {}
 
     def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
         """The sum of the ranks' `values`, of the same type and shape, element by element in the order of the ranks."""
@@ -52,30 +54,62 @@ class HostSum:
         given, flat = np.ascontiguousarray(values).reshape(-1), sums.reshape(-1)
         length = _WINDOW // values.itemsize
         for begin in range(0, flat.size, length):
-            self._sum(given[begin : begin + length], flat[begin : begin + length])
+            flat[begin : begin + length] = self._sum(given[begin : begin + length])
         return sums
 
-    def _sum(self, values: NDArray[Any], sums: NDArray[Any]) -> None:
+    def room(self, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Where to lay down the values of the next sum, [length], not filled: in the shared memory, if they fit."""
+        if length * dtype.itemsize > _WINDOW:
+            return np.empty(length, dtype)
+        return self._turn(length, dtype, not self._is_odd).own
+
+    def of_room(self, room: NDArray[Any]) -> NDArray[Any]:
+        """The sum of what the ranks have laid down in their rooms. It is valid until the next sum, and isn't copied."""
+        return self(room) if room.nbytes > _WINDOW else self._sum(room)
+
+    def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
         # Of two windows, a rank lays down in the one that no slower rank can still be reading.
         self._is_odd = not self._is_odd
-        laid_down = [self._window(2 * rank + self._is_odd, values) for rank in range(self._size)]
-        laid_down[self._rank][:] = values
+        turn = self._turn(values.size, values.dtype, self._is_odd)
+        if values is not turn.own:
+            turn.own[:] = values
         self._meet()
         if values.nbytes <= _WHOLE:
-            _add(laid_down, sums)
-            return
-        part = slice(values.size * self._rank // self._size, values.size * (self._rank + 1) // self._size)
-        result = self._window(2 * self._size, values)
-        _add([each[part] for each in laid_down], result[part])
+            sums = np.empty(values.size, values.dtype)
+            _add(turn.laid_down, sums)
+            return sums
+        _add(turn.parts, turn.sum_of_parts)
         self._meet()
-        sums[:] = result
+        return turn.sums
 
-    def _window(self, index: int, like: NDArray[Any]) -> NDArray[Any]:
-        return np.frombuffer(self._memory, like.dtype, like.size, _HEAD + index * _WINDOW)
+    def _turn(self, length: int, dtype: np.dtype[Any], is_odd: bool) -> _Turn:
+        """The memory of one sum: of as many values, in the windows of its turn."""
+        key = (length, dtype, is_odd)
+        if key not in self._turns:
+            laid_down = [self._window(2 * rank + is_odd, length, dtype) for rank in range(self._size)]
+            sums = self._window(2 * self._size, length, dtype)
+            part = slice(length * self._rank // self._size, length * (self._rank + 1) // self._size)
+            parts = [each[part] for each in laid_down]
+            self._turns[key] = _Turn(laid_down, laid_down[self._rank], sums, parts, sums[part])
+        return self._turns[key]
+
+    def _window(self, index: int, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        return np.frombuffer(self._memory, dtype, length, _HEAD + index * _WINDOW)
 
     def _meet(self) -> None:
         """Wait, asleep, until all ranks are here: what each has written before, all see afterwards."""
         _expect_well("pthread_barrier_wait", ctypes.byref(self._barrier))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What the ranks lay down, this one's, and the sums; and of these the part that this rank sums."""
+
+    laid_down: list[NDArray[Any]]
+    own: NDArray[Any]
+    sums: NDArray[Any]
+    parts: list[NDArray[Any]]
+    sum_of_parts: NDArray[Any]
 
 
 def _add(terms: list[NDArray[Any]], sums: NDArray[Any]) -> None:
@@ -107,6 +141,6 @@ def _make_barrier(place: ctypes.c_char, ranks: int) -> None:
 
 def _expect_well(name: str, *arguments: Any) -> None:
     """Call a function of the C library; `LaunchError` where it fails: ranks that do not meet sum what is not there."""
-    code = _LIBC[name](*arguments)
+    code = getattr(_LIBC, name)(*arguments)
     if code not in (0, _SERIAL_THREAD):
         raise LaunchError(f"{name}: {os.strerror(code)}; the ranks of this host cannot sum through shared memory")

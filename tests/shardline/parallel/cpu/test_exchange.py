@@ -7,19 +7,22 @@ import sys
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
-from shardline.parallel.cpu.exchange import SumOfSquares
+from shardline.parallel.cpu.exchange import Exchange, SumOfSquares
+from shardline.parallel.placement import Movement
 from shardline.run.environment import PROJECT
 from tests.shardline.parallel.ranks import mpirun, rank_environment
 
 PROGRAM = """
 import json, os, sys, mindspore
 from pathlib import Path
+import numpy as np
 from mindspore import Tensor
 from shardline.parallel.cpu import collectives
 from shardline.parallel.cpu.exchange import Exchange, SumOfSquares
 from shardline.parallel.placement import Movement
+from tests.shardline.parallel.cpu.test_exchange import InTurn
 mindspore.set_context(mode=mindspore.GRAPH_MODE)
 mindspore.set_device("CPU")
 rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
@@ -33,15 +36,32 @@ part = Tensor([[10.0 + rank], [20.0 + rank]], mindspore.float32)
 term = Tensor([[1.0 + rank, 2.0], [3.0, 4.0]], mindspore.float32)
 moved = [tensor.asnumpy().tolist() for tensor in both((part, term))]
 loss = Exchange([Movement(None, (0, 1), None)], [()])((Tensor(1.5 + rank, mindspore.float32),))[0].asnumpy().tolist()
+in_turn = []
+for shape in ((3,), (300, 100), (900, 700)):  # summed by every rank, in parts, in rounds
+    found = InTurn(shape)(Tensor(np.full(shape, 1.0 + rank, np.float32)))
+    in_turn.append([sorted(set(tensor.asnumpy().flatten().tolist())) for tensor in found])
 squares = SumOfSquares((1.0, 0.5), (0, 1))((part, term)).asnumpy().tolist()
-left = [sums, moved, loss, squares, collectives.in_collectives.seconds]
+left = [sums, moved, in_turn, loss, squares, collectives.in_collectives.seconds]
 Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(left))
 """
 
 
+class InTurn(nn.Cell):
+    """Three sums of two ranks, each of the one before and 1."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (Exchange([Movement(None, (0, 1), None)], [shape]) for _ in range(3))
+
+    def construct(self, x):
+        first = self.first((x,))[0]
+        second = self.second((first + 1,))[0]
+        return first, second, self.third((second + 1,))[0]
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """What each of two ranks found: sums, moved tensors, the sum of a scalar, squares, seconds."""
+    """What each of two ranks found: sums, moved tensors, sums of sums, the sum of a scalar, squares, seconds."""
     folder = tmp_path_factory.mktemp("exchange")
     command = [*mpirun(2), sys.executable, "-c", PROGRAM, str(folder)]
     finished = subprocess.run(command, cwd=PROJECT, env=rank_environment(), check=False, capture_output=True, text=True)
@@ -57,6 +77,10 @@ def test_the_graph_gets_the_sum_and_its_time_is_taken(left):
 def test_what_moves_together_is_gathered_or_summed_and_cut_each_as_it_wants(left):
     gathered = [[10.0, 11.0], [20.0, 21.0]]
     assert [moved for _, moved, *_ in left] == [[gathered, [[3.0, 4.0]]], [gathered, [[6.0, 8.0]]]]
+
+
+def test_a_sum_is_its_own_though_others_follow_it(left):
+    assert [in_turn for _, _, in_turn, *_ in left] == [[[[3.0], [8.0], [18.0]]] * 3] * 2
 
 
 def test_what_has_no_dimensions_is_summed_too(left):

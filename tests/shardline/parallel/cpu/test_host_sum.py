@@ -29,6 +29,7 @@ LENGTHS = [
     IN_A_WINDOW + 1,
     2 * IN_A_WINDOW + 5,
 ]
+OF_ROOMS = [0, 70, IN_ONE + 70, IN_A_WINDOW, IN_A_WINDOW + 70]
 ROUNDS = 300
 PROGRAM = f"""
 import json, os, sys, time
@@ -46,6 +47,10 @@ for length in {LENGTHS}:
     np.save(Path(sys.argv[1], f"{{rank}}-{{length}}"), summed(given(rank, length)))
 for kind in ("float16", "float64", "int32"):
     np.save(Path(sys.argv[1], f"{{rank}}-{{kind}}"), summed(given(rank, 70).astype(kind).reshape(7, 5, 2)[:, ::-1]))
+for length in {OF_ROOMS}:
+    room = summed.room(length, np.dtype(np.float32))
+    room[:] = given(rank, length)
+    np.save(Path(sys.argv[1], f"{{rank}}-room-{{length}}"), summed.of_room(room))
 # Another rank is late every time; short sums, long ones and another communicator's take turns.
 draw = np.random.default_rng(rank)
 wrong = 0
@@ -79,6 +84,14 @@ def test_values_are_added_in_the_order_of_the_ranks_on_every_rank(folder, length
     for rank in range(RANKS):
         found = np.load(folder / f"{rank}-{length}.npy")
         assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes())
+
+
+@pytest.mark.parametrize("length", OF_ROOMS)
+def test_values_laid_down_in_the_room_that_is_offered_are_added_the_same(folder, length):
+    expected = sum((given(rank, length) for rank in range(1, RANKS)), given(0, length))
+    assert [np.load(folder / f"{rank}-room-{length}.npy").tobytes() for rank in range(RANKS)] == [
+        expected.tobytes()
+    ] * RANKS
 
 
 @pytest.mark.parametrize("kind", ["float16", "float64", "int32"])
