@@ -8,12 +8,14 @@ set -eu
 requirements=$1
 mark=.venv/.installing
 
+size=
 exec 9<requirements-uv.txt
 flock 9 # two `make` at once: the second waits
 
 if [ -e $mark ] || ! .venv/bin/python -E -c 'import pip' 2>/dev/null; then
     python=$(scripts/find_python.sh ${PYTHON:+"$PYTHON"})
     echo "Creating .venv with $python"
+    size=' (about 1.2 GB to download, 3.1 GB on disk)'
     rm -rf .venv
     mkdir .venv
     : >$mark
@@ -21,7 +23,7 @@ if [ -e $mark ] || ! .venv/bin/python -E -c 'import pip' 2>/dev/null; then
 fi
 
 : >$mark
-echo "Installing $requirements into .venv (the first time: about 1.2 GB to download, 3.1 GB on disk)"
+echo "Installing $requirements into .venv$size"
 .venv/bin/python -E -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 .venv/bin/python -E -m uv pip install --quiet --python .venv/bin/python --require-hashes -r "$requirements"
 rm $mark

@@ -34,16 +34,28 @@ def checkout(tmp_path):
     return folder
 
 
-def install(checkout):
-    """Run the installation; return its exit code and what Python was asked for."""
-    (checkout / "calls").write_text("")
-    finished = subprocess.run(
+def run(checkout):
+    """Run the installation, to its end."""
+    return subprocess.run(
         ["scripts/install.sh", "requirements.txt"],
         cwd=checkout,
         env={"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
         check=False,
     )
-    return finished.returncode, (checkout / "calls").read_text()
+
+
+def install(checkout):
+    """Run the installation; return its exit code and what Python was asked for."""
+    (checkout / "calls").write_text("")
+    return run(checkout).returncode, (checkout / "calls").read_text()
+
+
+def test_how_much_is_fetched_is_said_where_the_environment_is_made(checkout):
+    said = "Installing requirements.txt into .venv"
+    assert run(checkout).stdout.endswith(f"{said} (about 1.2 GB to download, 3.1 GB on disk)\n")
+    assert run(checkout).stdout == f"{said}\n"
 
 
 def test_the_environment_is_made_once_with_every_hash_checked(checkout):
