@@ -93,6 +93,13 @@ def test_a_rank_that_comes_first_waits_asleep(left):
     assert first["processor"] < first["seconds"] / 2, "it would have spun all the while"
 
 
+@pytest.mark.parametrize(("given", "found"), [({}, "^ofi"), ({"OMPI_MCA_btl": "self,tcp"}, "self,tcp")])
+def test_open_mpi_sleeps_for_no_transport_and_keeps_those_that_a_user_names(monkeypatch, given, found):
+    monkeypatch.setattr(collectives.os, "environ", environment := dict(given))
+    collectives._mpi()
+    assert environment["OMPI_MCA_btl"] == found
+
+
 def test_ranks_that_mpirun_did_not_start_are_refused():
     program = "from shardline.parallel.cpu import collectives; collectives.join(0, 8)"
     finished = subprocess.run(
