@@ -38,10 +38,9 @@ from shardline.checkpoint.strategy.protobuf_form import encode
 from shardline.checkpoint.strategy.strategy_file import (
     ACCUMULATED,
     StagedLayouts,
+    distinct_strategies,
     joined_stages,
-    read_layouts,
-    read_strategy,
-    strategy_files,
+    layouts_by_stage,
 )
 
 PROVENANCE = "provenance"
@@ -66,18 +65,18 @@ class Cut:
     def of(cls, paths: Sequence[Path], world_size: int | None = None) -> Cut:
         """What the strategy files at `paths` say; `LayoutError` where they shard over another number of ranks.
 
-        Raises what `read_layouts` does.
+        Raises what `distinct_strategies` and `layouts_by_stage` do.
         """
         if not paths:
             return cls(None, {}, world_size)
-        layouts, digests = read_layouts(paths)
+        found = distinct_strategies(paths)
+        layouts = layouts_by_stage(list(found.values()))
         if world_size is not None and layouts.world_size != world_size:
             raise LayoutError(
                 f"{paths[0]}: the strategy shards over {counted(layouts.world_size, 'rank')}, the training runs on "
                 f"{world_size}; see that it is the strategy of this training, all of its stages"
             )
-        found = {file_digest(path): path for path in strategy_files(paths)}
-        return cls(layouts, {digest: found[digest] for digest in digests}, layouts.world_size)
+        return cls(layouts, {digest: path for digest, (path, _) in found.items()}, layouts.world_size)
 
 
 @dataclass(frozen=True)
@@ -263,20 +262,35 @@ def _keep_strategy(directory: Path, cut: Cut, plan: Plan) -> str:
     """
     if not cut.strategies:
         return ""
+    if len(cut.strategies) > 1 and any(tensor.header.name.startswith(ACCUMULATED) for tensor in plan.tensors):
+        return ""
+    content = _content_of(cut)
+    digest = blake3(content).hexdigest()
+    target = directory / PROVENANCE / f"strategy-{digest}"
+    if not target.exists():
+        atomic.write_bytes(target, content)
+    if file_digest(target) != digest:
+        raise CorruptShard(f"{target}: its content is not what its name says; remove it, and adopt again")
+    return digest
+
+
+def _content_of(cut: Cut) -> bytes:
+    """The strategy file of `cut`, or of its stages together; `CorruptShard` where one has changed since it was read."""
     if len(cut.strategies) == 1:
         ((digest, path),) = cut.strategies.items()
         content = path.read_bytes()
-    elif any(tensor.header.name.startswith(ACCUMULATED) for tensor in plan.tensors):
-        return ""
-    else:
-        stages = sorted((read_strategy(path) for path in cut.strategies.values()), key=lambda found: found.stage)
-        content, digest = encode(joined_stages(stages)), ""
-    target = directory / PROVENANCE / f"strategy-{digest or blake3(content).hexdigest()}"
-    if not target.exists():
-        atomic.write_bytes(target, content)
-    if digest and file_digest(target) != digest:
-        raise CorruptShard(f"{target}: its content is not what its name says: the strategy was changed meanwhile")
-    return target.name.removeprefix("strategy-")
+        if blake3(content).hexdigest() != digest:
+            raise _changed(path)
+        return content
+    found = distinct_strategies(list(cut.strategies.values()))
+    for digest, path in cut.strategies.items():
+        if digest not in found:
+            raise _changed(path)
+    return encode(joined_stages(sorted((strategy for _, strategy in found.values()), key=lambda each: each.stage)))
+
+
+def _changed(path: Path) -> CorruptShard:
+    return CorruptShard(f"{path}: the strategy was changed while slices were adopted by it; adopt them again")
 
 
 def _other_content(there: ShardSet, found: ShardSet, path: Path) -> ShardlineError:

@@ -15,9 +15,10 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from blake3 import blake3
+
 from shardline.base import atomic
 from shardline.base.counts import counted
-from shardline.base.digest import file_digest
 from shardline.base.errors import CorruptShard, LayoutError, MissingShard
 from shardline.base.protobuf_wire import ENCRYPTED
 from shardline.checkpoint.strategy import json_form, protobuf_form
@@ -30,6 +31,7 @@ __all__ = [
     "StagedLayouts",
     "Strategy",
     "begins_like_a_strategy",
+    "distinct_strategies",
     "joined_stages",
     "layouts_by_stage",
     "read_layouts",
@@ -87,7 +89,10 @@ def read_strategy(path: Path) -> Strategy:
     Raises `MissingShard` where there is none, `CorruptShard` where its bytes are no strategy, and `LayoutError` where
     a layout contradicts itself, `UnsupportedFormat` where it says what MindSpore 2.10's don't.
     """
-    content = _read(path)
+    return _decoded(_read(path), path)
+
+
+def _decoded(content: bytes, path: Path) -> Strategy:
     is_json = path.suffix == ".json" or content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
     if not is_json and content[:1] != _FIRST_BYTE:
         raise CorruptShard(
@@ -122,11 +127,23 @@ def read_layouts(paths: Sequence[Path]) -> tuple[StagedLayouts, tuple[str, ...]]
 
     Raises what `read_strategy` and `layouts_by_stage` do.
     """
-    distinct: dict[str, Path] = {}
+    found = distinct_strategies(paths)
+    return layouts_by_stage(list(found.values())), tuple(found)
+
+
+def distinct_strategies(paths: Sequence[Path]) -> dict[str, tuple[Path, Strategy]]:
+    """The strategies of files and folders of them, those that differ, by digest, in order; raises what `read_strategy`
+    does.
+
+    Each file is read once: the digest is that of the bytes which were understood, whoever writes it meanwhile.
+    """
+    found: dict[str, tuple[Path, Strategy]] = {}
     for path in strategy_files(paths):
-        _check_kind(path)
-        distinct.setdefault(file_digest(path), path)
-    return layouts_by_stage([(path, read_strategy(path)) for path in distinct.values()]), tuple(distinct)
+        content = _read(path)
+        digest = blake3(content).hexdigest()
+        if digest not in found:
+            found[digest] = path, _decoded(content, path)
+    return found
 
 
 def write_strategy(strategy: Strategy, path: Path) -> None:

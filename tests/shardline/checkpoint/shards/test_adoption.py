@@ -24,6 +24,7 @@ from shardline.checkpoint.strategy.layout import Layout
 from tests.durability import recorded
 from tests.shardline.checkpoint.sharding import LAYOUTS, save_shards, save_strategy, slices_of, tensors
 
+OTHER_LAYOUTS = LAYOUTS | {"layer3.weight": Layout((2, 2, 2), ((1,), (), ()))}
 CHECKPOINT2_FIXTURES = Path(__file__).parents[3] / "fixtures" / "checkpoint2"
 
 
@@ -37,6 +38,20 @@ def shards(tmp_path):
 @pytest.fixture
 def cut(tmp_path):
     return Cut.of([save_strategy(tmp_path / "strategy.ckpt")])
+
+
+def save_stages(folder, number):
+    """Save so many pipeline stages of 8 ranks below `checkpoint`; the stages' strategy files."""
+    paths = []
+    for stage in range(number):
+        layouts = {f"stage{stage}.{name}": layout for name, layout in LAYOUTS.items()}
+        paths.append(save_strategy(folder / f"strategy_{stage}.ckpt", layouts, stage))
+        for rank in range(8):
+            of_rank = folder / "checkpoint" / f"rank_{stage * 8 + rank}"
+            of_rank.mkdir(parents=True)
+            whole = {f"stage{stage}.{name}": array for name, array in tensors(stage).items() if name in LAYOUTS}
+            write_checkpoint(slices_of(whole, layouts, rank), of_rank / "CKP-1_20.ckpt")
+    return paths
 
 
 def only(folder, cut):
@@ -140,8 +155,7 @@ def test_a_file_that_was_cut_off_is_not_adopted(shards, cut):
 
 
 def test_a_strategy_that_does_not_fit_the_slices_is_refused(shards, tmp_path):
-    other = LAYOUTS | {"layer3.weight": Layout((2, 2, 2), ((1,), (), ()))}
-    cut = Cut.of([save_strategy(tmp_path / "other.ckpt", other)])
+    cut = Cut.of([save_strategy(tmp_path / "other.ckpt", OTHER_LAYOUTS)])
     with pytest.raises(LayoutError, match=r"layer3\.weight"):
         adopt(only(shards, cut), cut)
     assert not (shards / "provenance").exists()
@@ -150,6 +164,33 @@ def test_a_strategy_that_does_not_fit_the_slices_is_refused(shards, tmp_path):
 def test_a_strategy_of_another_number_of_ranks_is_refused(tmp_path):
     with pytest.raises(LayoutError, match="the strategy shards over 8 ranks, the training runs on 4"):
         Cut.of([save_strategy(tmp_path / "strategy.ckpt")], world_size=4)
+
+
+def test_what_is_known_of_a_strategy_is_of_one_reading_though_it_is_written_meanwhile(tmp_path, monkeypatch):
+    path = save_strategy(tmp_path / "strategy.ckpt")
+    expected, read = Cut.of([path]), Path.read_bytes
+
+    def rewritten_when_it_is_read(file: Path) -> bytes:
+        content = read(file)
+        save_strategy(path, OTHER_LAYOUTS)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", rewritten_when_it_is_read)
+    assert Cut.of([path]) == expected
+    assert file_digest(path) not in expected.strategies
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_strategy_that_was_changed_since_it_was_read_is_refused_and_not_kept(tmp_path, stages):
+    paths = save_stages(tmp_path, stages)
+    cut = Cut.of(paths)
+    before = paths[-1].read_bytes()
+    save_strategy(paths[-1], OTHER_LAYOUTS, stages - 1)
+    with pytest.raises(CorruptShard, match=rf"strategy_{stages - 1}\.ckpt: the strategy was changed while slices were"):
+        adopt(only(tmp_path / "checkpoint", cut), cut)
+    assert list((tmp_path / "checkpoint").rglob("strategy-*")) == []
+    paths[-1].write_bytes(before)
+    assert adopt(only(tmp_path / "checkpoint", cut), cut) is not None
 
 
 def test_what_was_adopted_is_known_without_reading_it_again(shards, cut):
@@ -187,15 +228,7 @@ def test_whole_files_of_every_rank_need_no_strategy(tmp_path):
 
 
 def test_the_strategies_of_several_stages_are_kept_as_one(tmp_path):
-    paths = []
-    for stage in range(2):
-        layouts = {f"stage{stage}.{name}": layout for name, layout in LAYOUTS.items()}
-        paths.append(save_strategy(tmp_path / f"strategy_{stage}.ckpt", layouts, stage))
-        for rank in range(8):
-            folder = tmp_path / "checkpoint" / f"rank_{stage * 8 + rank}"
-            folder.mkdir(parents=True)
-            whole = {f"stage{stage}.{name}": array for name, array in tensors(stage).items() if name in LAYOUTS}
-            write_checkpoint(slices_of(whole, layouts, rank), folder / "CKP-1_20.ckpt")
+    paths = save_stages(tmp_path, 2)
     cut = Cut.of(paths)
     shard_set = adopt(only(tmp_path / "checkpoint", cut), cut).shard_set
     kept = tmp_path / "checkpoint" / "provenance" / f"strategy-{shard_set.strategy_digest}"
