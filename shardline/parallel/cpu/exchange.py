@@ -9,6 +9,7 @@ execution, which is the same on all ranks: their graphs are alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import prod
 from threading import Event
 from typing import Any
@@ -36,14 +37,14 @@ class Exchange(nn.Cell):
         super().__init__()
         group = group_of(movements[0].group)
         parts = [_Part(steps, shape) for steps, shape in zip(movements, shapes, strict=True)]
-        ends = np.cumsum([prod(part.window) for part in parts]).tolist()
-        places = [slice(end - prod(part.window), end) for part, end in zip(parts, ends, strict=True)]
+        sizes = [prod(part.window) for part in parts]
+        places = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
         is_padded = any(steps.padding for steps in movements)
         self.is_one = len(parts) == 1
 
         def exchanged(*tensors: NDArray[Any]) -> NDArray[Any] | tuple[NDArray[Any], ...]:
             with in_collectives:
-                room = group.room(ends[-1], tensors[0].dtype)
+                room = group.room(sum(sizes), tensors[0].dtype)
                 if is_padded:
                     room.fill(0)
                 for tensor, part, place in zip(tensors, parts, places, strict=True):
