@@ -25,6 +25,7 @@ from shardline.run.directory import RunDirectory
 from shardline.run.environment import home_from
 
 DAG_ID = "sharded_training"
+DAG_FILE = local_airflow.PROJECT / "dags" / f"{DAG_ID}.py"
 _TASK = re.compile(r"\[DAG TEST\] (?P<event>starting|end task) task_id=(?P<task>\S+)")
 _MESSAGE = re.compile(rf"({'|'.join(name for name in vars(errors) if name[0].isupper())}): ")
 
@@ -91,7 +92,9 @@ def run(home: Path, conf: str) -> tuple[int, Progress]:
     """Run the DAG with the parameters in the JSON object `conf`; its exit code, and what the log told."""
     variables = local_airflow.environment(home, os.environ) | {"AIRFLOW__LOGGING__JSON_LOGS": "True"}
     local_airflow.initialise(home, variables)
-    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "-c", conf]
+    one_file = ["--bundle-name", "dags-folder", "--dagfile-path", str(DAG_FILE)]  # else all files are read once more
+    test = [sys.executable, "-m", "airflow", "dags", "test", DAG_ID, "--conf", conf, *one_file]
+    command = ["setpriv", "--pdeathsig", "TERM", *test]
     progress = Progress()
     with (
         (home / "demo.jsonl").open("w") as copy,

@@ -3,7 +3,7 @@
     python -m tests.plain_gpt SETTINGS.json OUTPUT.npz
 
 The yardstick of the sharded transformer. It shares with the project the samples, their order and the initial values.
-SETTINGS is a list of runs: name, steps, and the parameters of a `RunConfig`.
+SETTINGS is steps, and the parameters of a `RunConfig`. OUTPUT has `outcomes`, a row a step, and the trained weights.
 """
 
 import json
@@ -80,17 +80,19 @@ class Gpt(nn.Cell):
         super().__init__(auto_prefix=False)
         self.tokens = normal("embedding.tokens", (VOCABULARY, hidden), 0.02, seed)
         self.positions = normal("embedding.positions", (positions, hidden), 0.02, seed)
-        self.blocks = nn.SequentialCell(
-            *(
-                Block(f"block{n}", hidden=hidden, heads=heads, positions=positions, layers=layers, seed=seed)
-                for n in range(1, layers + 1)
-            )
-        )
+        blocks = [
+            Block(f"block{n}", hidden=hidden, heads=heads, positions=positions, layers=layers, seed=seed)
+            for n in range(1, layers + 1)
+        ]
+        self.blocks = nn.CellList(blocks, auto_prefix=False)
         self.norm = Norm("norm", hidden)
         self.head = Dense("head", hidden, VOCABULARY, seed, bias=False)
 
     def construct(self, ids):
-        return self.head(self.norm(self.blocks(self.tokens[ids] + self.positions)))
+        x = self.tokens[ids] + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
 
 
 def rate_of(run, step):
@@ -103,7 +105,7 @@ def rate_of(run, step):
 
 
 def train(run):
-    """For each step: loss, learning rate, and the norm of the gradients before clipping."""
+    """For each step: loss, learning rate, and the norm of the gradients before clipping; and the trained weights."""
     network = Gpt(run["layers"], run["hidden_size"], run["heads"], run["sequence_length"], run["seed"])
     parameters = network.trainable_params()
 
@@ -133,14 +135,14 @@ def train(run):
             corrected = rate * np.sqrt(1 - BETA2 ** (step + 1)) / (1 - BETA1 ** (step + 1))
             value -= corrected * first[name] / (np.sqrt(second[name]) + EPSILON)
             parameter.set_data(Tensor(value.astype(np.float32)))
-    return outcomes
+    return np.array(outcomes), {parameter.name: parameter.asnumpy() for parameter in parameters}
 
 
 def main():
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
     mindspore.set_device("CPU")
-    runs = json.loads(Path(sys.argv[1]).read_text())
-    np.savez(sys.argv[2], **{run["name"]: np.array(train(run)) for run in runs})
+    outcomes, weights = train(json.loads(Path(sys.argv[1]).read_text()))
+    np.savez(sys.argv[2], outcomes=outcomes, **weights)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shardline.checkpoint.formats.checkpoint_file import read_checkpoint
 from shardline.checkpoint.shards.shard_set import ShardSet
 from shardline.launch.processes import MARKER
 from shardline.launch.records import rank_folder
@@ -186,7 +187,8 @@ def test_a_host_that_cannot_be_reached_is_named(each_mpirun, start, hosts, direc
 
 
 def test_a_training_sharded_over_two_hosts_is_stopped_and_goes_on(start, hosts, directory, tmp_path):
-    parameters = {"world_size": 4, "batch_size": 320, "save_checkpoint_steps": 1000}
+    network = {"network": "shardline.recipes.examples.residual_mlp:residual_mlp", "enable_parallel_optimizer": True}
+    parameters = network | {"world_size": 2, "batch_size": 320, "save_checkpoint_steps": 1000}
     config = configure(directory, hosts, **parameters, epochs=1000)  # it is stopped long before
     prepare_dataset(directory, Home(tmp_path / "home"), config, {})
     launch = start(module="tasks.train", on=hosts[0])
@@ -203,10 +205,12 @@ def test_a_training_sharded_over_two_hosts_is_stopped_and_goes_on(start, hosts, 
     assert ended.exit_code == 0, ended.stderr
     assert any(line.startswith(f"resumed from shard set {stopped[1]}") for line in ended.stdout.splitlines())
     newest = ShardSet.newest(directory.checkpoints)
-    assert (newest.step, newest.world_size) == (json.loads(ended.stdout.splitlines()[-1])["step"], 4)
+    assert (newest.step, newest.world_size) == (json.loads(ended.stdout.splitlines()[-1])["step"], 2)
     newest.verify(directory.checkpoints)
-    started = [rank_folder(directory.logs, rank).read_started() for rank in range(4)]
-    assert [record.host for record in started] == ["host-a"] * 2 + ["host-b"] * 2
+    shapes = {read_checkpoint(directory.checkpoints / item.path)["moment1.head.weight"].shape for item in newest.slices}
+    assert shapes == {(64, 10)}, "each host holds half of the optimizer's state"
+    started = [rank_folder(directory.logs, rank).read_started() for rank in range(2)]
+    assert [record.host for record in started] == ["host-a", "host-b"]
 
 
 def test_a_program_of_somebodys_own_runs_and_saves_on_both_hosts(describe, start, hosts, directory):

@@ -47,10 +47,7 @@ def on_eight(sharded):
     return sharded(8, [OTHERS["mixed"]])
 
 
-@pytest.mark.parametrize(
-    ("ranks", "optimizer"),
-    [*(("on_one", name) for name in TUTORIAL), *(("on_four", name) for name in SHARDED)],
-)
+@pytest.mark.parametrize(("ranks", "optimizer"), [*(("on_one", name) for name in TUTORIAL), ("on_four", SHARDED)])
 def test_losses_equal_those_of_a_plain_script(request, plain, ranks, optimizer):
     losses = request.getfixturevalue(ranks).losses
     for found in losses:
@@ -67,7 +64,7 @@ def test_losses_of_every_kind_of_strategy_equal_those_of_a_plain_script(request,
         np.testing.assert_allclose(found[name], plain[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("ranks", "name"), [*(("on_four", name) for name in SHARDED), *RANKS_OF_OTHERS])
+@pytest.mark.parametrize(("ranks", "name"), [("on_four", SHARDED), *RANKS_OF_OTHERS])
 def test_ranks_hold_their_slices_only_and_replicas_are_identical(request, ranks, name):
     held = request.getfixturevalue(ranks).parameters
     run = (TUTORIAL | OTHERS)[name]

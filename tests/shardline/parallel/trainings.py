@@ -16,17 +16,17 @@ TUTORIAL = {
     }
     for optimizer, rate in RATES.items()
 }
-SHARDED = ("SGD", "Adam")
-"""Optimizers treat each element for itself: each is tried on one rank, that without and that with most states on four,
-Momentum with the other networks."""
+SHARDED = "Adam"
+"""Optimizers treat each element for itself: each trains this network on one rank, that with most states on four too,
+where the other networks are trained by the others."""
 OTHERS = {
     name: {
         "name": name,
         "network": name,
         "steps": 20,
-        "parameters": {"optimizer": "Momentum", "learning_rate": 0.01, "seed": seed},
+        "parameters": {"optimizer": optimizer, "learning_rate": RATES[optimizer], "seed": seed},
     }
-    for name, seed in (("tensor_parallel_on_four", 1), ("mixed", 2))
+    for name, optimizer, seed in (("tensor_parallel_on_four", "SGD", 1), ("mixed", "Momentum", 2))
 }
 """On four and on eight ranks. With seed 1 a unit of `mixed` stands so near the kink of its ReLU at step 3 that an order
 of summation tips it."""
@@ -36,7 +36,7 @@ CELLS = {
     "tutorial_as_mlp": {"batch_size": 64, "learning_rate": 0.01},
     "residual": {"batch_size": 64, "learning_rate": 0.01},
     "convolutional": {"batch_size": 32, "learning_rate": 0.01},
-    "gpt": {"batch_size": 8, "learning_rate": 0.05, "enable_parallel_optimizer": True},
+    "gpt": {"batch_size": 8, "learning_rate": 0.05},
 }
 """Cells of a user's own, of `tests.cells`."""
 
@@ -53,12 +53,11 @@ GPT = {
     "warmup_steps": 5,
     "schedule": "cosine",
     "clip_norm": 0.5,
+    "tensor_parallel": 2,
+    "enable_parallel_optimizer": True,
 }
-GPTS = {
-    "2 data, 2 tensor": GPT | {"tensor_parallel": 2},
-    "optimizer sharding": GPT | {"tensor_parallel": 2, "enable_parallel_optimizer": True},
-}
-GPT_STEPS, WITH_LOGITS = 12, "optimizer sharding"
+"""The built-in one, with all at once; that of `CELLS` keeps its optimizer's states whole."""
+GPT_NAME, GPT_STEPS = "built-in gpt", 12
 
 
 def cell_runs(folder: Path) -> list[dict[str, Any]]:
@@ -84,14 +83,5 @@ def runs_on_four(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "steps": CELL_STEPS,
         "parameters": tutorial["parameters"] | {"network": "mlp"},
     }
-    gpts = [
-        {
-            "name": name,
-            "network": "gpt",
-            "steps": GPT_STEPS,
-            "parameters": parameters,
-            "logits": name == WITH_LOGITS,
-        }
-        for name, parameters in GPTS.items()
-    ]
-    return [*(TUTORIAL[name] for name in SHARDED), OTHERS["tensor_parallel_on_four"], *cells, built_in, *gpts]
+    gpt = {"name": GPT_NAME, "network": "gpt", "steps": GPT_STEPS, "parameters": GPT, "logits": True}
+    return [TUTORIAL[SHARDED], OTHERS["tensor_parallel_on_four"], *cells, built_in, gpt]

@@ -104,6 +104,12 @@ def losses(run):
     return [(record["step"], record["loss"]) for record in records if "step" in record]
 
 
+def saved_files(run):
+    """The bytes of everything among the checkpoints but what ranks tell each other."""
+    files = (path for path in run.checkpoints.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if ".receipts" not in path.parts}
+
+
 def check_continuous(run, uninterrupted, last):
     """The losses and the end at step `last`, optimizer states included, are those of a run never interrupted."""
     found, expected = losses(run), losses(uninterrupted)
