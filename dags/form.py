@@ -16,6 +16,9 @@ from airflow.sdk import Param
 from shardline.settings.parameters import INTEGER, NUMBER, Parameters
 
 _PATTERNS = {"integer": INTEGER, "number": NUMBER}
+_DRAFT = {"$schema": "http://json-schema.org/draft-07/schema#"}
+"""The draft of JSON Schema that fields are written in. Airflow checks every field's schema whenever it reads a DAG:
+by this one in less than half of the time that the newest takes."""
 
 
 def form(parameters: type[Parameters], defaults: Mapping[str, Any] | None = None) -> dict[str, Param]:
@@ -31,7 +34,8 @@ def form(parameters: type[Parameters], defaults: Mapping[str, Any] | None = None
         shown = chosen.get(name, None if name in empty else default)
         said = [_shown(shown, schema), _if_empty(empty.get(name), default, shown, schema)]
         help_text = " ".join(filter(None, [schema.pop("description", ""), *said]))
-        fields[name] = Param(shown, description_md=help_text or None, **_field(schema, default, empty.get(name)))
+        field = _DRAFT | _field(schema, default, empty.get(name))
+        fields[name] = Param(shown, description_md=help_text or None, **field)
     return fields
 
 

@@ -24,7 +24,7 @@ RANKS = 4
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """What the plain script left: `outcomes`, loss, learning rate and norm of the gradients by step, and the weights."""
+    """What the plain script left: `outcomes` (loss, learning rate, norm of the gradients) by step, and the weights."""
     folder = tmp_path_factory.mktemp("plain")
     settings = RunConfig(world_size=RANKS, **GPT).model_dump() | {"steps": GPT_STEPS}
     (folder / "settings.json").write_text(json.dumps(settings))
