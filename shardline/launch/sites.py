@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from shardline.settings.training_config import TrainingConfig
 
 _MODULE = "shardline.launch.host_check"
 _OWN_PROCESSES = "shardline.launch.own_processes"
+_PORTS_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,12 @@ def site_of(
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+    """A port that nothing listens on, and that the kernel gives to no connection before the scheduler has it."""
+    first = int(_PORTS_OF_CONNECTIONS.read_text().split()[0])
+    while True:
+        port = secrets.choice(range(10_000, first if first > 12_000 else 32_768))  # where they get all, one of those
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def say(message: str) -> None:

@@ -54,16 +54,18 @@ class Site:
     def token(self, user: str) -> str:
         if user not in self.tokens:
             login = {"username": user, "password": PASSWORDS[user]}
-            answer = httpx.post(f"{self.address}/auth/token", json=login).raise_for_status()
+            answer = self._post("/auth/token", login)
             self.tokens[user] = answer.json()["access_token"]
         return self.tokens[user]
 
     def trigger(self, run_id: str, dag_id: str = DAG, **conf: Any) -> RunDirectory:
         """A run that Airflow knows, in the state "queued"; its directory is not there yet."""
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
-        headers = {"Authorization": f"Bearer {self.token('ada')}"}
-        httpx.post(f"{self.address}/api/v2/dags/{dag_id}/dagRuns", json=body, headers=headers).raise_for_status()
+        self._post(f"/api/v2/dags/{dag_id}/dagRuns", body, Authorization=f"Bearer {self.token('ada')}")
         return RunDirectory(self.home.run(dag_id, run_id))
+
+    def _post(self, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+        return httpx.post(self.address + path, json=body, headers=headers, timeout=PATIENCE_S).raise_for_status()
 
     def set_start(self, run_id: str, task_id: str, moment: datetime) -> None:
         """Say that this task of the run started then."""

@@ -197,7 +197,8 @@ def test_static_files_keep_for_good_under_the_digest_of_their_content(site):
 
 
 def test_airflow_loads_the_plugin_and_nothing_beside_it(site):
-    with httpx.Client(base_url=site.address, headers={"Authorization": f"Bearer {site.token('ada')}"}) as client:
+    with site.client(None) as client:
+        client.headers["Authorization"] = f"Bearer {site.token('ada')}"
         assert client.get("/api/v2/plugins/importErrors").json()["import_errors"] == []
         plugins = client.get("/api/v2/plugins").json()["plugins"]
     views = {view["destination"]: view for plugin in plugins for view in plugin["external_views"]}

@@ -15,6 +15,7 @@ import plugins.trigger_check
 from dags.form import form
 from plugins.trigger_check import MOST_BYTES, TriggerCheck, _described, _OfNumbers, _OfOurs
 from shardline.settings.parameters import Parameters
+from tests.patience import PATIENCE_S
 
 OURS = ("sharded_training", "retraining", "merge_checkpoint", "housekeeping")
 NOT_OURS = "consume_model"  # another DAG of the same Airflow, which the check leaves alone
@@ -66,6 +67,7 @@ def test_a_forged_token_is_no_better(site, token):
             f"{site.address}/api/v2/dags/{dag_id}/dagRuns",
             content=BODIES["wrong"],
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+            timeout=PATIENCE_S,
         )
         for dag_id in (NOT_OURS, *OURS)
     ]

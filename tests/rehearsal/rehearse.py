@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.processes import free_port
 from tests.rehearsal.cuda_stubs import NO_DRIVER, mindspore_libraries
 
 if TYPE_CHECKING:
@@ -89,15 +89,12 @@ def _codes_when_ended(workers: Sequence[subprocess.Popen[bytes]]) -> list[int | 
 
 def _environment(cuda: Path, ranks: int) -> dict[str, str]:
     libraries = mindspore_libraries()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return os.environ | {
         "CUDA_HOME": str(cuda),
         "PATH": f"{cuda}/bin:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": f"{cuda}/lib64:{libraries}/plugin/gpu11.6:{libraries}",
         "MS_SCHED_HOST": "127.0.0.1",
-        "MS_SCHED_PORT": str(port),
+        "MS_SCHED_PORT": str(free_port()),
         "MS_WORKER_NUM": str(ranks),
         "OMP_NUM_THREADS": "1",
         "GLOG_v": "3",

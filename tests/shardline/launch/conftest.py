@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from shardline.settings.run_config import RunConfig
 from shardline.settings.training import Training
 from shardline.settings.training_config import TrainingConfig
 from tests.patience import PATIENCE_S
+from tests.processes import free_port
 
 from .network_hosts import NetworkHost
 
@@ -117,8 +117,7 @@ def start(directory) -> Iterator[Callable[..., Launch]]:
         on: NetworkHost | None = None,
         **more: str,
     ) -> Launch:
-        with socket.create_server(("", 0)) as free:
-            meeting = f"{on.address if on else '127.0.0.1'}:{free.getsockname()[1]}"
+        meeting = f"{on.address if on else '127.0.0.1'}:{free_port()}"
         scenario_variables = {"SCENARIO": scenario, "SCENARIO_RANKS": ranks, "SCENARIO_MEETING": meeting}
         environment = os.environ | scenario_variables | more
         command = [sys.executable, "-m", LAUNCH, module, "--run-directory", str(directory.path)]
