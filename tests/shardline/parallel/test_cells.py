@@ -45,7 +45,7 @@ def test_48_blocks_compile_and_learn_within_the_default_nesting():
 
 
 def losses(*, layers: int, steps: int) -> list[float]:
-    config = RunConfig(world_size=1, layers=layers, clip_norm=1.0, learning_rate=0.01, **DEEP)
+    config = RunConfig(world_size=1, layers=layers, clip_norm=1.0, learning_rate=0.001, **DEEP)
     spec = train_spec(config)
     backend = backend_of(config, spec.network, rank=0)
     backend.start()
