@@ -131,8 +131,10 @@ class SingleDevice:
         A rank has the share of a tensor's squares that counts them once where several ranks hold the same.
         """
         if self.config.device_target == "CPU":
-            from shardline.parallel.cpu.exchange import SumOfSquares
+            from shardline.parallel.cpu.exchange import SumOfOwnSquares, SumOfSquares
 
+            if self.world_size == 1:
+                return SumOfOwnSquares(shares)
             return SumOfSquares(shares, tuple(range(self.world_size)))
         from shardline.parallel.squares import SquaresOverRanks
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import mindspore
 import numpy as np
-from mindspore import nn
+from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from shardline.parallel.cpu.array_function import Shape, in_graph
 from shardline.parallel.cpu.collectives import group_of, in_collectives
 from shardline.parallel.placement import Movement
 
+_UNMEASURED = np.array([np.nan], np.float32)
 _BLOCK = 8192
 """So many squares are summed in float32, whose blocks in float64. BLAS takes no second thread for so few."""
 
@@ -81,19 +82,15 @@ class SumOfSquares(nn.Cell):
 
     def __init__(self, shares: Sequence[float], ranks: tuple[int, ...]) -> None:
         super().__init__()
-        group = group_of(ranks) if len(ranks) > 1 else None
-        unmeasured, is_wanted = np.array([np.nan], np.float32), Event()
+        group, is_wanted = group_of(ranks), Event()
         is_wanted.set()
 
         def squares(*tensors: NDArray[np.float32]) -> NDArray[np.float32]:
             if not is_wanted.is_set():
-                return unmeasured
-            here = sum(share * _squares(tensor) for share, tensor in zip(shares, tensors, strict=True))
-            total = np.array([here], np.float32)
-            if group is None:
-                return total
+                return _UNMEASURED
+            here = _sum_of_squares(shares, tensors)
             with in_collectives:
-                return group.summed(total)
+                return group.summed(here)
 
         self.squares, self.is_wanted = in_graph(squares, len(shares), [(1,)], mindspore.float32), is_wanted
 
@@ -104,6 +101,38 @@ class SumOfSquares(nn.Cell):
 
     def construct(self, tensors: Any) -> Any:
         return self.squares(*tensors)
+
+
+class SumOfOwnSquares(nn.Cell):
+    """The same of one rank, in a branch of the graph: what a function takes is copied for it, read or not.
+
+    Several ranks can have no branch: MindSpore runs what stands beside one in an order that may differ between them.
+    """
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        super().__init__()
+        is_wanted, yes, no = Event(), np.array([True]), np.array([False])
+        is_wanted.set()
+        self.is_wanted = is_wanted
+        self.asked = in_graph(lambda _: yes if is_wanted.is_set() else no, 1, [(1,)], mindspore.bool_)
+        self.unmeasured = Tensor(_UNMEASURED)
+
+        def squares(*tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+            return _sum_of_squares(shares, tensors)
+
+        self.squares = in_graph(squares, len(shares), [(1,)], mindspore.float32)
+
+    def measure(self, wanted: bool) -> bool:
+        """Whether the next step measures: as `wanted`."""
+        self.is_wanted.set() if wanted else self.is_wanted.clear()
+        return wanted
+
+    def construct(self, tensors: Any) -> Any:
+        return self.squares(*tensors) if self.asked(self.unmeasured) else self.unmeasured
+
+
+def _sum_of_squares(shares: Sequence[float], tensors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.array([sum(share * _squares(tensor) for share, tensor in zip(shares, tensors, strict=True))], np.float32)
 
 
 def _squares(tensor: NDArray[np.float32]) -> float:

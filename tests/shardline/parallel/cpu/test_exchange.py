@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from shardline.parallel.cpu.exchange import Exchange, SumOfSquares
+from shardline.parallel.cpu.exchange import Exchange, SumOfOwnSquares
 from shardline.parallel.placement import Movement
 from shardline.run.environment import PROJECT
 from tests.shardline.parallel.ranks import mpirun, rank_environment
@@ -40,7 +40,10 @@ in_turn = []
 for shape in ((3,), (300, 100), (900, 700)):  # summed by every rank, in parts, in rounds
     found = InTurn(shape)(Tensor(np.full(shape, 1.0 + rank, np.float32)))
     in_turn.append([sorted(set(tensor.asnumpy().flatten().tolist())) for tensor in found])
-squares = SumOfSquares((1.0, 0.5), (0, 1))((part, term)).asnumpy().tolist()
+of_squares = SumOfSquares((1.0, 0.5), (0, 1))
+squares = of_squares((part, term)).asnumpy().tolist()
+wanted = of_squares.measure(False), of_squares((part, term)).asnumpy().tolist(), of_squares.measure(True)
+squares = [squares, *map(str, wanted), of_squares((part, term)).asnumpy().tolist()]
 left = [sums, moved, in_turn, loss, squares, collectives.in_collectives.seconds]
 Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(left))
 """
@@ -87,16 +90,16 @@ def test_what_has_no_dimensions_is_summed_too(left):
     assert [loss for *_, loss, _, _ in left] == [4.0, 4.0]
 
 
-def test_squares_are_summed_over_ranks_each_tensors_times_its_share(left):
+def test_squares_are_summed_over_ranks_each_tensors_times_its_share_where_they_are_wanted(left):
     first, second = 10**2 + 20**2 + 0.5 * (1 + 4 + 9 + 16), 11**2 + 21**2 + 0.5 * (4 + 4 + 9 + 16)
-    assert [squares for *_, squares, _ in left] == [[first + second]] * 2
+    assert [squares for *_, squares, _ in left] == [[[first + second], "False", "[nan]", "True", [first + second]]] * 2
 
 
 def test_squares_of_many_numbers_are_those_of_float64():
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.set_device("CPU")
     tensors = [np.random.default_rng(1).normal(0.1, 1, shape).astype(np.float32) for shape in ((700, 512), (3,), ())]
-    found = SumOfSquares((1.0, 0.5, 0.25), (0,))(tuple(map(Tensor, tensors))).asnumpy()
+    found = SumOfOwnSquares((1.0, 0.5, 0.25))(tuple(map(Tensor, tensors))).asnumpy()
     expected = sum(s * (t.astype(np.float64) ** 2).sum() for s, t in zip((1, 0.5, 0.25), tensors, strict=True))
     np.testing.assert_allclose(found, [expected], rtol=2e-7)
 
@@ -104,7 +107,7 @@ def test_squares_of_many_numbers_are_those_of_float64():
 def test_squares_are_measured_where_they_are_wanted_alone():
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     mindspore.set_device("CPU")
-    squares = SumOfSquares((1.0,), (0,))
+    squares = SumOfOwnSquares((1.0,))
     asked = [(squares.measure(wanted), squares((Tensor(np.ones(5, np.float32)),)).item()) for wanted in (True, False)]
     assert asked[0] == (True, 5.0)
     assert asked[1][0] is False
