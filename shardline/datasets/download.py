@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
-
-import pooch
-from requests.exceptions import RequestException
+from typing import TYPE_CHECKING, BinaryIO
 
 from shardline.base.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pooch
 
 _CHUNK_BYTES = 1 << 16
 
@@ -39,6 +39,9 @@ class DownloadLimits:
 
 def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, limits: DownloadLimits) -> Path:
     """The path of `file` in `folder`, downloaded unless it is there; `DatasetError` says why each mirror failed."""
+    import pooch
+    from requests.exceptions import RequestException
+
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     for mirror in mirrors:
@@ -68,8 +71,10 @@ class _Download:
     limits: DownloadLimits
 
     def __call__(self, url: str, output_file: str, source: pooch.Pooch) -> None:
+        from pooch import HTTPDownloader
+
         # With `identity`, the mirror sends the file's own bytes, and as many as it announces.
-        transfer = pooch.HTTPDownloader(
+        transfer = HTTPDownloader(
             chunk_size=_CHUNK_BYTES,
             timeout=(self.limits.connect, self.limits.read),
             headers={"Accept-Encoding": "identity"},

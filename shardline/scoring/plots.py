@@ -18,11 +18,14 @@ LossByStep = Sequence[tuple[int, float]]
 
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], file: Path) -> None:
     """Draw counts by true class (rows) and predicted class (columns)."""
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    figure = _figure()
+    figure, counts = _figure(), np.asarray(matrix)
     axes = figure.subplots()
-    ConfusionMatrixDisplay(np.asarray(matrix)).plot(ax=axes, cmap="Blues", colorbar=False)
+    axes.imshow(counts, cmap="Blues")
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if 2 * count > counts.max() else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    classes = range(len(counts))
+    axes.set(xticks=classes, yticks=classes, xlabel="predicted class", ylabel="true class")
     axes.set_title("Confusion matrix, held-out images")
     _save(figure, file)
 

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support  # comes with mlxtend
 
 from shardline.scoring.accuracy import Accuracy, AccuracyScores
 from shardline.scoring.cross_entropy import cross_entropy
@@ -29,6 +32,23 @@ def test_scores_of_a_case_that_can_be_counted_by_hand():
     assert (three.precision, three.recall, three.f1, three.support) == (0, 0, 0, 0)
     assert [row[:3] for row in scores.confusion_matrix[:3]] == [(2, 1, 0), (0, 2, 0), (1, 0, 0)]
     assert sum(sum(row) for row in scores.confusion_matrix) == 6
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=60))
+def test_the_measures_are_those_of_scikit_learn(samples):
+    labels, predictions = np.array(samples, np.int32).T
+    scores = score(logits_for(list(predictions)), labels)
+    columns = precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
+    found = [(entry.precision, entry.recall, entry.f1, entry.support) for entry in scores.classes]
+    np.testing.assert_allclose(found, np.transpose(columns), rtol=1e-12)
+    np.testing.assert_array_equal(scores.confusion_matrix, confusion_matrix(labels, predictions, labels=range(10)))
+    assert scores.accuracy == accuracy_score(labels, predictions)
+
+
+def test_a_network_of_more_outputs_than_the_data_has_classes_is_scored_by_all_of_them():
+    scores = score((np.eye(12, dtype=np.float32)[[3, 11]]), np.array([3, 3], np.int32))
+    assert (scores.accuracy, scores.classes[3].recall, scores.classes[11].precision) == (0.5, 0.5, 0)
+    assert scores.confusion_matrix[3][11] == 1
 
 
 def test_every_class_is_listed_even_if_the_data_has_it_not():
