@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support  # comes with mlxtend
 
 from shardline.scoring.accuracy import Accuracy, AccuracyScores
 from shardline.scoring.cross_entropy import cross_entropy
@@ -36,6 +35,8 @@ def test_scores_of_a_case_that_can_be_counted_by_hand():
 
 @given(st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=60))
 def test_the_measures_are_those_of_scikit_learn(samples):
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support  # comes with mlxtend
+
     labels, predictions = np.array(samples, np.int32).T
     scores = score(logits_for(list(predictions)), labels)
     columns = precision_recall_fscore_support(labels, predictions, labels=range(10), zero_division=0)
