@@ -17,8 +17,8 @@ export PYTHON
 export CONF ?= {}
 export PORT ?= 8080
 ARGS ?=
-# Tests run in this many processes: twice the cores of a small machine, since tests that start programs wait.
-WORKERS ?= 4
+# Tests run in this many processes: three times the cores of a small machine, since tests that start programs wait.
+WORKERS ?= 6
 
 .PHONY: help demo ui test soak campaign rehearsal celery mlflow transformers lint format docs screenshots airflow lock clean
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from scripts import local_airflow
+from shardline.base.file_lock import lock
 from tests.patience import PATIENCE_MS
 
 CHROMIUM = [
@@ -66,15 +67,20 @@ SHARED = {
     "tests/shardline/parallel/test_losses.py": "on_four",
     "tests/shardline/parallel/test_gpt_losses.py": "on_four",
     "tests/shardline/parallel/test_cell_losses.py": "on_four",
-    "tests/dags/": "airflow_database",
-    "tests/plugins/": "airflow_database",
-    "tests/scripts/test_demo.py": "airflow_database",
-    "tests/scripts/test_ui.py": "airflow_database",
+    "tests/plugins/": "site",
+    "tests/dags/": "linear_run",
 }
 """Files whose tests share what a fixture makes once for a session, and takes its time over; the slowest first."""
 SLOW = tuple(
     f"tests/{folder}/"
-    for folder in ("shardline/parallel", "shardline/launch", "shardline/recipes", "shardline/training", "examples")
+    for folder in (
+        "shardline/parallel",
+        "shardline/launch",
+        "shardline/recipes",
+        "shardline/training",
+        "examples",
+        "scripts",
+    )
 )
 """Folders whose tests start ranks."""
 
@@ -124,9 +130,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_database():
-    """A migrated, empty Airflow database in this session's own home."""
-    local_airflow.initialise(SCRATCH / "airflow", os.environ)
+def airflow_database(tmp_path_factory):
+    """A migrated, empty Airflow database in this session's own home; it is made once for all processes of a run."""
+    own, home = tmp_path_factory.getbasetemp(), SCRATCH / "airflow"
+    made = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "migrated"
+    made.mkdir(exist_ok=True)
+    with (made / "lock").open("w") as file:
+        lock(file, wait=True)
+        local_airflow.initialise(made, local_airflow.environment(made, os.environ))
+    home.mkdir(mode=0o700, exist_ok=True)
+    for name in ("airflow.db", "initialised"):
+        shutil.copy(made / name, home)
 
 
 @pytest.fixture(scope="module")
