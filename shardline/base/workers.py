@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,34 +21,41 @@ def default_workers() -> int:
 def in_parallel(work: Callable[[Item], object], items: Iterable[Item], workers: int) -> None:
     """Do `work` on all `items` by `workers` threads, begun in order; the first failure ends it and is raised.
 
-    It returns, or raises, when what was begun has ended. No more items are drawn than are worked on.
+    It returns, or raises, when what was begun has ended; an exception that a signal raises here waits for that, too. No
+    more items are drawn than are worked on.
     """
     iterator, lock, stopped = iter(items), threading.Lock(), threading.Event()
-
-    def draw() -> Iterator[Item]:
-        while not stopped.is_set():
-            with lock:
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+    begun: list[Future[None]] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
+        ended = Future[None]()
+        with lock:
+            if stopped.is_set():
+                return
+            begun.append(ended)
         try:
-            for item in draw():
+            for item in _drawn(iterator, lock, stopped):
                 work(item)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
         finally:
             stopped.set()  # by a failure, or at the end of the items
+            ended.set_result(None)
 
-    running = [_in_a_thread(run) for _ in range(max(1, workers))]
     try:
-        ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+        for _ in range(max(1, workers)):
+            # One of an executor would keep an interrupted process from leaving. Interrupted while it starts, this one
+            # may begin later, and finds that all is over.
+            threading.Thread(target=run, daemon=True).start()
+        stopped.wait()
     finally:
         stopped.set()
-        wait(running)
-    for future in ended:
-        future.result()
+        with lock:
+            at_work = tuple(begun)
+        wait(at_work)  # joining a thread, interrupted once, doesn't wait for it the next time (CPython 3.11)
+    if failures:
+        raise failures[0]
 
 
 def in_order(
@@ -82,26 +89,31 @@ def in_order(
     in_parallel(step, linked(), workers)
 
 
+def _drawn(items: Iterator[Item], lock: threading.Lock, stopped: threading.Event) -> Iterator[Item]:
+    """What one of several threads draws, until the items end or it is stopped."""
+    while not stopped.is_set():
+        with lock:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Do `work` in a thread while the block runs. Where both fail, the failure of `work` is raised.
 
     A block that is interrupted, by SIGTERM say, doesn't wait for `work`.
     """
-    future = _in_a_thread(work)
+    future = Future[None]()
+    threading.Thread(target=_settle, args=(future, work), daemon=True).start()
     try:
         yield
     except Exception:
         future.result()
         raise
     future.result()
-
-
-def _in_a_thread(work: Callable[[], None]) -> Future[None]:
-    """What becomes of `work` in a thread; one of an executor would keep an interrupted process from leaving."""
-    future = Future[None]()
-    threading.Thread(target=_settle, args=(future, work), daemon=True).start()
-    return future
 
 
 def _settle(future: Future[None], work: Callable[[], None]) -> None:
