@@ -50,11 +50,12 @@ class OwnProcesses:
 
     def __init__(self, program: Sequence[str], ranks: int, port: int | None) -> None:
         self._told: int | None = None
+        self._heard: list[int] = []
         self._woken, waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waking)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # wakes
-        signal.signal(signal.SIGUSR1, self._pass_on)
-        signal.signal(signal.SIGUSR2, self._pass_on)
+        signal.signal(signal.SIGUSR1, self._hear)
+        signal.signal(signal.SIGUSR2, self._hear)
         signal.signal(signal.SIGTERM, self._end)
         self._scheduler: subprocess.Popen[bytes] | None = None
         self._ranks: list[subprocess.Popen[bytes]] = []
@@ -114,15 +115,18 @@ class OwnProcesses:
         return code
 
     def _wait_for_news(self, deadline: float | None = None) -> None:
-        """Until a process ends or a signal comes: to look several times a second would take a core from the ranks."""
+        """Until a process ends or a signal comes, which is passed on: to look several times a second would take a core
+        from the ranks."""
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         if select.select([self._woken], [], [], seconds)[0]:
             os.read(self._woken, 4096)
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        for process in self._ranks:
-            if process.poll() is None:
+        while self._heard:
+            number = self._heard.pop(0)
+            for process in self._ranks:
                 process.send_signal(number)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._heard.append(number)  # it may come while ranks are being started, who would not hear it all
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._told = number

@@ -32,10 +32,10 @@ def test_the_variables_are_those_that_msrun_sets():
 def start(tmp_path):
     started = []
 
-    def run(script, ranks=2, scheduler=True):
+    def run(script, ranks=2, scheduler=True, through=("-m", "shardline.launch.own_processes")):
         """Run the shell's `script` as every process; `$SHARDLINE_RANK` is which it is."""
         port = ["--scheduler-port", "8118"] if scheduler else []
-        command = [sys.executable, "-m", "shardline.launch.own_processes", "--ranks", str(ranks), *port]
+        command = [sys.executable, *through, "--ranks", str(ranks), *port]
         process = subprocess.Popen(
             [*command, "sh", "-c", f"cd {tmp_path}; touch started.$SHARDLINE_RANK; {script}"],
             cwd=PROJECT,
@@ -47,7 +47,7 @@ def start(tmp_path):
     yield run
     for process in started:
         if process.poll() is None:
-            process.kill()
+            process.terminate()
         process.communicate()
 
 
@@ -79,6 +79,37 @@ def test_ranks_hear_what_they_are_told_and_the_scheduler_does_not(start, tmp_pat
     )
     wait_until(lambda: len(list(tmp_path.glob("ready.*"))) == 3, "all are ready")
     process.send_signal(signal.SIGUSR2)
+    assert process.wait(PATIENCE_S) == 0
+    assert sorted(file.name for file in tmp_path.glob("told.*")) == ["told.0", "told.1"]
+
+
+WHILE_IT_STARTS = """
+import os, signal, sys, time
+from pathlib import Path
+from shardline.launch import own_processes
+
+start = own_processes._start
+
+def started(program, variables):
+    process = start(program, variables)
+    if variables[own_processes.OWN] == "1":
+        folder = Path(sys.argv[-1].split()[1].rstrip(";"))
+        while len(list(folder.glob("ready.*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+    return process
+
+own_processes._start = started
+sys.exit(own_processes.main())
+"""
+
+
+def test_a_rank_that_has_only_just_been_started_hears_what_all_are_told(start, tmp_path):
+    process = start(
+        "trap 'touch told.$SHARDLINE_RANK; exit 0' USR2; touch ready.$SHARDLINE_RANK; while :; do sleep 0.1; done",
+        through=["-c", WHILE_IT_STARTS],
+        scheduler=False,
+    )
     assert process.wait(PATIENCE_S) == 0
     assert sorted(file.name for file in tmp_path.glob("told.*")) == ["told.0", "told.1"]
 
