@@ -4,8 +4,10 @@ The rank to name is the first that ended badly, not the last to complain: when o
 their connections and end in errors of their own, or are told to go by mpirun. Every rank has a witness that records
 its end (`shardline.launch.rank`); the earliest record counts, with two exceptions:
 
-- A rank that fell silent, killed or crashed, counts before an exception of up to a second earlier: its peers notice the
-  lost connection before its witness notices the end. (mpirun's own SIGKILL comes a second after its SIGTERM.)
+- A rank that fell silent, killed or crashed, counts before an exception of a little earlier: its peers notice the lost
+  connection before its witness notices the end. After a crash a second is granted, since ranks that are told to go may
+  crash as well. After SIGKILL more, for it is not mpirun's own: that takes the witness along, which records nothing
+  (both Open MPIs), and the launch's comes three seconds after the first record at the earliest.
 - A rank without any record, whose witness was killed too, counts first if mpirun names it as the first to fail.
 """
 
@@ -37,7 +39,8 @@ _HINTS: dict[int, str] = {
     signal.SIGSEGV: "A crash in native code: the log holds the Python stack where it happened.",
     signal.SIGBUS: "SIGBUS often means that /dev/shm or the drive is full.",
 }
-_NOTICED_LATE_S = 1.0
+_CRASH_NOTICED_LATE_S = 1.0
+_KILL_NOTICED_LATE_S = 2.5
 _COLLECTIVE = re.compile(r"AllReduce|AllGather|ReduceScatter|Broadcast|AlltoAll|collective", re.IGNORECASE)
 _LOST_COLLECTIVE = (
     "A collective fails where a rank is missing or too late (MindSpore on the CPU waits 30 s): look into the other "
@@ -98,9 +101,13 @@ def _first(failures: Iterable[Failure]) -> Failure:
         return failure.time
 
     causes = [failure for failure in failures if failure.signal_number != signal.SIGTERM] or list(failures)
+
+    def late(failure: Failure) -> float:
+        return _KILL_NOTICED_LATE_S if failure.signal_number == signal.SIGKILL else _CRASH_NOTICED_LATE_S
+
     first = min(causes, key=time)
-    silent = min((failure for failure in causes if failure.silent), key=time, default=first)
-    return silent if silent.time < first.time + _NOTICED_LATE_S else first
+    silent = (failure for failure in causes if failure.silent and failure.time < first.time + late(failure))
+    return min(silent, key=time, default=first)
 
 
 def _failures(launch: Launch) -> dict[int, Failure]:

@@ -91,14 +91,23 @@ def record(launch, *failures: Failure) -> None:
         launch.rank(failure.rank).write_failure(failure)
 
 
-def test_a_killed_rank_counts_before_those_that_noticed_its_loss_a_little_earlier(launch):
-    record(launch, Failure(0, "host0", 10.0, 1, "ConnectionError", "peer lost"), silent(3, 10.2, signal.SIGKILL))
-    assert first_line(launch) == "rank 3 on host3 was ended by signal 9 (SIGKILL)."
+@pytest.mark.parametrize(
+    ("number", "noticed"), [(signal.SIGKILL, 10.2), (signal.SIGKILL, 12.4), (signal.SIGSEGV, 10.9)]
+)
+def test_a_rank_that_was_killed_counts_before_those_that_noticed_its_loss_a_little_earlier(launch, number, noticed):
+    record(launch, Failure(0, "host0", 10.0, 1, "ConnectionError", "peer lost"), silent(3, noticed, number))
+    assert first_line(launch) == f"rank 3 on host3 was ended by signal {number:d} ({number.name})."
 
 
-def test_an_exception_counts_before_those_that_mpirun_killed_later(launch):
-    record(launch, Failure(0, "host0", 10.0, 1, "ValueError", "the cause"), silent(3, 11.1, signal.SIGKILL))
+@pytest.mark.parametrize(("number", "time"), [(signal.SIGKILL, 13.0), (signal.SIGSEGV, 11.1)])
+def test_an_exception_counts_before_those_that_the_launch_killed_or_that_crashed_later(launch, number, time):
+    record(launch, Failure(0, "host0", 10.0, 1, "ValueError", "the cause"), silent(3, time, number))
     assert first_line(launch) == "rank 0 on host0 raised ValueError: the cause."
+
+
+def test_a_crash_is_not_named_for_a_later_kill(launch):
+    record(launch, silent(1, 10.0, signal.SIGSEGV), silent(2, 10.1, signal.SIGKILL))
+    assert first_line(launch) == "rank 1 on host1 was ended by signal 11 (SIGSEGV)."
 
 
 def test_ranks_that_were_told_to_go_do_not_count(launch):

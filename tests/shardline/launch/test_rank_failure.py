@@ -5,6 +5,8 @@ import signal
 import psutil
 import pytest
 
+from shardline.launch.records import rank_folder
+
 each_mpirun = pytest.mark.usefixtures("each_mpirun")
 """Where it matters how mpirun sees a rank end, and ends the others; what a rank raises, it records itself."""
 
@@ -105,11 +107,12 @@ def test_a_rank_that_leaves_without_a_word_is_named(start, directory):
 
 
 @each_mpirun
-def test_ranks_that_ignore_sigterm_are_gone_too(start):
+def test_ranks_that_ignore_sigterm_are_gone_too_and_mpiruns_sigkill_is_nobodys_record(start, directory):
     launch = start("sleep 600", SCENARIO_IGNORES_SIGTERM="1")
     launch.wait_for_ranks()
     psutil.Process(launch.pid_of_rank(2)).send_signal(signal.SIGKILL)
     assert failed(launch).startswith("rank 2 on ")
+    assert [rank for rank in range(4) if rank_folder(directory.logs, rank).read_failure()] == [2]
 
 
 def test_a_module_that_cannot_be_imported_is_named(start, directory, tmp_path):
