@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shardline.base.errors import ValidationError
 from shardline.networks.train_spec import Logits
 from shardline.scoring.cross_entropy import cross_entropy
 from shardline.scoring.plots import plot_confusion_matrix
@@ -82,9 +83,14 @@ class Accuracy:
     higher_is_better: bool = True
 
     def score(self, logits: Logits, samples: npt.NDArray[Any], labels: npt.NDArray[Any]) -> AccuracyScores:
-        """Score the logits [N, classes] of samples [N, ...] against labels [N]."""
+        """Score the logits [N, classes] of samples [N, ...] against labels [N]; `ValidationError` of other classes."""
         found = logits(samples)
-        matrix = np.zeros((found.shape[1], found.shape[1]), np.int64)
+        classes = found.shape[1]
+        if (wrong := labels[(labels < 0) | (labels >= classes)]).size:
+            raise ValidationError(
+                f"expected labels from 0 to {classes - 1}, as the network's outputs, found {wrong[0]}"
+            )
+        matrix = np.zeros((classes, classes), np.int64)
         np.add.at(matrix, (labels, found.argmax(axis=1)), 1)
         return AccuracyScores(
             samples=len(labels),

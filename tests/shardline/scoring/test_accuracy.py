@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardline.base.errors import ValidationError
 from shardline.scoring.accuracy import Accuracy, AccuracyScores
 from shardline.scoring.cross_entropy import cross_entropy
 
@@ -50,6 +51,15 @@ def test_a_network_of_more_outputs_than_the_data_has_classes_is_scored_by_all_of
     scores = score((np.eye(12, dtype=np.float32)[[3, 11]]), np.array([3, 3], np.int32))
     assert (scores.accuracy, scores.classes[3].recall, scores.classes[11].precision) == (0.5, 0.5, 0)
     assert scores.confusion_matrix[3][11] == 1
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_output_of_the_network_is_refused(label):
+    """NumPy takes -1 for the last one."""
+    with pytest.raises(
+        ValidationError, match=rf"expected labels from 0 to 9, as the network's outputs, found {label}$"
+    ):
+        score(logits_for([3, 9]), np.array([3, label], np.int32))
 
 
 def test_every_class_is_listed_even_if_the_data_has_it_not():
