@@ -100,11 +100,10 @@ def _first(failures: Iterable[Failure]) -> Failure:
     def time(failure: Failure) -> float:
         return failure.time
 
-    causes = [failure for failure in failures if failure.signal_number != signal.SIGTERM] or list(failures)
-
     def late(failure: Failure) -> float:
         return _KILL_NOTICED_LATE_S if failure.signal_number == signal.SIGKILL else _CRASH_NOTICED_LATE_S
 
+    causes = [failure for failure in failures if failure.signal_number != signal.SIGTERM] or list(failures)
     first = min(causes, key=time)
     silent = (failure for failure in causes if failure.silent and failure.time < first.time + late(failure))
     return min(silent, key=time, default=first)

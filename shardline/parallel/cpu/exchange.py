@@ -73,7 +73,21 @@ class _Part:
         self.moved = tuple(part.stop - part.start for part in self.region)
 
 
-class SumOfSquares(nn.Cell):
+class _WhereWanted(nn.Cell):
+    """What is measured in some steps alone; else it is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_wanted = Event()
+        self.is_wanted.set()
+
+    def measure(self, wanted: bool) -> bool:
+        """Whether the next step measures: as `wanted`."""
+        self.is_wanted.set() if wanted else self.is_wanted.clear()
+        return wanted
+
+
+class SumOfSquares(_WhereWanted):
     """Float32 tensors to the sum of all their squares over `ranks`, float32 [1], each tensor's times its share.
 
     Reading all gradients once more, and meeting the other ranks, takes a fifth of a small network's step: `measure` has
@@ -82,8 +96,7 @@ class SumOfSquares(nn.Cell):
 
     def __init__(self, shares: Sequence[float], ranks: tuple[int, ...]) -> None:
         super().__init__()
-        group, is_wanted = group_of(ranks), Event()
-        is_wanted.set()
+        group, is_wanted = group_of(ranks), self.is_wanted
 
         def squares(*tensors: NDArray[np.float32]) -> NDArray[np.float32]:
             if not is_wanted.is_set():
@@ -92,18 +105,13 @@ class SumOfSquares(nn.Cell):
             with in_collectives:
                 return group.summed(here)
 
-        self.squares, self.is_wanted = in_graph(squares, len(shares), [(1,)], mindspore.float32), is_wanted
-
-    def measure(self, wanted: bool) -> bool:
-        """Whether the next step measures: as `wanted`."""
-        self.is_wanted.set() if wanted else self.is_wanted.clear()
-        return wanted
+        self.squares = in_graph(squares, len(shares), [(1,)], mindspore.float32)
 
     def construct(self, tensors: Any) -> Any:
         return self.squares(*tensors)
 
 
-class SumOfOwnSquares(nn.Cell):
+class SumOfOwnSquares(_WhereWanted):
     """The same of one rank, in a branch of the graph: what a function takes is copied for it, read or not.
 
     Several ranks can have no branch: MindSpore runs what stands beside one in an order that may differ between them.
@@ -111,9 +119,7 @@ class SumOfOwnSquares(nn.Cell):
 
     def __init__(self, shares: Sequence[float]) -> None:
         super().__init__()
-        is_wanted, yes, no = Event(), np.array([True]), np.array([False])
-        is_wanted.set()
-        self.is_wanted = is_wanted
+        is_wanted, yes, no = self.is_wanted, np.array([True]), np.array([False])
         self.asked = in_graph(lambda _: yes if is_wanted.is_set() else no, 1, [(1,)], mindspore.bool_)
         self.unmeasured = Tensor(_UNMEASURED)
 
@@ -121,11 +127,6 @@ class SumOfOwnSquares(nn.Cell):
             return _sum_of_squares(shares, tensors)
 
         self.squares = in_graph(squares, len(shares), [(1,)], mindspore.float32)
-
-    def measure(self, wanted: bool) -> bool:
-        """Whether the next step measures: as `wanted`."""
-        self.is_wanted.set() if wanted else self.is_wanted.clear()
-        return wanted
 
     def construct(self, tensors: Any) -> Any:
         return self.squares(*tensors) if self.asked(self.unmeasured) else self.unmeasured
