@@ -28,10 +28,10 @@ class MergedNetwork:
 
         unsharded = config.model_copy(update={"world_size": 1})
         network = network.with_strategies({})
-        self._backend = backend_of(unsharded, network, rank=0)
-        self._backend.start()
+        backend = backend_of(unsharded, network, rank=0)
+        backend.start()
         self._batch_size = config.batch_size
-        self._cell = network.cell(self._batch_size, self._backend, config.seed)
+        self._cell = network.cell(self._batch_size, backend, config.seed)
         self._cell.set_train(False)
         _load(merged.file, self._cell)
 
@@ -40,13 +40,12 @@ class MergedNetwork:
         from mindspore import Tensor
 
         batches = []
-        with self._backend.uncompiled():
-            for start in range(0, len(samples), self._batch_size):
-                batch = as_taken(samples[start : start + self._batch_size])
-                # One shape for every call: cards compile once. The last batch is filled up, and cut again.
-                filled = np.zeros((self._batch_size, *batch.shape[1:]), batch.dtype)
-                filled[: len(batch)] = batch
-                batches.append(self._cell(Tensor(filled)).asnumpy()[: len(batch)])
+        for start in range(0, len(samples), self._batch_size):
+            batch = as_taken(samples[start : start + self._batch_size])
+            # One shape for every call: the network is compiled once. The last batch is filled up, and cut again.
+            filled = np.zeros((self._batch_size, *batch.shape[1:]), batch.dtype)
+            filled[: len(batch)] = batch
+            batches.append(self._cell(Tensor(filled)).asnumpy()[: len(batch)])
         return _finite(np.concatenate(batches))
 
 
