@@ -190,6 +190,7 @@ def test_a_program_killed_while_it_saves_goes_on_from_the_last_complete_set(desc
     describe("save", "--die", "3", resume={"arguments": ["--resume", "{resume_slice}"]})
     launch = start(module="tasks.train")
     wait_until(lambda: "step 3 is half saved" in _text(directory.rank_log(1)), "rank 1 saves")
+    wait_until(lambda: "step: 3" in _text(directory.rank_log(0)), "rank 0, which waits for nobody, has saved as well")
     os.kill(launch.pid_of_rank(1), signal.SIGKILL)
     ended = launch.wait()
     assert ended.exit_code == 1
