@@ -120,13 +120,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Choose MindSpore's device before the first test: it refuses the choice once any kernel has run in the process.
-
-    What has been imported stays: it isn't looked through again whenever garbage is collected.
-    """
-    gc.freeze()
+    """Choose MindSpore's device before the first test: it refuses the choice once any kernel has run in the process."""
     if mindspore := sys.modules.get("mindspore"):
         mindspore.set_device("CPU")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What there is when a file's tests begin stays: it isn't looked through again whenever garbage is collected.
+
+    Airflow and MindSpore, and what a session's fixtures have made of them, are a few million objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
