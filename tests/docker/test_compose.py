@@ -174,6 +174,7 @@ def test_a_training_loses_its_worker_its_queue_and_all_of_airflow(stack, api, pa
     with stack.holding(*saving):
         stack.lose("worker-device")
     wait_until(lambda: stack.redis("LLEN", "device") == "1")
+    assert stack.redis("CONFIG", "GET", "appendfsync").split() == ["appendfsync", "always"]  # else it may be lost
     stack.kill("redis")
     stack.start("redis")
     stack.start("worker-device")
