@@ -27,10 +27,21 @@ class Api:
         return self._client.get(path, params=query).raise_for_status().json()
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return self._client.post(path, json=body)
+        return self._ask("POST", path, body)
 
     def patch(self, path: str, **body: Any) -> None:
-        self._client.patch(path, json=body).raise_for_status()
+        self._ask("PATCH", path, body).raise_for_status()
+
+    def _ask(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        """Have it done; on SQLite, a second time if the first was refused before anything of it was done.
+
+        Airflow's API server writes to its log of actions on the thread of all its asynchronous sessions. Where one of
+        these has begun to write, both stand still until SQLite gives the log up, and the request is answered by 500.
+        """
+        answer = self._client.request(method, path, json=body)
+        if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+            return self._client.request(method, path, json=body)
+        return answer
 
     def delete(self, path: str) -> None:
         self._client.delete(path).raise_for_status()
