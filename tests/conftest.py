@@ -72,17 +72,19 @@ SHARED = {
 }
 """Files whose tests share what a fixture makes once for a session, and takes its time over; the slowest first."""
 SLOW = tuple(
-    f"tests/{folder}/"
-    for folder in (
-        "shardline/parallel",
-        "shardline/launch",
-        "shardline/recipes",
-        "shardline/training",
-        "examples",
-        "scripts",
+    f"tests/{place}"
+    for place in (
+        "shardline/launch/test_several_hosts.py",
+        "protocol/",
+        "shardline/parallel/",
+        "shardline/training/",
+        "shardline/recipes/",
+        "examples/",
+        "scripts/",
+        "shardline/launch/",
     )
 )
-"""Folders whose tests start ranks."""
+"""Where tests start ranks, or take their time otherwise; what takes the longest comes first."""
 
 
 def group_of(test: str) -> str:
@@ -99,8 +101,16 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):
+        """Every other process takes groups from the end, quick ones first: ranks of them all at once would only keep
+        each other from the cores."""
+
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
+
+        def _assign_work_unit(self, node) -> None:
+            if self.nodes.index(node) % 2:
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
 
     return Groups(config, log)
 
@@ -116,7 +126,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid} asks for {asked_for}: put its file into SHARED in tests/conftest.py"
             )
     order = {fixture: number for number, fixture in enumerate(fixtures)}
-    items.sort(key=lambda item: (order.get(group_of(item.nodeid), len(order)), not item.nodeid.startswith(SLOW)))
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        slow = next((number for number, start in enumerate(SLOW) if item.nodeid.startswith(start)), len(SLOW))
+        return order.get(group_of(item.nodeid), len(order)), slow
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
