@@ -144,7 +144,7 @@ def pytest_collection_finish() -> None:
 def settled() -> None:
     """What there is when a file's tests begin stays: it isn't looked through again whenever garbage is collected.
 
-    Airflow and MindSpore, and what a session's fixtures have made of them, are a few million objects.
+    Airflow and MindSpore, and what a session's fixtures have made of them, are half a million objects and more.
     """
     gc.collect()
     gc.freeze()
