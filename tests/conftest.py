@@ -55,6 +55,7 @@ def isolate_environment() -> None:
 
 
 isolate_environment()
+gc.set_threshold(100_000)  # collecting the tests, and compiling in them, makes much that stays
 # How long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
