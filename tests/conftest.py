@@ -119,20 +119,14 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow groups come first, so that no process ends long after the others; no test asks for a group's fixture that is
     not in the group."""
-    fixtures = list(dict.fromkeys(SHARED.values()))
     for item in items:
-        asked_for = set(fixtures).intersection(getattr(item, "fixturenames", ())) - {group_of(item.nodeid)}
+        asked_for = set(SHARED.values()).intersection(getattr(item, "fixturenames", ())) - {group_of(item.nodeid)}
         if asked_for:
             raise pytest.UsageError(
                 f"{item.nodeid} asks for {asked_for}: put its file into SHARED in tests/conftest.py"
             )
-    order = {fixture: number for number, fixture in enumerate(fixtures)}
-
-    def place(item: pytest.Item) -> tuple[int, int]:
-        slow = next((number for number, start in enumerate(SLOW) if item.nodeid.startswith(start)), len(SLOW))
-        return order.get(group_of(item.nodeid), len(order)), slow
-
-    items.sort(key=place)
+    slow = (*SHARED, *SLOW)
+    items.sort(key=lambda item: next((n for n, start in enumerate(slow) if item.nodeid.startswith(start)), len(slow)))
 
 
 def pytest_collection_finish() -> None:

@@ -39,7 +39,7 @@ class Api:
         these has begun to write, both stand still until SQLite gives the log up, and the request is answered by 500.
         """
         answer = self._client.request(method, path, json=body)
-        if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+        if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and "Database error" in answer.text:
             return self._client.request(method, path, json=body)
         return answer
 
